@@ -1,0 +1,23 @@
+"""Multi-Scale Vision Longformer: features of high-resolution images at several scales, in linear time.
+
+Importing the package registers its models with timm.
+"""
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
+from vision_longformer.costs import multiply_adds
+from vision_longformer.variants import create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Full",
+    "GlobalOnly",
+    "ModelConfig",
+    "StageConfig",
+    "VisionLongformer",
+    "Windowed",
+    "create_model",
+    "list_models",
+    "multiply_adds",
+]

@@ -1,0 +1,385 @@
+"""Windowed attention over gathered neighbourhoods: linear in the number of tokens, with bounded extra memory.
+
+B batch, H×W map, h heads, d head width, G global tokens, w window, n chunks in a band, K keys of one chunk
+
+Chunks whose neighbours are laid out alike form a region (`geometry.regions`). A region is walked in bands of chunks;
+each band copies its queries to (n, h, w², d) and its neighbourhoods to (n, h, K, d), attends, and puts the result
+back. So the 9-fold copy of keys and values exists for one band at a time. Chunks at the edge have fewer keys rather
+than masked ones; a mask is needed only where `valid` hides a key. The backward pass gathers again.
+
+The walk stands behind a custom operator, so that tracing sees one call whatever the size of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_longformer.attention.geometry import (
+    Offset,
+    Range,
+    Region,
+    regions,
+    relative_position_index,
+    tiles,
+    within_window,
+    wraps,
+)
+from vision_longformer.config import WindowShape
+
+# Keys and values gathered at once: small enough to stay in a core's outer caches, large enough to keep cores busy.
+BAND_BYTES = 4 * 2**20
+
+
+def banded_windowed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    global_key: Tensor,
+    global_value: Tensor,
+    *,
+    table: Tensor | None,
+    global_bias: Tensor | None,
+    valid: Tensor | None,
+    window: int,
+    shape: WindowShape,
+    offsets: Sequence[Offset] | Tensor,
+) -> Tensor:
+    """Compute `dense_windowed_attention`, whose arguments and result these are, in linear time and memory.
+
+    `offsets` may also be an (n, 2) integer tensor, so that a random draw needs no data-dependent Python.
+    """
+    height, width = query.shape[1:3]
+    bias = _position_bias(query, table, window=window, exact=shape == "exact")
+    real = valid
+    if valid is not None:
+        query, key, value = (torch.where(valid[..., None, None], x, 0) for x in (query, key, value))
+    top = left = 0
+    if shape == "cyclic":
+        top, left = (window if wraps(length, window) else 0 for length in (height, width))
+        if real is None and (top and height % window or left and width % window):
+            real = query.new_ones(query.shape[:3], dtype=torch.bool)
+        query = _pad(query, top=top, left=left, window=window)
+        key, value = (_wrap(_pad(x, top=top, left=left, window=window), top, left) for x in (key, value))
+        if real is not None:
+            real = _wrap(_pad(real, top=top, left=left, window=window), top, left)
+    out: Tensor = _windowed_attention(
+        query,
+        key,
+        value,
+        global_key,
+        global_value,
+        bias,
+        None if global_bias is None else global_bias.to(query.dtype),
+        real,
+        offsets if isinstance(offsets, Tensor) else torch.tensor(offsets),
+        window,
+        top,
+        left,
+    )
+    out = out[:, :height, :width]
+    return out if valid is None else torch.where(valid[..., None, None], out, 0)
+
+
+def _position_bias(query: Tensor, table: Tensor | None, *, window: int, exact: bool) -> Tensor | None:
+    """Return (h, w², 9w²) biases, or (1, w², 9w²) without a table, with −inf where an exact window does not see."""
+    bias = None
+    if table is not None:
+        index = relative_position_index(window, device=query.device)
+        # index_select, as the backward of table[index] is not repeatable on several CPU threads
+        rows = table.to(query.dtype).index_select(0, index.flatten())
+        bias = rows.view(*index.shape, -1).permute(2, 0, 1)
+    if exact:
+        bias = query.new_zeros(1, window**2, 9 * window**2) if bias is None else bias
+        bias = bias.masked_fill(~within_window(window, device=query.device), float("-inf"))
+    return bias
+
+
+def _pad(x: Tensor, *, top: int, left: int, window: int) -> Tensor:
+    """Pad (B, H, W, ...) with zeros to whole chunks on the axes that wrap: those with `top`, `left` above 0."""
+    bottom = -x.shape[1] % window if top else 0
+    right = -x.shape[2] % window if left else 0
+    return F.pad(x, (*[0] * 2 * (x.ndim - 3), 0, right, 0, bottom)) if bottom or right else x
+
+
+def _wrap(x: Tensor, top: int, left: int) -> Tensor:
+    """Repeat the opposite edge of (B, H, W, ...) beyond both ends: `top` rows each, `left` columns each."""
+    for axis, margin in ((1, top), (2, left)):
+        if margin:
+            length = x.shape[axis]
+            x = torch.cat([x.narrow(axis, length - margin, margin), x, x.narrow(axis, 0, margin)], dim=axis)
+    return x
+
+
+@torch.library.custom_op("vision_longformer::windowed_attention", mutates_args=())
+def _windowed_attention(
+    query: Tensor,  # (B, H, W, h, d)
+    key: Tensor,  # (B, H', W', h, d): H×W from (top, left) on, and what wraps around outside it
+    value: Tensor,
+    global_key: Tensor,  # (B, G, h, d)
+    global_value: Tensor,
+    bias: Tensor | None,  # (h or 1, w², 9w²)
+    global_bias: Tensor | None,  # (h, G)
+    valid: Tensor | None,  # (B, H', W')
+    offsets: Tensor,
+    window: int,
+    top: int,
+    left: int,
+) -> Tensor:
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for region in _regions(query, key, offsets, window=window, top=top, left=left):
+        mask = _region_bias(region, bias, global_bias, like=global_key, window=window)
+        for band in _bands(region, query, window=window, top=top, left=left):
+            q = band.gather_queries(query)
+            k, v = band.gather_keys(key, global_key), band.gather_keys(value, global_value)
+            result = F.scaled_dot_product_attention(q, k, v, attn_mask=band.mask(mask, valid, like=k))
+            band.put_queries(result, out)
+    return out
+
+
+@_windowed_attention.register_fake
+def _(query: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+@torch.library.custom_op("vision_longformer::windowed_attention_backward", mutates_args=())
+def _windowed_attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    global_key: Tensor,
+    global_value: Tensor,
+    bias: Tensor | None,
+    global_bias: Tensor | None,
+    valid: Tensor | None,
+    offsets: Tensor,
+    window: int,
+    top: int,
+    left: int,
+) -> list[Tensor]:
+    accurate = torch.promote_types(query.dtype, torch.float32)  # sums over chunks and keys need more than half
+
+    def zeros(x: Tensor) -> Tensor:
+        return torch.zeros_like(x, dtype=accurate, memory_format=torch.contiguous_format)
+
+    grad_query, grad_key, grad_value = zeros(query), zeros(key), zeros(value)
+    grad_global_key, grad_global_value = zeros(global_key), zeros(global_value)
+    grad_bias = None if bias is None else zeros(bias)
+    grad_global_bias = None if global_bias is None else zeros(global_bias)
+    num_global = global_key.shape[1]
+    scale = query.shape[-1] ** -0.5
+
+    for region in _regions(query, key, offsets, window=window, top=top, left=left):
+        mask = _region_bias(region, bias, global_bias, like=global_key, window=window)
+        for band in _bands(region, query, window=window, top=top, left=left):
+            q = band.gather_queries(query).to(accurate) * scale
+            k, v = band.gather_keys(key, global_key), band.gather_keys(value, global_value)
+            scores = q @ k.to(accurate).transpose(-1, -2)  # (n, h, queries, K)
+            band_mask = band.mask(mask, valid, like=k)
+            if band_mask is not None:
+                scores += band_mask
+            weights = scores.softmax(dim=-1)
+            grad_out = band.gather_queries(grad).to(accurate)  # (n, h, queries, d)
+            grad_weights = grad_out @ v.to(accurate).transpose(-1, -2)
+            grad_scores = weights * (grad_weights - (weights * grad_weights).sum(dim=-1, keepdim=True))
+            band.put_queries(grad_scores @ k.to(accurate) * scale, grad_query)
+            band.add_keys(grad_scores.transpose(-1, -2) @ q, grad_key, grad_global_key)
+            band.add_keys(weights.transpose(-1, -2) @ grad_out, grad_value, grad_global_value)
+            if grad_global_bias is not None:
+                grad_global_bias += grad_scores[..., :num_global].sum(dim=(0, 2))
+            if grad_bias is not None:
+                _add_region_bias(grad_scores[..., num_global:].sum(dim=0), region, grad_bias, window=window)
+    grads = [grad_query, grad_key, grad_value, grad_global_key, grad_global_value, grad_bias, grad_global_bias]
+    return [x.to(query.dtype) for x in grads if x is not None]
+
+
+@_windowed_attention_backward.register_fake
+def _(grad: Tensor, *inputs: Any) -> list[Tensor]:
+    return [grad.new_empty(x.shape) for x in inputs[:7] if x is not None]
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.window, ctx.top, ctx.left = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    grads = iter(_windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left))
+    differentiable = [None if x is None else next(grads) for x in saved[:7]]
+    return (*differentiable, *[None] * 5)
+
+
+_windowed_attention.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+def _regions(query: Tensor, key: Tensor, offsets: Tensor, *, window: int, top: int, left: int) -> Iterator[Region]:
+    keys = ((-top, key.shape[1] - top), (-left, key.shape[2] - left))
+    seen = [(row, column) for row, column in offsets.tolist()]
+    return regions((query.shape[1], query.shape[2]), window, seen, keys=keys)
+
+
+def _region_bias(
+    region: Region, bias: Tensor | None, global_bias: Tensor | None, *, like: Tensor, window: int
+) -> Tensor | None:
+    """Return (1, h or 1, queries, K) biases of a region's queries and keys, global keys first."""
+    if bias is None and global_bias is None:
+        return None
+    queries = region.rows.queries * region.columns.queries
+    heads = max(x.shape[0] for x in (bias, global_bias) if x is not None)
+    parts = [like.new_zeros(heads, queries, like.shape[1])]
+    if global_bias is not None:
+        parts[0] += global_bias[:, None, :]
+    for rectangle in region.keys:
+        count = queries, (rectangle[0][1] - rectangle[0][0]) * (rectangle[1][1] - rectangle[1][0])
+        part = (
+            like.new_zeros(count)
+            if bias is None
+            else _rectangle_bias(bias, region, rectangle, window).flatten(1, 2).flatten(2)
+        )
+        parts.append(part.expand(heads, *count))
+    return torch.cat(parts, dim=-1)[None]
+
+
+def _rectangle_bias(bias: Tensor, region: Region, rectangle: tuple[Range, Range], window: int) -> Tensor:
+    """View the part of (h, w², 9w²) `bias` that a region needs for one rectangle of keys.
+
+    Returns:
+        (h, query rows, query columns, key rows, key columns)
+    """
+    square: Tensor = bias.unflatten(2, (3 * window, 3 * window)).unflatten(1, (window, window))
+    square = square[:, : region.rows.queries, : region.columns.queries]
+    for axis, (begin, end) in enumerate(rectangle, start=3):
+        square = square.narrow(axis, begin + window, end - begin)
+    return square
+
+
+def _add_region_bias(grad: Tensor, region: Region, grad_bias: Tensor, *, window: int) -> None:
+    """Add (h, queries, K without globals) `grad` to the (h or 1, w², 9w²) gradient it belongs to."""
+    grad = grad.sum_to_size(grad_bias.shape[0], *grad.shape[1:])
+    start = 0
+    for rectangle in region.keys:
+        target = _rectangle_bias(grad_bias, region, rectangle, window)
+        stop = start + target.shape[3] * target.shape[4]
+        target += grad[..., start:stop].reshape(target.shape)
+        start = stop
+
+
+def _bands(region: Region, query: Tensor, *, window: int, top: int, left: int) -> Iterator[_Band]:
+    """Walk a region in bands whose gathered keys and values take at most `BAND_BYTES`, or one chunk."""
+    images, _, _, heads, head_width = query.shape
+    keys = sum((r[1] - r[0]) * (c[1] - c[0]) for r, c in region.keys)
+    chunks = max(1, BAND_BYTES // (2 * keys * heads * head_width * query.itemsize))
+    columns = min(chunks, region.columns.count)
+    rows = min(chunks // columns, region.rows.count)
+    batch = min(chunks // (rows * columns), images)
+    for image in range(0, images, batch):
+        for row in range(0, region.rows.count, rows):
+            for column in range(0, region.columns.count, columns):
+                yield _Band(
+                    region=region,
+                    images=(image, min(image + batch, images)),
+                    rows=(region.rows.first + row, region.rows.first + min(row + rows, region.rows.count)),
+                    columns=(
+                        region.columns.first + column,
+                        region.columns.first + min(column + columns, region.columns.count),
+                    ),
+                    window=window,
+                    top=top,
+                    left=left,
+                )
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Some images' chunks of one region, and how to copy between a map and their n = images × rows × columns tiles."""
+
+    region: Region
+    images: Range
+    rows: Range
+    columns: Range
+    window: int
+    top: int
+    left: int
+
+    def _tiles(self, x: Tensor, inside: tuple[Range, Range], *, top: int = 0, left: int = 0) -> Tensor:
+        """View (B, H, W, h, d) as (images, rows, columns, h, tile height, tile width, d)."""
+        (row_begin, row_end), (column_begin, column_end) = inside
+        inside = ((row_begin + top, row_end + top), (column_begin + left, column_end + left))
+        images = x[slice(*self.images)]
+        return tiles(images, chunks=(self.rows, self.columns), window=self.window, inside=inside)
+
+    def _query_tiles(self, x: Tensor) -> Tensor:
+        return self._tiles(x, ((0, self.region.rows.queries), (0, self.region.columns.queries)))
+
+    def gather_queries(self, x: Tensor) -> Tensor:
+        """Copy (B, H, W, h, d) to (n, h, queries, d)."""
+        return self._query_tiles(x).flatten(0, 2).flatten(2, 3)
+
+    def put_queries(self, gathered: Tensor, x: Tensor) -> None:
+        """Undo `gather_queries`."""
+        target = self._query_tiles(x)
+        target.copy_(gathered.reshape(target.shape))
+
+    def gather_keys(self, x: Tensor, global_x: Tensor) -> Tensor:
+        """Copy (B, H', W', h, d) and (B, G, h, d) to (n, h, K, d), global tokens first."""
+        parts = [self._global_tiles(global_x)]
+        parts += [self._tiles(x, inside, top=self.top, left=self.left) for inside in self.region.keys]
+        images, rows, columns, heads = parts[0].shape[:4]
+        sizes = [part.shape[4] * part.shape[5] for part in parts]
+        gathered = x.new_empty(images, rows, columns, heads, sum(sizes), x.shape[-1])
+        for part, target in zip(parts, gathered.split(sizes, dim=4), strict=True):
+            target.unflatten(4, part.shape[4:6]).copy_(part)
+        return gathered.flatten(0, 2)
+
+    def _global_tiles(self, global_x: Tensor) -> Tensor:
+        """View (B, G, h, d) as (images, rows, columns, h, 1, G, d)."""
+        images = global_x[slice(*self.images), None, None].transpose(3, 4)[..., None, :, :]
+        return images.expand(-1, self.rows[1] - self.rows[0], self.columns[1] - self.columns[0], *[-1] * 4)
+
+    def add_keys(self, gathered: Tensor, x: Tensor, global_x: Tensor) -> None:
+        """Undo `gather_keys`, adding up what overlapping neighbourhoods hold for the same key."""
+        shape = (self.images, self.rows, self.columns)
+        gathered = gathered.unflatten(0, [stop - start for start, stop in shape])  # (images, rows, columns, h, K, d)
+        start = global_x.shape[1]
+        global_x[slice(*self.images)] += gathered[..., :start, :].sum(dim=(1, 2)).transpose(1, 2)
+        for rows, columns in self.region.keys:
+            stop = start + (rows[1] - rows[0]) * (columns[1] - columns[0])
+            tile = gathered[..., start:stop, :].unflatten(4, (rows[1] - rows[0], columns[1] - columns[0]))
+            start = stop
+            # Pieces of one chunk's size: tiles of different chunks then do not overlap, and can be added at once.
+            for row in range(rows[0], rows[1], self.window):
+                for column in range(columns[0], columns[1], self.window):
+                    piece = (
+                        (row, min(row + self.window, rows[1])),
+                        (column, min(column + self.window, columns[1])),
+                    )
+                    (r0, r1), (c0, c1) = piece
+                    target = self._tiles(x, piece, top=self.top, left=self.left)
+                    target += tile[..., r0 - rows[0] : r1 - rows[0], c0 - columns[0] : c1 - columns[0], :]
+
+    def mask(self, bias: Tensor | None, valid: Tensor | None, *, like: Tensor) -> Tensor | None:
+        """Return what to add to (n, h, queries, K) scores: the region's `bias`, and −inf where `valid` is false.
+
+        Four axes, as fast kernels take no other.
+        """
+        if valid is None:
+            return bias
+        everywhere = valid.new_ones(valid.shape[0], like.shape[2] - sum(_area(keys) for keys in self.region.keys), 1, 1)
+        seen = self.gather_keys(valid[..., None, None], everywhere)[:, :, None, :, 0]  # (n, 1, 1, K)
+        if seen.all():
+            return bias
+        mask = torch.where(seen, like.new_zeros(1, 1, 1, 1) if bias is None else bias, float("-inf"))
+        # Only a padded query can be without a key. Its output is dropped, but softmax must not see an empty row.
+        return mask.masked_fill(mask.isneginf().all(dim=-1, keepdim=True), 0)
+
+
+def _area(rectangle: tuple[Range, Range]) -> int:
+    (top, bottom), (left, right) = rectangle
+    return (bottom - top) * (right - left)

@@ -1,0 +1,98 @@
+"""Windowed attention in its plainest form: all scores of the map, and a mask. The oracle of every fast path.
+
+B batch, H×W map, N = H·W tokens, h heads, d head width, G global tokens, w window
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vision_longformer.attention.geometry import Offset, wraps
+from vision_longformer.config import WindowShape
+
+
+def dense_windowed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    global_key: Tensor,
+    global_value: Tensor,
+    *,
+    table: Tensor | None,
+    global_bias: Tensor | None,
+    valid: Tensor | None,
+    window: int,
+    shape: WindowShape,
+    offsets: Sequence[Offset],
+) -> Tensor:
+    """Attend from every map token to the global tokens and to the chunks around its own (paper, section 3.1).
+
+    Args:
+        query: (B, H, W, h, d), as are `key` and `value`.
+        key: Map keys.
+        value: Map values.
+        global_key: (B, G, h, d), as is `global_value`.
+        global_value: Values of the global tokens.
+        table: ((4w − 1)², h) biases by relative position, or None.
+        global_bias: (h, G) biases of the map queries towards each global key, or None.
+        valid: (B, H, W) boolean, false at padding, which is no key and gets zeros; None where all is real.
+        window: Side w of a chunk in tokens.
+        shape: Which keys of the chunks in `offsets` count, and whether the chunks wrap.
+        offsets: (row, column) of the chunks seen, in chunks, relative to a token's own.
+
+    Returns:
+        (B, H, W, h, d), in memory and time quadratic in H·W.
+    """
+    _, height, width, heads, head_width = query.shape
+    rows = _axis(height, window, cyclic=shape == "cyclic", device=query.device)
+    columns = _axis(width, window, cyclic=shape == "cyclic", device=query.device)
+    row_chunk, row_step = (x[:, None, :, None].expand(height, width, height, width) for x in rows)
+    column_chunk, column_step = (x[None, :, None, :].expand(height, width, height, width) for x in columns)
+
+    visible = torch.zeros_like(row_chunk, dtype=torch.bool)  # (H, W, H, W): query, key
+    for row, column in offsets:
+        visible |= (row_chunk == row) & (column_chunk == column)
+    if shape == "exact":
+        visible &= (row_step.abs() <= window) & (column_step.abs() <= window)
+    visible = visible.flatten(2).flatten(0, 1)  # (N, N)
+
+    q, k, v = (x.flatten(1, 2) for x in (query, key, value))  # (B, N, h, d)
+    if valid is not None:
+        real = valid.flatten(1)  # (B, N)
+        q, k, v = (torch.where(real[..., None, None], x, 0) for x in (q, k, v))
+        visible = visible & real[:, None, :] | ~real[:, :, None]  # padded queries see all: their rows are dropped
+    else:
+        visible = visible[None]
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * head_width**-0.5
+    if table is not None:
+        reach = 2 * window - 1
+        index = (row_step + reach) * (4 * window - 1) + column_step + reach
+        index = index.flatten(2).flatten(0, 1).clamp(0, len(table) - 1)  # (N, N); invisible pairs reach further
+        scores = scores + table[index].permute(2, 0, 1)
+    scores = scores.masked_fill(~visible[:, None], float("-inf"))
+    global_scores = torch.einsum("bqhd,bghd->bhqg", q, global_key) * head_width**-0.5
+    if global_bias is not None:
+        global_scores = global_scores + global_bias[:, None, :]
+
+    weights = torch.cat([global_scores, scores], dim=3).softmax(dim=3)  # (B, h, N, G + N)
+    out = torch.einsum("bhqk,bkhd->bqhd", weights, torch.cat([global_value, v], dim=1))
+    if valid is not None:
+        out = torch.where(real[..., None, None], out, 0)
+    return out.reshape(query.shape)
+
+
+def _axis(length: int, window: int, *, cyclic: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return (L, L) chunk offsets of key from query along one axis, and steps query − key, both unwrapped."""
+    position = torch.arange(length, device=device)
+    chunk = position // window
+    offset = chunk[None, :] - chunk[:, None]
+    step = position[:, None] - position[None, :]
+    if cyclic and wraps(length, window):
+        chunks = -(-length // window)
+        turns = (offset == 1 - chunks).long() - (offset == chunks - 1).long()  # first and last chunk are neighbours
+        offset = offset + turns * chunks
+        step = step - turns * chunks * window
+    return offset, step

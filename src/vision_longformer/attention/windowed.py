@@ -1,0 +1,78 @@
+"""The Vision Longformer's attention as a layer (paper, section 3.1).
+
+B batch, H×W map, C channels, h heads, d head width, G global tokens
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN, Extent
+from vision_longformer.attention.position import RelativePositionBias
+from vision_longformer.attention.projections import Projections
+from vision_longformer.config import Neighbours, Windowed
+
+
+class WindowedAttention(nn.Module):
+    """Local tokens attend to chunks around their own and to global tokens; global tokens attend to everything.
+
+    Attributes:
+        neighbours: Which chunks are seen beside the own one; may be changed at any time.
+    """
+
+    neighbours: Neighbours
+
+    def __init__(
+        self, config: Windowed, *, width: int, num_heads: int, num_global_tokens: int, relative_position: bool
+    ) -> None:
+        super().__init__()
+        self.window = config.window_size
+        self.shape = config.shape
+        self.neighbours = config.neighbours
+        self.projections = Projections(width, num_heads, shared_global=config.shared_global_projections)
+        self.position = None
+        if relative_position:
+            rows = (4 * self.window - 1) ** 2
+            self.position = RelativePositionBias(rows, num_heads, num_global_tokens=num_global_tokens)
+
+    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            x: (B, H, W, C) map.
+            global_tokens: (B, G, C).
+            extent: What of the map is real; None if all of it.
+
+        Returns:
+            (B, H, W, C) and (B, G, C).
+        """
+        valid = None if extent is None else extent.valid
+        local, of_global = self.projections.split(x), self.projections.split(global_tokens)
+        out = banded_windowed_attention(
+            *local,
+            of_global.key,
+            of_global.value,
+            table=None if self.position is None else self.position.table,
+            global_bias=None if self.position is None else self.position.to_global,
+            valid=valid,
+            window=self.window,
+            shape=self.shape,
+            offsets=self._offsets(),
+        )
+        out = self.projections.proj(out.flatten(-2))
+        if global_tokens.shape[1] == 0:
+            return out, global_tokens
+        bias = None if self.position is None else self.position.global_queries
+        return out, self.projections.attend_from_global(x, global_tokens, local, of_global, bias=bias, valid=valid)
+
+    def _offsets(self) -> Tensor:
+        """Return the (n, 2) chunks that each chunk sees in this pass."""
+        if self.neighbours == "own":
+            return torch.tensor([OWN])
+        if self.neighbours == "random" and self.training:
+            # torch's generator: it is part of checkpoints, and activation checkpointing replays the same draw
+            drawn = torch.randint(len(NEIGHBOURS), (1,), device="cpu")
+            return torch.cat([torch.tensor([OWN]), torch.tensor(NEIGHBOURS)[drawn]])
+        return torch.tensor(ALL)

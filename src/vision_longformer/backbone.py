@@ -1,0 +1,488 @@
+"""The Multi-Scale Vision Longformer: patch embedding, block, stage, model.
+
+B batch, H×W map or image, C channels, G global tokens, p patch size
+
+Inside, a map is (B, H, W, C) and its global tokens are (B, G, C). Images of any size are padded at the bottom and
+right; what is padding is kept in an `Extent`, and nothing that is real ever depends on it.
+
+Source: Zhang et al., Multi-Scale Vision Longformer, ICCV 2021, https://arxiv.org/abs/2103.15358. In these comments,
+"section" is a section of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from timm.layers import Mlp, drop_path
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from vision_longformer.attention import FullAttention, WindowedAttention, build_attention
+from vision_longformer.attention.geometry import Extent
+from vision_longformer.attention.position import INIT_STD, AbsolutePosition
+from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
+
+EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
+
+
+class PatchEmbed(nn.Module):
+    """Turn p×p patches of a map into tokens, and place a stage's global tokens beside them."""
+
+    def __init__(
+        self, in_chans: int, stage: StageConfig, *, grid: tuple[int, int], norm: bool, drop_rate: float
+    ) -> None:
+        super().__init__()
+        self.patch_size = stage.patch_size
+        self.proj = nn.Conv2d(in_chans, stage.width, kernel_size=stage.patch_size, stride=stage.patch_size)
+        self.norm = nn.LayerNorm(stage.width, eps=EPS) if norm else nn.Identity()
+        self.global_tokens = None
+        if stage.num_global_tokens:
+            tokens = torch.empty(stage.num_global_tokens, stage.width)
+            self.global_tokens = nn.Parameter(nn.init.trunc_normal_(tokens, std=INIT_STD))
+        self.position = None
+        if stage.position == "absolute":
+            self.position = AbsolutePosition(stage.width, grid, num_global_tokens=stage.num_global_tokens)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor, Extent | None]:
+        """Embed a (B, H, W, C) map.
+
+        Returns:
+            (B, ⌈H/p⌉, ⌈W/p⌉, C'), (B, G, C'), and what of the new map is real.
+        """
+        if extent is not None:
+            x = extent.clean(x)  # a patch may hold both real and padded positions
+            extent = extent.downsample(self.patch_size)
+        x = x.permute(0, 3, 1, 2)
+        x = F.pad(x, (0, -x.shape[3] % self.patch_size, 0, -x.shape[2] % self.patch_size))
+        x = self.norm(self.proj(x).permute(0, 2, 3, 1))  # (B, H/p, W/p, C')
+        batch, height, width, channels = x.shape
+        if self.global_tokens is None:
+            global_tokens = x.new_empty(batch, 0, channels)
+        else:
+            global_tokens = self.global_tokens.expand(batch, -1, -1)
+        if self.position is not None:
+            whole_map = torch.tensor([[height, width]], device=x.device)
+            x = x + self.position(height, width, whole_map if extent is None else extent.sizes)
+            if self.position.global_tokens is not None:
+                global_tokens = global_tokens + self.position.global_tokens
+        return self.drop(x), self.drop(global_tokens), extent
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each on normalised input and added to it."""
+
+    def __init__(self, stage: StageConfig, attention: nn.Module, *, drop_path_rate: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(stage.width, eps=EPS)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(stage.width, eps=EPS)
+        self.mlp = Mlp(stage.width, hidden_features=4 * stage.width)
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
+        """Transform a (B, H, W, C) map and (B, G, C) global tokens."""
+        if extent is not None:
+            x = extent.clean(x)
+        update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
+        x, global_tokens = self._add(x, update, global_tokens, global_update)
+        update, global_update = self.mlp(self.norm2(x)), self.mlp(self.norm2(global_tokens))
+        return self._add(x, update, global_tokens, global_update)
+
+    def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the residual branch, dropped for the map and the global tokens of an image together (drop path)."""
+        if self.training and self.drop_path_rate > 0:
+            kept = drop_path(x.new_ones(x.shape[0], 1, 1), self.drop_path_rate, training=True)
+            update, global_update = update * kept[..., None], global_update * kept
+        return x + update, global_tokens + global_update
+
+
+class Stage(nn.Module):
+    """A patch embedding, then blocks at one scale."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        stage: StageConfig,
+        *,
+        grid: tuple[int, int],
+        norm_embed: bool,
+        drop_rate: float,
+        drop_path_rates: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.patch_embed = PatchEmbed(in_chans, stage, grid=grid, norm=norm_embed, drop_rate=drop_rate)
+        self.blocks = nn.ModuleList(
+            Block(stage, build_attention(stage, grid=grid), drop_path_rate=rate) for rate in drop_path_rates
+        )
+
+    def forward(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor, Extent | None]:
+        """Turn a (B, H, W, C) map into a (B, ⌈H/p⌉, ⌈W/p⌉, C') one, with (B, G, C') global tokens."""
+        x, global_tokens, extent = self.patch_embed(x, extent)
+        for block in self.blocks:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x, global_tokens = checkpoint(block, x, global_tokens, extent, use_reentrant=False)
+            else:
+                x, global_tokens = block(x, global_tokens, extent)
+        if self.training and global_tokens.shape[1]:
+            # The map alone goes on. This keeps what only serves the last global tokens in the graph, so that its
+            # gradients are zero rather than None.
+            x = torch.where(torch.ones((), dtype=torch.bool, device=x.device), x, global_tokens.sum())
+        return x if extent is None else extent.clean(x), global_tokens, extent
+
+
+class VisionLongformer(nn.Module):
+    """A pyramid of three or four stages whose attention is linear in the number of pixels.
+
+    Images are (B, in_chans, H, W), normalised (ImageNet mean and deviation for the published models), of any height
+    and width from 1 pixel up. `image_sizes`, one (height, width) for each image, says which top left part of each is
+    real; `valid`, a (B, H, W) boolean tensor, says so pixel by pixel. Where both are given, both must hold. An
+    image's result does not depend on its padding, nor on other images.
+
+    Args:
+        config: What to build.
+
+    Attributes:
+        config: As built, and as changed since by `reset_classifier`, `set_input_size` and `set_neighbours`.
+    """
+
+    output_fmt = "NHWC"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        stages, in_chans = [], config.in_chans
+        depths = [stage.depth for stage in config.stages]
+        rates = iter(torch.linspace(0, config.drop_path_rate, sum(depths), device="cpu").tolist())
+        for number, stage in enumerate(config.stages):
+            stages.append(
+                Stage(
+                    in_chans,
+                    stage,
+                    grid=config.grid_size(number),
+                    norm_embed=config.norm_embed,
+                    drop_rate=config.drop_rate,
+                    drop_path_rates=[next(rates) for _ in range(stage.depth)],
+                )
+            )
+            in_chans = stage.width
+        self.stages = nn.ModuleList(stages)
+        self.num_features = self.head_hidden_size = in_chans
+        self.norm: nn.Module = nn.LayerNorm(in_chans, eps=EPS)
+        self.head_drop = nn.Dropout(config.drop_rate)
+        self.head = self._new_head()
+        self.feature_info = [
+            {"num_chs": stage.width, "reduction": stride, "module": f"stages.{number}"}
+            for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True))
+        ]
+        self.init_weights()
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier; 0 without one."""
+        return self.config.num_classes
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input image."""
+        return self.config.in_chans
+
+    @property
+    def global_pool(self) -> GlobalPool:
+        """What the head pools."""
+        return self.config.global_pool
+
+    # --- images to features to logits -------------------------------------------------------------------------
+
+    def forward(
+        self,
+        images: Tensor,
+        image_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Classify (B, in_chans, H, W) images.
+
+        Returns:
+            (B, num_classes) logits; pooled (B, C) features if there is no classifier, and the (B, H', W', C) map if
+            nothing is pooled either.
+
+        Raises:
+            ValueError: Images, sizes or mask do not fit the model or each other.
+        """
+        x, global_tokens, extent = self._encode(images, image_sizes, valid)
+        x, global_tokens = self._normalise(x, global_tokens, extent)
+        return cast(Tensor, self.head(self.head_drop(self._pool(x, global_tokens, extent))))
+
+    def forward_features(
+        self,
+        images: Tensor,
+        image_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Return the last stage's normalised map, (B, ⌈H/stride⌉, ⌈W/stride⌉, C), zero at padding."""
+        x, global_tokens, extent = self._encode(images, image_sizes, valid)
+        return self._normalise(x, global_tokens, extent)[0]
+
+    def forward_head(
+        self,
+        x: Tensor,
+        pre_logits: bool = False,
+        image_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+        valid: Tensor | None = None,
+        global_tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Pool and classify what `forward_features` gave.
+
+        Args:
+            x: (B, H', W', C) normalised map.
+            pre_logits: Return the pooled features instead of logits.
+            image_sizes: As given to `forward_features`.
+            valid: As given to `forward_features`.
+            global_tokens: (B, G, C) normalised global tokens of the last stage, where it has any.
+
+        Raises:
+            ValueError: The head pools global tokens, and none were given.
+        """
+        num_global = self.config.stages[-1].num_global_tokens
+        if global_tokens is None:
+            if num_global and self.global_pool:
+                raise ValueError(
+                    f"global_tokens: the head pools the {num_global} global token(s) of the last stage, which are "
+                    "not part of its map: call the model itself, or pass them here"
+                )
+            global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
+        stride = self.config.strides[-1]
+        pixels = (x.shape[1] * stride, x.shape[2] * stride)
+        extent = self._image_extent(x.shape[0], pixels, image_sizes, valid, device=x.device)
+        pooled = self._pool(x, global_tokens, None if extent is None else extent.downsample(stride))
+        return pooled if pre_logits else cast(Tensor, self.head(self.head_drop(pooled)))
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NHWC"] = "NCHW",
+        intermediates_only: bool = False,
+        return_prefix_tokens: bool = False,
+        image_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Any:
+        """Return the maps of several stages, zero at padding.
+
+        Args:
+            images: (B, in_chans, H, W).
+            indices: Stages, counted from 0; an integer n means the last n; None means all.
+            norm: Normalise the last stage's map, as `forward_features` does.
+            stop_early: Do not run stages after the last one asked for.
+            output_fmt: Layout of the maps.
+            intermediates_only: Return the list alone.
+            return_prefix_tokens: Return (map, global tokens) for each stage.
+            image_sizes: (height, width) of the real part of each image.
+            valid: (B, H, W), true where a pixel is real.
+
+        Returns:
+            A list with a map for each stage; unless `intermediates_only`, a tuple of `forward_features`' result
+            (after `stop_early`, the map of the last stage that ran) and that list.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt={output_fmt!r}: must be 'NCHW' or 'NHWC'")
+        wanted, last_wanted = feature_take_indices(len(self.stages), indices)
+        stages = self.stages[: last_wanted + 1] if stop_early else self.stages
+        extent = self._check_images(images, image_sizes, valid)
+        x, intermediates = images.permute(0, 2, 3, 1), []
+        final = x
+        for number, stage in enumerate(stages):
+            x, global_tokens, extent = stage(x, extent)
+            final, taken, taken_tokens = x, x, global_tokens
+            if number == len(self.config.stages) - 1:
+                final, final_tokens = self._normalise(x, global_tokens, extent)
+                if norm:
+                    taken, taken_tokens = final, final_tokens
+            if number in wanted:
+                taken = taken.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else taken
+                intermediates.append((taken, taken_tokens) if return_prefix_tokens else taken)
+        return intermediates if intermediates_only else (final, intermediates)
+
+    def _encode(
+        self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Extent | None]:
+        extent = self._check_images(images, image_sizes, valid)
+        x = images.permute(0, 2, 3, 1)
+        global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
+        for stage in self.stages:
+            x, global_tokens, extent = stage(x, extent)
+        return x, global_tokens, extent
+
+    def _normalise(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
+        x = self.norm(x)
+        return x if extent is None else extent.clean(x), self.norm(global_tokens)
+
+    def _pool(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> Tensor:
+        """Pool a (B, H, W, C) map, zero at padding, and (B, G, C) global tokens to (B, C), or leave the map."""
+        match self.global_pool:
+            case "token":
+                return global_tokens[:, 0]
+            case "avg":
+                total = x.sum(dim=(1, 2)) + global_tokens.sum(dim=1)
+                if extent is None:
+                    return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
+                count = extent.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
+                return total / count.clamp(min=1)[:, None]
+            case _:
+                return x
+
+    # --- input checks -----------------------------------------------------------------------------------------
+
+    def _check_images(
+        self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
+    ) -> Extent | None:
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
+            raise ValueError(
+                f"images: expected shape (batch, {self.in_chans}, height, width), got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images: expected normalised floating-point pixels, got {images.dtype}")
+        if images.shape[2] == 0 or images.shape[3] == 0:
+            raise ValueError(f"images: height and width must be at least 1 pixel, got {tuple(images.shape)}")
+        return self._image_extent(images.shape[0], images.shape[2:], image_sizes, valid, device=images.device)
+
+    @staticmethod
+    def _image_extent(
+        batch: int,
+        size: Sequence[int],
+        image_sizes: Sequence[tuple[int, int]] | Tensor | None,
+        valid: Tensor | None,
+        *,
+        device: torch.device,
+    ) -> Extent | None:
+        """Return what is real of a batch of images of (height, width) `size`; None if all is."""
+        height, width = size
+        if valid is not None and (valid.shape != (batch, height, width) or valid.dtype != torch.bool):
+            raise ValueError(
+                f"valid: expected a boolean tensor of shape {(batch, height, width)}, got {valid.dtype} "
+                f"{tuple(valid.shape)}"
+            )
+        if image_sizes is None:
+            if valid is None:
+                return None
+            return Extent(valid=valid, sizes=torch.tensor([[height, width]], device=device).expand(batch, -1))
+        sizes = torch.as_tensor(image_sizes)
+        if sizes.shape != (batch, 2) or sizes.is_floating_point():
+            raise ValueError(
+                f"image_sizes: expected {batch} pairs of integers (height, width), one for each image, "
+                f"got {sizes.dtype} of shape {tuple(sizes.shape)}"
+            )
+        if not torch.compiler.is_compiling():
+            for number, (h, w) in enumerate(sizes.tolist()):
+                if not (1 <= h <= height and 1 <= w <= width):
+                    raise ValueError(
+                        f"image_sizes[{number}]=({h}, {w}): must lie between (1, 1) and the batch's ({height}, {width})"
+                    )
+            if valid is None and bool((sizes == torch.tensor([height, width], device=sizes.device)).all()):
+                return None
+        sizes = sizes.to(device)
+        inside_rows = torch.arange(height, device=device) < sizes[:, :1]  # (B, H)
+        inside_columns = torch.arange(width, device=device) < sizes[:, 1:]  # (B, W)
+        inside = inside_rows[:, :, None] & inside_columns[:, None]
+        return Extent(valid=inside if valid is None else inside & valid, sizes=sizes)
+
+    # --- what timm and trainers call --------------------------------------------------------------------------
+
+    def init_weights(self) -> None:
+        """Initialise linear layers: truncated normal weights, zero biases. Others do so when they are built."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
+
+    def set_neighbours(self, neighbours: Neighbours) -> None:
+        """Choose the chunks that windowed layers see from now on; random shifting ends with "all" (section 3.3).
+
+        Raises:
+            ValueError: A stage's window shape does not go with `neighbours`.
+        """
+        stages = tuple(
+            dataclasses.replace(stage, attention=dataclasses.replace(stage.attention, neighbours=neighbours))
+            if isinstance(stage.attention, Windowed)
+            else stage
+            for stage in self.config.stages
+        )
+        self.config = dataclasses.replace(self.config, stages=stages)
+        for module in self.modules():
+            if isinstance(module, WindowedAttention):
+                module.neighbours = neighbours
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Resize position tables to another image size. Only needed for training at that size: any size works."""
+        size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.config = dataclasses.replace(self.config, image_size=size)
+        for number, stage in enumerate(self.stages):
+            grid = self.config.grid_size(number)
+            for module in stage.modules():
+                if isinstance(module, AbsolutePosition | FullAttention):
+                    module.resize(grid)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the input of each block for the backward pass, and compute the rest again."""
+        for stage in self.stages:
+            cast(Stage, stage).grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        """Replace the classifier by an untrained one, and what it pools unless that is None."""
+        pool = self.global_pool if global_pool is None else global_pool
+        self.config = dataclasses.replace(self.config, num_classes=num_classes, global_pool=pool)
+        like = next(self.parameters())
+        self.head = self._new_head().to(device=like.device, dtype=like.dtype)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=INIT_STD)
+
+    def _new_head(self) -> nn.Module:
+        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's description of layers, first to last, for layer-wise learning rates."""
+        blocks = (
+            r"^stages\.(\d+)"
+            if coarse
+            else [
+                (r"^stages\.(\d+)\.patch_embed", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ]
+        )
+        return {"stem": r"^stages\.0\.patch_embed", "blocks": blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of position tables and global tokens."""
+        return {name for name, _ in self.named_parameters() if "global_tokens" in name or ".position." in name}
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last one in `indices`, and the final norm and head where asked.
+
+        Returns:
+            The stages that `indices` meant, counted from 0.
+        """
+        kept, last = feature_take_indices(len(self.stages), indices)
+        ends_early = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if ends_early:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if prune_norm or ends_early:
+            self.norm = nn.Identity()
+        if prune_head or ends_early:
+            self.reset_classifier(0, "")
+        return list(kept)

@@ -1,0 +1,266 @@
+"""What a model is made of, as frozen dataclasses that refuse impossible values when they are built.
+
+Sizes are (height, width). The named choices are those of the paper (https://arxiv.org/abs/2103.15358); the
+released configurations are in `variants.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+WindowShape = Literal["chunk", "exact", "cyclic"]
+Neighbours = Literal["all", "own", "random"]
+Position = Literal["relative", "absolute", "none"]
+GlobalPool = Literal["token", "avg", ""]
+T = TypeVar("T")
+
+
+def _require(condition: bool, *, field: str, value: object, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"{field}={value!r}: {rule}")
+
+
+def _require_choice(value: object, choices: Any, *, field: str) -> None:
+    allowed = get_args(choices)
+    _require(value in allowed, field=field, value=value, rule=f"must be one of {', '.join(map(repr, allowed))}")
+
+
+def _require_integer(value: object, *, field: str, minimum: int) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    _require(
+        is_integer and value >= minimum,  # type: ignore[operator]
+        field=field,
+        value=value,
+        rule=f"must be an integer of at least {minimum}",
+    )
+
+
+def _require_rate(value: object, *, field: str) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(
+        is_number and 0 <= value < 1,  # type: ignore[operator]
+        field=field,
+        value=value,
+        rule="must be a number from 0 up to, but not including, 1",
+    )
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """The paper's attention: each token sees its own chunk, chunks around it and the global tokens (section 3.1).
+
+    Attributes:
+        window_size: Side w of a chunk, in tokens.
+        shape: "chunk" sees whole neighbour chunks, "exact" only keys within w rows and w columns, "cyclic" lets the
+            chunks wrap around the edges of the map.
+        neighbours: "all" 8 around the own chunk, "own" none of them, or "random": one drawn in each training
+            forward pass (the paper's random shifting), all 8 in evaluation.
+        shared_global_projections: Whether global tokens use the query, key, value and output projections of the
+            local tokens.
+    """
+
+    window_size: int = 7
+    shape: WindowShape = "chunk"
+    neighbours: Neighbours = "all"
+    shared_global_projections: bool = True
+
+    def __post_init__(self) -> None:
+        _require_integer(self.window_size, field="window_size", minimum=1)
+        _require_choice(self.shape, WindowShape, field="shape")
+        _require_choice(self.neighbours, Neighbours, field="neighbours")
+        _require(
+            not (self.shape == "exact" and self.neighbours == "random"),
+            field="neighbours",
+            value=self.neighbours,
+            rule="random neighbours need whole chunks: use shape 'chunk' or 'cyclic' instead of 'exact'",
+        )
+
+
+@dataclass(frozen=True)
+class Full:
+    """Ordinary attention: every token sees every token."""
+
+
+@dataclass(frozen=True)
+class GlobalOnly:
+    """Local tokens see the global tokens alone; global tokens see everything."""
+
+    shared_global_projections: bool = True
+
+
+Attention = Windowed | Full | GlobalOnly
+_ATTENTION_KINDS: dict[str, type[Attention]] = {"windowed": Windowed, "full": Full, "global_only": GlobalOnly}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: a patch embedding, then `depth` blocks.
+
+    Attributes:
+        depth: Number of blocks.
+        width: Channels C.
+        num_heads: Attention heads; divides `width`.
+        patch_size: Side and stride of the patch convolution, in positions of the stage's input.
+        num_global_tokens: Learned tokens that see, and are seen by, the whole map.
+        position: "relative" biases in attention, an "absolute" embedding of the tokens, or "none".
+        attention: The mechanism and its settings.
+    """
+
+    depth: int
+    width: int
+    num_heads: int
+    patch_size: int = 2
+    num_global_tokens: int = 1
+    position: Position = "relative"
+    attention: Attention = Windowed()
+
+    def __post_init__(self) -> None:
+        for field in ("depth", "width", "num_heads", "patch_size"):
+            _require_integer(getattr(self, field), field=field, minimum=1)
+        _require_integer(self.num_global_tokens, field="num_global_tokens", minimum=0)
+        _require_choice(self.position, Position, field="position")
+        _require(
+            self.width % self.num_heads == 0,
+            field="num_heads",
+            value=self.num_heads,
+            rule=f"must divide the width {self.width}",
+        )
+        _require(
+            self.position != "absolute" or self.width % 2 == 0,
+            field="width",
+            value=self.width,
+            rule="must be even: half of an absolute position embedding tells the row, half the column",
+        )
+        _require(
+            isinstance(self.attention, Attention),
+            field="attention",
+            value=self.attention,
+            rule=f"must be a {', '.join(kind.__name__ for kind in _ATTENTION_KINDS.values())} configuration",
+        )
+        _require(
+            not isinstance(self.attention, GlobalOnly) or self.num_global_tokens > 0,
+            field="num_global_tokens",
+            value=self.num_global_tokens,
+            rule="global-only attention needs at least one global token, as local tokens see nothing else",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model.
+
+    Attributes:
+        stages: Three or four stages, first to last.
+        image_size: (height, width) in pixels that position tables are sized for. Other sizes work in every call;
+            an integer stands for a square.
+        in_chans: Channels of the input image.
+        num_classes: Outputs of the classifier; 0 for none.
+        global_pool: What the head pools: "token", global token 0 of the last stage; "avg", the mean over all its
+            tokens, global ones included; "" nothing.
+        norm_embed: Whether patch embeddings end in a LayerNorm.
+        drop_rate: Dropout after the embeddings and before the classifier.
+        drop_path_rate: Drop path of the last block; it grows linearly from 0 at the first.
+    """
+
+    stages: tuple[StageConfig, ...]
+    image_size: tuple[int, int] = (224, 224)
+    in_chans: int = 3
+    num_classes: int = 1000
+    global_pool: GlobalPool = "avg"
+    norm_embed: bool = True
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
+        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        _require(len(self.stages) in (3, 4), field="stages", value=len(self.stages), rule="must be 3 or 4 stages")
+        _require(
+            all(isinstance(stage, StageConfig) for stage in self.stages),
+            field="stages",
+            value=self.stages,
+            rule="must hold StageConfig objects",
+        )
+        _require(len(self.image_size) == 2, field="image_size", value=self.image_size, rule="must be (height, width)")
+        for side in self.image_size:
+            _require_integer(side, field="image_size", minimum=1)
+        _require_integer(self.in_chans, field="in_chans", minimum=1)
+        _require_integer(self.num_classes, field="num_classes", minimum=0)
+        _require_choice(self.global_pool, GlobalPool, field="global_pool")
+        _require_rate(self.drop_rate, field="drop_rate")
+        _require_rate(self.drop_path_rate, field="drop_path_rate")
+        _require(
+            self.global_pool != "token" or self.stages[-1].num_global_tokens > 0,
+            field="global_pool",
+            value=self.global_pool,
+            rule="the last stage has no global token to pool: use 'avg'",
+        )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels per token along one axis, for each stage."""
+        strides, stride = [], 1
+        for stage in self.stages:
+            stride *= stage.patch_size
+            strides.append(stride)
+        return tuple(strides)
+
+    def grid_size(self, stage: int) -> tuple[int, int]:
+        """Return the (height, width) in tokens of stage number `stage`, counted from 0, at `image_size`."""
+        height, width = self.image_size
+        stride = self.strides[stage]
+        return -(-height // stride), -(-width // stride)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists, strings and numbers, as `from_dict` reads and JSON can store them."""
+        values = dataclasses.asdict(self)
+        values["image_size"] = list(self.image_size)
+        values["stages"] = [
+            {**dataclasses.asdict(stage), "attention": _attention_to_dict(stage.attention)} for stage in self.stages
+        ]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Build a configuration from `to_dict`'s form.
+
+        Raises:
+            ValueError: A field is missing, unknown or has an impossible value.
+        """
+        fields = dict(values)
+        stages = []
+        for number, stage in enumerate(fields.get("stages", ()), start=1):
+            if not isinstance(stage, Mapping):
+                raise ValueError(f"stages: stage {number} is {stage!r}, not a mapping of fields")
+            stages.append(_build(StageConfig, {**stage, "attention": _attention_from_dict(stage.get("attention"))}))
+        return _build(cls, {**fields, "stages": tuple(stages)})
+
+
+def _attention_to_dict(attention: Attention) -> dict[str, Any]:
+    kind = next(name for name, kind in _ATTENTION_KINDS.items() if isinstance(attention, kind))
+    return {"kind": kind, **dataclasses.asdict(attention)}
+
+
+def _attention_from_dict(values: object) -> Attention:
+    if not isinstance(values, Mapping) or values.get("kind") not in _ATTENTION_KINDS:
+        kinds = ", ".join(map(repr, _ATTENTION_KINDS))
+        raise ValueError(f"attention={values!r}: must be a mapping whose 'kind' is one of {kinds}")
+    settings = dict(values)
+    kind = _ATTENTION_KINDS[settings.pop("kind")]
+    return _build(kind, settings)
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name}: {kind.__name__} has no such field; it has {', '.join(known)}")
+    for name, field in known.items():
+        if field.default is dataclasses.MISSING and name not in values:
+            raise ValueError(f"{name}: {kind.__name__} needs this field")
+    return kind(**values)
