@@ -31,5 +31,5 @@ def attention_multiply_adds(stage: StageConfig, tokens: int) -> int:
             pairs = tokens * (9 * window**2 + num_global) + num_global * tokens
         case GlobalOnly(shared_global_projections=shared):
             pairs = 2 * tokens * num_global
-    separate = 0 if shared else 2 * tokens * width**2
+    separate = 0 if shared or num_global == 0 else 2 * tokens * width**2
     return 2 * width * pairs + separate

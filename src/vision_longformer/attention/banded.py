@@ -62,7 +62,7 @@ def banded_windowed_attention(
     top = left = 0
     if shape == "cyclic":
         top, left = (window if wraps(length, window) else 0 for length in (height, width))
-        if real is None and (top and height % window or left and width % window):
+        if real is None and ((top and height % window) or (left and width % window)):
             real = query.new_ones(query.shape[:3], dtype=torch.bool)
         query = _pad(query, top=top, left=left, window=window)
         key, value = (_wrap(_pad(x, top=top, left=left, window=window), top, left) for x in (key, value))

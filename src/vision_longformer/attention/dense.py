@@ -46,7 +46,7 @@ def dense_windowed_attention(
     Returns:
         (B, H, W, h, d), in memory and time quadratic in H·W.
     """
-    _, height, width, heads, head_width = query.shape
+    height, width, head_width = query.shape[1], query.shape[2], query.shape[4]
     rows = _axis(height, window, cyclic=shape == "cyclic", device=query.device)
     columns = _axis(width, window, cyclic=shape == "cyclic", device=query.device)
     row_chunk, row_step = (x[:, None, :, None].expand(height, width, height, width) for x in rows)

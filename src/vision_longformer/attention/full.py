@@ -55,20 +55,28 @@ class FullAttention(nn.Module):
         mask = padding_mask(valid, global_tokens.shape[1])
         table = self._resized_table(height, width, extent)
 
-        rows = self._rows_at_once(x, keys=key.shape[2])
-        bands = []
-        for first in range(0, height, rows):
-            query = local.query[:, first : first + rows]
-            arguments = (query, key, value, table, mask, first)
-            if rows < height and torch.is_grad_enabled():
-                bands.append(checkpoint(self._band, *arguments, use_reentrant=False))
-            else:
-                bands.append(self._band(*arguments))
-        out = self.projections.proj(torch.cat(bands, dim=1))
+        out = self.projections.proj(self._attend(local.query, key, value, table, mask))
         if global_tokens.shape[1] == 0:
             return out, global_tokens
         bias = None if self.position is None else self.position.global_queries
         return out, self.projections.attend_from_global(x, global_tokens, local, of_global, bias=bias, valid=valid)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Attend from (B, H, W, h, d) queries in bands of rows; return (B, H, W, C)."""
+        batch, height, width, heads, _ = query.shape
+        if torch.compiler.is_compiling():  # a loop would be traced for one height only
+            return self._band(query, key, value, table, mask, 0)
+        rows = max(1, BAND_BYTES // (batch * heads * width * key.shape[2] * query.itemsize))
+        if rows >= height:
+            return self._band(query, key, value, table, mask, 0)
+        bands = []
+        for first in range(0, height, rows):
+            arguments = (query[:, first : first + rows], key, value, table, mask, first)
+            if torch.is_grad_enabled():
+                bands.append(checkpoint(self._band, *arguments, use_reentrant=False))
+            else:
+                bands.append(self._band(*arguments))
+        return torch.cat(bands, dim=1)
 
     @torch.no_grad()
     def resize(self, grid: tuple[int, int]) -> None:
@@ -108,12 +116,6 @@ class FullAttention(nn.Module):
         table = self.position.table
         sizes = torch.tensor([[height, width]], device=table.device) if extent is None else extent.sizes
         return _tables_for(table, self.grid, sizes, height, width)
-
-    def _rows_at_once(self, x: Tensor, *, keys: int) -> int:
-        if torch.compiler.is_compiling():
-            return x.shape[1]
-        row_bytes = x.shape[0] * self.projections.num_heads * x.shape[2] * keys * x.itemsize
-        return min(x.shape[1], max(1, BAND_BYTES // row_bytes))
 
     def _refuse_hopeless(self, height: int, width: int, channels: int) -> None:
         cost = 2 * channels * (height * width) ** 2

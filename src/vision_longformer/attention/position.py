@@ -31,7 +31,8 @@ def interpolate(table: Tensor, positions: Tensor) -> Tensor:
     positions = positions.clamp(0, length - 1)
     entries = torch.arange(length, device=positions.device)
     weights = (1 - (positions[..., None] - entries).abs()).clamp(min=0)  # (B, n, L)
-    return torch.tensordot(weights.to(table.dtype), table, dims=1)
+    out: Tensor = torch.tensordot(weights.to(table.dtype), table, dims=1)
+    return out
 
 
 def resize_axis_table(table: Tensor, length: int) -> Tensor:

@@ -67,7 +67,8 @@ class Projections(nn.Module):
             global_bias=None if bias is None else bias.to_global,
             valid=valid,
         )
-        return (self.proj_global or self.proj)(out.flatten(-2))
+        projected: Tensor = (self.proj_global or self.proj)(out.flatten(-2))
+        return projected
 
 
 def global_attention(

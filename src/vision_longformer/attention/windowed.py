@@ -31,7 +31,8 @@ class WindowedAttention(nn.Module):
         self.window = config.window_size
         self.shape = config.shape
         self.neighbours = config.neighbours
-        self.projections = Projections(width, num_heads, shared_global=config.shared_global_projections)
+        shared = config.shared_global_projections or num_global_tokens == 0
+        self.projections = Projections(width, num_heads, shared_global=shared)
         self.position = None
         if relative_position:
             rows = (4 * self.window - 1) ** 2

@@ -1,0 +1,251 @@
+"""Image files, Pillow images and arrays as floating-point pixels, at the depth they were stored with.
+
+H×W pixels, C channels. Values are in [0, 1]; colour is RGB, as stored: colour profiles are not applied.
+
+Transparency: colours are taken as stored, whatever their opacity, and a pixel of opacity 0 is not valid. NaN says
+that a pixel is missing, and makes it not valid too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.io import ImageReadMode, decode_png
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
+Array = NDArray[np.generic]
+
+MAX_PIXELS = 500_000_000
+ORIENTATION_TAG = 0x0112  # of EXIF
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colour into gray
+FULL_SCALE = {"b1": 1, "u1": 255, "u2": 65535}  # by NumPy's kind and bytes of a value
+DEEP_RAW_MODES = (";16B", ";16L", ";16N")  # how Pillow marks 16-bit colour, which it can only hold in 8 bits
+
+_pillow_limit = threading.Lock()
+
+
+class ImageError(ValueError):
+    """An image cannot be read; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image as the model takes it, before normalisation.
+
+    Attributes:
+        values: (H, W, C) float32 in [0, 1]; 0 where a pixel is not valid.
+        valid: (H, W) boolean, false where a pixel is missing or fully transparent.
+        original_size: (height, width) in pixels as stored, after turning it upright.
+        note: What of the file was left out, for people to read; "" if nothing was.
+    """
+
+    values: Tensor
+    valid: Tensor
+    original_size: tuple[int, int]
+    note: str = ""
+
+
+def read_pixels(
+    image: ImageLike, *, channels: int = 3, max_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """Read an image.
+
+    Files are all that Pillow reads: JPEG, PNG, WebP, TIFF and more. They are turned upright as EXIF says. Gray images
+    and 16-bit PNG keep all their bits. Pillow reduces 16-bit colour in other formats to 8 bits, and of animations and
+    multi-page files only the first picture is read; `Pixels.note` then says so.
+
+    Args:
+        image: A path; a Pillow image; or an (H, W) or (H, W, C) array: booleans, uint8, uint16, or floats in [0, 1].
+            Arrays of 1, 2, 3 or 4 channels are gray, gray and opacity, RGB, RGB and opacity, unless they have
+            `channels` channels.
+        channels: Channels of the result. Gray is repeated; colour becomes gray for a single one.
+        max_side: Larger images are shrunk so that their longer side has so many pixels; None keeps every pixel.
+        max_pixels: Refuse larger files by what their header says, before they are decoded.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
+    """
+    name = str(image) if isinstance(image, str | os.PathLike) else "the image"
+    try:
+        array, note = _to_array(image, max_pixels)
+        values, valid = _unit_range(array, channels)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: it does not fit into memory") from error
+    original_size = (values.shape[0], values.shape[1])
+    values, valid = _shrink(values, valid, max_side)
+    return Pixels(values, valid, original_size, note)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------
+
+
+def _to_array(image: ImageLike, max_pixels: int) -> tuple[Array, str]:
+    """Return an upright (H, W) or (H, W, C) array and a note on what was left out."""
+    if isinstance(image, np.ndarray):
+        return image, ""
+    if isinstance(image, Image.Image):
+        return _decode(image), ""
+    path = Path(image)
+    try:
+        with path.open("rb") as file, _open(file) as opened:
+            width, height = opened.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"it has {width}×{height} pixels by its header, more than the limit of {max_pixels:,} (max_pixels)"
+                )
+            return _decode_file(opened, file)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("it is not an image that can be read") from error
+    except OSError as error:
+        reason = error.strerror or f"it is damaged or cut short ({error})"
+        raise ImageError(reason[0].lower() + reason[1:]) from error
+    except (SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ImageError(f"it is damaged ({error})") from error  # all of these come out of decoders
+
+
+@contextmanager
+def _open(file: io.BufferedIOBase) -> Iterator[Image.Image]:
+    """Open an image without Pillow's limit on pixels, which is global: ours is checked in its place."""
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+def _decode_file(image: Image.Image, file: io.BufferedIOBase) -> tuple[Array, str]:
+    notes = []
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("only the first picture of several was read")
+    is_deep = image.mode in ("RGB", "RGBA") and any(
+        str(argument).endswith(DEEP_RAW_MODES)
+        for tile in image.tile
+        for argument in (tile.args if isinstance(tile.args, tuple) else (tile.args,))
+    )
+    if is_deep and image.format == "PNG":
+        file.seek(0)
+        encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+        decoded = decode_png(encoded, mode=ImageReadMode.UNCHANGED)  # (C, H, W)
+        array: Array = decoded.permute(1, 2, 0).numpy()
+        return _upright(array, image.getexif().get(ORIENTATION_TAG, 1)), "; ".join(notes)
+    if is_deep:
+        notes.append("16-bit colour was read with 8 bits: only PNG keeps all of them")
+    return _decode(image), "; ".join(notes)
+
+
+def _decode(image: Image.Image) -> Array:
+    """Return a Pillow image as an upright array of at most four channels."""
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    transparent = image.has_transparency_data
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        array: Array = np.asarray(image)
+        if image.mode == "I":  # whole numbers: 16-bit values in 32 bits, as older tools hold them
+            if array.size and (array.min() < 0 or array.max() > 65535):
+                raise ImageError(
+                    f"its 32-bit values, {array.min()} to {array.max()}, have no defined range: "
+                    "scale them to 0 to 65535, or to floats in [0, 1]"
+                )
+            array = array.astype(np.uint16)
+        array = array.astype(array.dtype.newbyteorder("="))
+    elif image.mode in ("1", "L"):
+        array = np.asarray(image.convert("LA" if transparent else "L"))
+    elif image.mode in ("LA", "La"):
+        array = np.asarray(image.convert("LA"))
+    else:
+        array = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    return _upright(array, orientation)
+
+
+def _upright(array: Array, orientation: int) -> Array:
+    """Turn and mirror rows and columns as EXIF's orientation, 1 to 8, says."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+
+def _unit_range(array: Array, channels: int) -> tuple[Tensor, Tensor]:
+    """Return (H, W, `channels`) float32 values in [0, 1] and (H, W) booleans, true where they are valid."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise ImageError(f"expected an array of shape (height, width) or (height, width, channels), got {array.shape}")
+    # a copy, as the caller keeps the array, and rows may run backwards
+    values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    scale = FULL_SCALE.get(array.dtype.kind + str(array.dtype.itemsize))
+    if scale is not None:
+        values.div_(scale)
+    elif array.dtype.kind == "f":
+        low, high = (float(extreme) for extreme in values.nan_to_num(0, posinf=torch.inf, neginf=-torch.inf).aminmax())
+        if low < 0 or high > 1:
+            raise ImageError(
+                f"its floating-point values, {low:g} to {high:g}, have no defined range: scale them to [0, 1]"
+            )
+    else:
+        raise ImageError(f"values of type {array.dtype} have no defined range: scale them to floats in [0, 1]")
+    values, valid = _fit_channels(values, channels)
+    if not bool(valid.all()):
+        if not bool(valid.any()):
+            raise ImageError("all of its pixels are transparent or missing")
+        values = torch.where(valid[..., None], values, 0)
+    return values, valid
+
+
+def _fit_channels(values: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Return (H, W, `channels`) values, and (H, W) booleans, false at opacity 0 and at NaN."""
+    valid = ~values.isnan().any(dim=-1)
+    stored = values.shape[-1]
+    if stored == channels:
+        return values, valid
+    if stored in (2, 4):
+        valid &= values[..., -1] > 0
+        values = values[..., :-1]
+    if values.shape[-1] == 3 and channels == 1:
+        return (values @ values.new_tensor(LUMA))[..., None], valid
+    if values.shape[-1] == 1:
+        return values.repeat(1, 1, channels), valid
+    if values.shape[-1] != channels:
+        raise ImageError(f"it has {stored} channels, and the model takes {channels}")
+    return values, valid
+
+
+def _shrink(values: Tensor, valid: Tensor, max_side: int | None) -> tuple[Tensor, Tensor]:
+    """Shrink so that the longer side has at most `max_side` pixels: bicubic, or bilinear around missing pixels."""
+    height, width = valid.shape
+    if max_side is None or max(height, width) <= max_side:
+        return values, valid
+    size = tuple(max(1, round(side * max_side / max(height, width))) for side in (height, width))
+    maps = values.permute(2, 0, 1)[None]  # (1, C, H, W)
+    if bool(valid.all()):
+        small = F.interpolate(maps, size, mode="bicubic", antialias=True).clamp_(0, 1)
+        return small[0].permute(1, 2, 0), valid.new_ones(size)
+    share = F.interpolate(valid[None, None].float(), size, mode="bilinear", antialias=True)
+    small = F.interpolate(maps, size, mode="bilinear", antialias=True) / share.clamp(min=1e-6)
+    kept = share[0, 0] >= 0.5
+    kept = kept if bool(kept.any()) else share[0, 0] == share.max()
+    return torch.where(kept[..., None], small[0].permute(1, 2, 0).clamp(0, 1), 0), kept

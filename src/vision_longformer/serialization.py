@@ -1,0 +1,165 @@
+"""Self-describing weight files: safetensors whose metadata hold all that is needed to use them.
+
+The metadata are one JSON value under the key "vision_longformer":
+
+    {"format_version": 1, "config": ModelConfig.to_dict(), "class_names": [...] or null, "preprocessing": {...}}
+
+A folder gets timm's hub layout, `config.json` beside `model.safetensors`, so that `timm.create_model` reads it with
+"local-dir:FOLDER".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import ModelConfig
+from vision_longformer.files import replacing
+from vision_longformer.variants import CONFIGS, default_cfg
+
+METADATA_KEY = "vision_longformer"
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+
+
+def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str] | None = None) -> Path:
+    """Write a model so that `load` needs nothing else.
+
+    Args:
+        model: Its preprocessing is taken from `pretrained_cfg`, as timm and `load` set it.
+        path: A file whose name ends in .safetensors, or a folder, which gets timm's hub layout.
+        class_names: One for each class; by default the model's own, if it has any.
+
+    Returns:
+        The weight file.
+
+    Raises:
+        ValueError: The number of class names is not that of the classes, or the model was pruned.
+    """
+    path = Path(path)
+    description = pretrained_cfg_of(model)
+    names = list(class_names) if class_names is not None else description.get("label_names")
+    if names is not None and len(names) != model.num_classes:
+        raise ValueError(f"class_names: got {len(names)} names for {model.num_classes} classes")
+    if len(model.stages) != len(model.config.stages):
+        raise ValueError(f"model: only {len(model.stages)} of its {len(model.config.stages)} stages are left to save")
+    is_file = path.suffix == ".safetensors"
+    weights = path if is_file else path / WEIGHTS_NAME
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "config": model.config.to_dict(),
+        "class_names": names,
+        "preprocessing": {key: description[key] for key in PREPROCESSING},
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(weights) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    if not is_file:
+        with replacing(path / "config.json") as temporary:
+            temporary.write_text(json.dumps(_hub_config(model, description, names), indent=2) + "\n")
+    return weights
+
+
+def load(path: str | Path) -> VisionLongformer:
+    """Read what `save` wrote, in evaluation mode.
+
+    Args:
+        path: A weight file, or a folder that holds one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no weight file of this library, or its contents do not fit together.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= WEIGHTS_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    metadata, state = _read(path)
+    try:
+        config = ModelConfig.from_dict(metadata["config"])
+        description = default_cfg(config) | metadata["preprocessing"]
+        class_names = metadata["class_names"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+    with torch.device("meta"):
+        model = VisionLongformer(config)
+    load_exactly(model, state, source=str(path))
+    if class_names is not None:
+        description["label_names"] = class_names
+    model.pretrained_cfg = model.default_cfg = description
+    return model.eval()
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Give `model` the tensors of `state`, as they are, if every one has its place.
+
+    Raises:
+        ValueError: Lists every missing, unexpected and misshapen entry.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in state]
+    problems += [f"unexpected: {name} {tuple(state[name].shape)}" for name in state if name not in expected]
+    problems += [
+        f"misshapen: {name} is {tuple(state[name].shape)}, expected {shape}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if problems:
+        raise ValueError(f"{source} does not fit the model:\n" + "\n".join(f"  {problem}" for problem in problems))
+    model.load_state_dict(state, assign=True)
+
+
+def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
+    """Return timm's description of a model: its own, or the default for its configuration."""
+    return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+    if text is None:
+        raise ValueError(
+            f"{path}: its metadata do not say which model it is for (no {METADATA_KEY!r} entry). Load it into a "
+            "model you build yourself, or convert a checkpoint of the published code with `vil convert`"
+        )
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+    version = metadata.get("format_version") if isinstance(metadata, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: format_version is {version!r}, this version of the library reads {FORMAT_VERSION}")
+    return metadata, state
+
+
+def _hub_config(model: VisionLongformer, description: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """Return timm's config.json. The architecture is the nearest name; `model_args` hold the exact configuration."""
+    same = [name for name, config in CONFIGS.items() if config.stages == model.config.stages]
+    hub = {
+        "architecture": description.get("architecture") or (same or list(CONFIGS))[0],
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "global_pool": model.global_pool,
+        "model_args": {"config": model.config.to_dict()},
+        "pretrained_cfg": {
+            key: value
+            for key, value in (description | default_cfg(model.config)).items()
+            if key not in ("url", "architecture", "label_names")
+        }
+        | {key: description[key] for key in PREPROCESSING},
+    }
+    return hub if names is None else hub | {"label_names": names}

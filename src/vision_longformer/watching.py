@@ -1,0 +1,96 @@
+"""Watch a model work: each stage reduced to a picture as soon as it is there, so that large maps are not kept.
+
+B batch, H×W map, C channels, h heads, d head width, G global tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vision_longformer.attention import FullAttention, GlobalOnlyAttention, WindowedAttention
+from vision_longformer.attention.geometry import Extent
+from vision_longformer.attention.position import RelativePositionBias
+from vision_longformer.backbone import Stage, VisionLongformer
+from vision_longformer.pictures import Picture, encode_picture, principal_colours
+
+STAGE_WIDTH = 664  # of a stage's picture, in pixels
+
+
+@dataclass
+class Watched:
+    """What was seen of one image.
+
+    Attributes:
+        stages: A picture of each stage, first to last, and the (height, width) of its map in tokens.
+        attention: (H, W) attention of a global token over the map of the last stage that has one, as a multiple of
+            an even share; None without global tokens.
+        attention_stage: That stage, counted from 1; 0 without.
+    """
+
+    stages: list[tuple[Picture, tuple[int, int]]] = field(default_factory=list)
+    attention: Tensor | None = None
+    attention_stage: int = 0
+
+
+@contextmanager
+def watch(model: VisionLongformer) -> Iterator[Watched]:
+    """Watch the first image of the batch that passes through `model` inside the `with` block."""
+    watched = Watched()
+
+    def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Extent | None]) -> None:
+        x, _, extent = outputs
+        picture = principal_colours(x[0], None if extent is None else extent.valid[0])
+        watched.stages.append((encode_picture(picture, max_width=STAGE_WIDTH), (x.shape[1], x.shape[2])))
+
+    def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Extent | None]) -> None:
+        watched.attention = attention_of_global_token(module, *inputs)[0].cpu()
+
+    hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]
+    for number, stage in reversed(list(enumerate(model.stages, start=1))):
+        if isinstance(stage, Stage) and stage.patch_embed.global_tokens is not None:
+            watched.attention_stage = number
+            hooks.append(stage.blocks[-1].attn.register_forward_pre_hook(see_attention))
+            break
+    try:
+        yield watched
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> Tensor:
+    """Return (B, H, W): what share of its attention the first global token gives each position, averaged over heads.
+
+    Shares are multiples of an even share among all that is seen, global tokens included; padding has 0.
+
+    Args:
+        attention: A layer of a mechanism whose global tokens see the whole map.
+        x: (B, H, W, C) input of the layer.
+        global_tokens: (B, G, C), with G ≥ 1.
+        extent: What of the map is real; None if all is.
+    """
+    assert isinstance(attention, FullAttention | GlobalOnlyAttention | WindowedAttention)
+    projections = attention.projections
+    query, _, _ = projections.split(global_tokens[:, :1], projections.qkv_global)
+    _, global_key, _ = projections.split(global_tokens, projections.qkv_global)
+    _, key, _ = projections.split(x, projections.qkv_global)  # (B, H, W, h, d)
+    query = query[:, 0] * query.shape[-1] ** -0.5  # (B, h, d)
+    on_map = torch.einsum("bhd,bijhd->bhij", query, key).flatten(2)  # (B, h, N)
+    on_global = torch.einsum("bhd,bkhd->bhk", query, global_key)
+    position = attention.position
+    bias = position.global_queries if isinstance(position, RelativePositionBias) else position
+    if bias is not None:
+        on_map, on_global = on_map + bias.to_map[:, :1], on_global + bias.to_global[:, 0]
+    seen = torch.full_like(on_map[:, 0, 0], on_map.shape[2])  # (B,)
+    if extent is not None:
+        real = extent.valid.flatten(1)
+        on_map = on_map.masked_fill(~real[:, None], float("-inf"))
+        seen = real.sum(dim=1)
+    weights = torch.cat([on_global, on_map], dim=-1).softmax(dim=-1).mean(dim=1)[:, on_global.shape[2] :]
+    return (weights * (seen + on_global.shape[2])[:, None]).unflatten(1, x.shape[1:3])
