@@ -8,18 +8,19 @@ that a pixel is missing, and makes it not valid too.
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_png
@@ -120,7 +121,7 @@ def _to_array(image: ImageLike, max_pixels: int) -> tuple[Array, str]:
 
 
 @contextmanager
-def _open(file: io.BufferedIOBase) -> Iterator[Image.Image]:
+def _open(file: BinaryIO) -> Iterator[Image.Image]:
     """Open an image without Pillow's limit on pixels, which is global: ours is checked in its place."""
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -132,15 +133,11 @@ def _open(file: io.BufferedIOBase) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode_file(image: Image.Image, file: io.BufferedIOBase) -> tuple[Array, str]:
+def _decode_file(image: Image.Image, file: BinaryIO) -> tuple[Array, str]:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append("only the first picture of several was read")
-    is_deep = image.mode in ("RGB", "RGBA") and any(
-        str(argument).endswith(DEEP_RAW_MODES)
-        for tile in image.tile
-        for argument in (tile.args if isinstance(tile.args, tuple) else (tile.args,))
-    )
+    is_deep = _is_deep_colour(image)
     if is_deep and image.format == "PNG":
         file.seek(0)
         encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
@@ -150,6 +147,14 @@ def _decode_file(image: Image.Image, file: io.BufferedIOBase) -> tuple[Array, st
     if is_deep:
         notes.append("16-bit colour was read with 8 bits: only PNG keeps all of them")
     return _decode(image), "; ".join(notes)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether a file that is not yet decoded holds more bits than Pillow has room for."""
+    if not isinstance(image, ImageFile) or image.mode not in ("RGB", "RGBA"):
+        return False
+    arguments = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
+    return any(str(argument).endswith(DEEP_RAW_MODES) for tile in arguments for argument in tile)
 
 
 def _decode(image: Image.Image) -> Array:

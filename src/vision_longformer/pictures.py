@@ -20,10 +20,13 @@ BLOCK_TOKENS = 1 << 16  # centred at once, so that a large map is never copied w
 NEUTRAL = 128  # gray for what is not valid
 PERCENTILES = (1.0, 99.0)  # a few outliers must not take all the colour
 # "inferno" (Smith and van der Walt, CC0) at 17 even steps: perceptually uniform, dark to bright, also in gray.
+# fmt: off
 INFERNO = (
-    "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 "
-    "fcffa4"
-).split()
+    "000004", "0b0724", "210c4a", "3d0965", "57106e", "71196e",
+    "8a226a", "a32c61", "bc3754", "d24644", "e45a31", "f1731d",
+    "f98e09", "fcac11", "f9cb35", "f2ea69", "fcffa4",
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Picture:
 
 def encode_picture(pixels: Tensor, *, max_width: int, quality: int = 86) -> Picture:
     """Encode an (H, W, 3) picture, shrunk to `max_width`: small ones as PNG, others as JPEG."""
-    image = Image.fromarray(pixels.cpu().contiguous().numpy(), mode=None)
+    image = Image.fromarray(pixels.cpu().contiguous().numpy())
     if image.width > max_width:
         image = image.resize((max_width, max(1, round(image.height * max_width / image.width))), Image.Resampling.BOX)
     return _encode_image(image, quality=quality)

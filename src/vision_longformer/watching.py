@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vision_longformer.attention import FullAttention, GlobalOnlyAttention, WindowedAttention
 from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.position import RelativePositionBias
-from vision_longformer.backbone import Stage, VisionLongformer
+from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.pictures import Picture, encode_picture, principal_colours
 
 STAGE_WIDTH = 664  # of a stage's picture, in pixels
@@ -55,7 +55,8 @@ def watch(model: VisionLongformer) -> Iterator[Watched]:
     for number, stage in reversed(list(enumerate(model.stages, start=1))):
         if isinstance(stage, Stage) and stage.patch_embed.global_tokens is not None:
             watched.attention_stage = number
-            hooks.append(stage.blocks[-1].attn.register_forward_pre_hook(see_attention))
+            last_block = cast(Block, stage.blocks[-1])
+            hooks.append(last_block.attn.register_forward_pre_hook(see_attention))
             break
     try:
         yield watched
@@ -92,5 +93,6 @@ def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Te
         real = extent.valid.flatten(1)
         on_map = on_map.masked_fill(~real[:, None], float("-inf"))
         seen = real.sum(dim=1)
-    weights = torch.cat([on_global, on_map], dim=-1).softmax(dim=-1).mean(dim=1)[:, on_global.shape[2] :]
-    return (weights * (seen + on_global.shape[2])[:, None]).unflatten(1, x.shape[1:3])
+    weights = torch.cat([on_global, on_map], dim=-1).softmax(dim=-1).mean(dim=1)
+    multiples = weights[:, on_global.shape[2] :] * (seen + on_global.shape[2])[:, None]  # (B, N)
+    return multiples.view(x.shape[:3])

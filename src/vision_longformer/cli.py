@@ -1,0 +1,244 @@
+"""The command line, `vil`. Each command has a function that adds its arguments and one that runs it (`COMMANDS`).
+
+Exit codes: 0 all went well, 1 something failed on the way, 2 the command was not understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import jsonargparse
+
+if TYPE_CHECKING:  # torch takes seconds to import, which `vil --help` need not wait for
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from vision_longformer.backbone import VisionLongformer
+    from vision_longformer.feature_files import Result
+
+Arguments = jsonargparse.Namespace
+UNTRAINED = (
+    "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
+    "Give trained ones with --checkpoint."
+)
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was typed."""
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sentence = " ".join((message or str(ex)).split())
+        for command in COMMANDS:
+            sentence = sentence.replace(f"{command}.", "")
+        raise UsageError(f"{sentence.rstrip('.')} (see {self.prog.replace(' [options]', '')} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `vil` with these arguments, by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        arguments = _parser().parse_args(None if argv is None else list(argv))
+        _, run = COMMANDS[arguments.command]
+        return run(arguments[arguments.command])
+    except UsageError as error:
+        _tell(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _tell("interrupted; what was finished is kept, and running again goes on from there")
+        return 130
+    except SystemExit as error:  # --help and --version
+        return error.code if isinstance(error.code, int) else 0
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = _Parser(
+        prog="vil",
+        description="Encode high-resolution images of any size with the Multi-Scale Vision Longformer.",
+    )
+    commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
+    for name, (arguments, _) in COMMANDS.items():
+        command = arguments()
+        commands.add_subcommand(name, command, help=command.description)
+    return parser
+
+
+def _tell(message: str) -> None:
+    print(f"vil: {message}", file=sys.stderr)
+
+
+# --- vil encode -------------------------------------------------------------------------------------------------
+
+
+def _encode_arguments() -> _Parser:
+    parser = _Parser(description="Turn images into feature files, one for each, and a report to look at.")
+    add = parser.add_argument
+    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
+    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
+    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
+    add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    add("--max-pixels", type=int, default=500_000_000, metavar="N", help="Refuse images with more pixels.")
+    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
+    add("--no-report", action="store_true", help="Do not write DIR/index.html.")
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+    return parser
+
+
+def _encode(arguments: Arguments) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from vision_longformer.encoding import Encoder
+    from vision_longformer.feature_files import OutputError, encode_files, find_images
+
+    warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
+    try:
+        sources = find_images(arguments.images)
+        name, model = _model(arguments)
+        encoder = Encoder(
+            model,
+            stages=arguments.stages,
+            max_side=arguments.max_side,
+            max_pixels=arguments.max_pixels,
+            device=_device(arguments.device),
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    remark = "" if arguments.checkpoint else UNTRAINED
+    if remark:
+        _tell(f"warning: {remark}")
+    results = encode_files(
+        sources,
+        Path(arguments.output),
+        encoder,
+        model_name=name,
+        dtype=arguments.dtype,
+        report=not arguments.no_report,
+        remark=remark,
+    )
+    console = Console(stderr=True)
+    try:
+        finished = _follow(results, total=len(sources), console=console)
+    except OutputError as error:
+        _tell(str(error))
+        return 1
+    page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
+    print(f"{_summary(finished)} Features are in {arguments.output}{page}.")
+    return int(any(result.status == "failed" for result in finished))
+
+
+def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
+    """Return the model that was asked for, and what to call it."""
+    import torch
+
+    from vision_longformer import VisionLongformer, create_model
+
+    if arguments.checkpoint:
+        from vision_longformer.serialization import load
+
+        return arguments.checkpoint, load(arguments.checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        model = create_model(arguments.model)
+    assert isinstance(model, VisionLongformer)
+    return arguments.model, model
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: there is no such device here") from error
+    return name
+
+
+def _follow(results: Iterable[Result], *, total: int, console: Console) -> list[Result]:
+    """Show progress and every failure while the work goes on; return all results."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TextColumn("{task.fields[rate]} megapixels/s"),
+        TimeRemainingColumn(),
+    )
+    finished: list[Result] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate="–")
+        for result in results:
+            finished.append(result)
+            if result.message:
+                label = "failed" if result.status == "failed" else "note"
+                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
+            seconds = sum(done.seconds for done in finished)
+            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
+            progress.update(task, advance=1, rate=rate)
+    return finished
+
+
+def _summary(results: Sequence[Result]) -> str:
+    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
+    encoded = count["encoded"]
+    parts = [f"{len(encoded)} encoded"]
+    if encoded:
+        seconds = sum(result.seconds for result in encoded)
+        megapixels = sum(result.megapixels for result in encoded)
+        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
+    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
+    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
+    return ", ".join(parts) + "."
+
+
+# --- vil models -------------------------------------------------------------------------------------------------
+
+
+def _models_arguments() -> _Parser:
+    parser = _Parser(description="List the models with their sizes, costs and published accuracies.")
+    parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+def _models(arguments: Arguments) -> int:
+    import json
+
+    from rich.console import Console
+
+    from vision_longformer.family import describe_family, family_table
+
+    if arguments.size < 1:
+        raise UsageError(f"--size {arguments.size}: must be at least 1 pixel")
+    rows = describe_family(arguments.size)
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        Console().print(family_table(rows, arguments.size))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[], _Parser], Callable[[Arguments], int]]] = {
+    "encode": (_encode_arguments, _encode),
+    "models": (_models_arguments, _models),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Image files to feature files: find them, encode them, skip what is done, never leave half of one.
+
+A feature file is safetensors. Its tensors are the maps `stage1` to `stage4` as (C, H, W), `embedding` (C,) and `valid`
+(H, W), boolean, for the pixels that were encoded. Its metadata are one JSON value under the key "vision_longformer".
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vision_longformer.encoding import Encoder, Features
+from vision_longformer.files import replacing
+from vision_longformer.images import ImageError, Pixels
+from vision_longformer.report import Entry, Report, picture_entry
+from vision_longformer.watching import Watched, watch
+
+METADATA_KEY = "vision_longformer"
+FORMAT_VERSION = 1
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+Dtype = Literal["float16", "float32"]
+Status = Literal["encoded", "skipped", "failed"]
+
+
+class OutputError(OSError):
+    """Features cannot be written; going on makes no sense."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, and its path below the folder that all images of a run share."""
+
+    path: Path
+    name: str
+
+    def target(self, output: Path) -> Path:
+        """Return the feature file: the image's name, with its suffix kept, so that x.jpg and x.png stay apart."""
+        return output / f"{self.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one image.
+
+    Attributes:
+        source: The image.
+        status: What was done.
+        message: Why it failed, or what of the file was left out; "" if there is nothing to say.
+        megapixels: Millions of pixels encoded.
+        seconds: From opening the image to the features being safe on disk.
+    """
+
+    source: Source
+    status: Status
+    message: str = ""
+    megapixels: float = 0.0
+    seconds: float = 0.0
+
+
+def find_images(arguments: Sequence[str]) -> list[Source]:
+    """Find the images that files, folders and patterns mean, each once.
+
+    Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones aside. Files
+    named by hand may be anything. Names are relative to the deepest folder that holds all arguments, so no two are
+    the same.
+
+    Raises:
+        FileNotFoundError: An argument means nothing, or a folder holds no image.
+    """
+    found: dict[Path, None] = {}  # in order, each once
+    roots = []
+    for argument in arguments:
+        path = Path(os.path.abspath(argument))
+        if path.is_dir():
+            roots.append(path)
+            images = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path), file))
+            if not images:
+                raise FileNotFoundError(f"{argument}: this folder holds no image ({', '.join(SUFFIXES)})")
+        elif path.exists():
+            roots.append(path.parent)
+            images = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            images = [match for match in matches if match.is_file()]
+            if not images:
+                raise FileNotFoundError(f"{argument}: there is no such file or folder")
+            roots.append(Path(os.path.commonpath([image.parent for image in images])))
+        found.update(dict.fromkeys(images))
+    common = os.path.commonpath(roots) if roots else ""
+    return [Source(path, path.relative_to(common).as_posix()) for path in found]
+
+
+def _is_image(name: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden and file.is_file()
+
+
+def encode_files(
+    sources: Sequence[Source],
+    output: Path,
+    encoder: Encoder,
+    *,
+    model_name: str,
+    dtype: Dtype = "float16",
+    report: bool = True,
+    remark: str = "",
+) -> Iterator[Result]:
+    """Encode images into feature files below `output`, one at a time.
+
+    An image is skipped if its feature file was made from the same bytes, with the same model, weights and settings.
+    One that cannot be read is reported and passed over. With `report`, `output`/index.html shows the run once it is
+    over; pictures wait in `output`/.report, and serve for images that a later run skips.
+
+    Args:
+        sources: From `find_images`.
+        output: Folder; created if need be.
+        encoder: The model and its settings.
+        model_name: For the metadata and the report.
+        dtype: Of the stored maps and embedding. Computing is in float32.
+        report: Whether to write the report.
+        remark: A sentence for the top of the report.
+
+    Yields:
+        A result for each image, in order.
+
+    Raises:
+        OutputError: Features cannot be written, for instance because the disk is full.
+    """
+    job = _Job(output, encoder, model_name, dtype, report)
+    pages = Report(output, title=model_name, remark=remark)
+    for source in sources:
+        result = job.encode(source, pages)
+        yield result
+    if report:
+        with _explaining(output / "index.html"):
+            pages.write()
+
+
+class _Job:
+    """What stays the same from image to image."""
+
+    def __init__(self, output: Path, encoder: Encoder, model_name: str, dtype: Dtype, report: bool) -> None:
+        self.output = output
+        self.encoder = encoder
+        self.dtype = dtype
+        self.report = report
+        strides = encoder.model.config.strides
+        self.settings: dict[str, Any] = {
+            "model": model_name,
+            "config_sha256": hashlib.sha256(
+                json.dumps(encoder.model.config.to_dict(), sort_keys=True).encode()
+            ).hexdigest(),
+            "weights_sha256": weights_digest(encoder.model),
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+            "stages": list(encoder.stages),
+            "strides": [strides[stage - 1] for stage in encoder.stages],
+            "dtype": dtype,
+            "max_side": encoder.max_side,
+        }
+
+    def encode(self, source: Source, pages: Report) -> Result:
+        target = source.target(self.output)
+        start = time.perf_counter()
+        try:
+            digest = _file_digest(source.path)
+            earlier = read_metadata(target)
+            if earlier is not None and self._same(earlier, digest):
+                pages.add_earlier(source.name)
+                return Result(source, "skipped")
+            pixels = self.encoder.read(source.path)
+            with watch(self.encoder.model) if self.report else nullcontext(Watched()) as watched:
+                features = self.encoder.encode(pixels)
+        except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
+            message = _reason(error, source.path)
+            if message is None:
+                raise
+            pages.add(Entry(source.name, message=message))
+            return Result(source, "failed", message)
+        with _explaining(target):
+            self._write(target, features, self._metadata(source, digest, pixels))
+            megapixels, seconds = pixels.valid.numel() / 1e6, time.perf_counter() - start
+            if self.report:
+                size = (pixels.valid.shape[0], pixels.valid.shape[1])
+                entry = Entry(source.name, pixels.note, pixels.original_size, size, seconds, peak_memory())
+                pages.add(picture_entry(entry, pixels, watched), keep=True)
+            else:
+                pages.forget(source.name)
+        return Result(source, "encoded", pixels.note, megapixels, seconds)
+
+    def _same(self, metadata: dict[str, Any], digest: str) -> bool:
+        expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, **self.settings}
+        return all(metadata.get(key) == value for key, value in expected.items())
+
+    def _metadata(self, source: Source, digest: str, pixels: Pixels) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "content": "features",
+            "source": source.name,
+            "source_sha256": digest,
+            "original_size": list(pixels.original_size),
+            "encoded_size": list(pixels.valid.shape),
+            **self.settings,
+            "versions": {"vision_longformer": version("vision-longformer"), "torch": torch.__version__},
+        }
+
+    def _write(self, target: Path, features: Features, metadata: dict[str, Any]) -> None:
+        kind = DTYPES[self.dtype]
+        tensors: dict[str, Tensor] = {
+            f"stage{stage}": features_map.to(kind)
+            for stage, features_map in zip(self.encoder.stages, features.maps, strict=True)
+        }
+        tensors |= {"embedding": features.embedding.to(kind), "valid": features.valid}
+        with replacing(target) as temporary:
+            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the description in a feature file; None if there is no such file, or it is damaged or something else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's parameters and buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception, path: Path) -> str | None:
+    """Return a sentence for what may go wrong with an image; None for what may not."""
+    prefix = f"{path}: "
+    if isinstance(error, ImageError):
+        return str(error).removeprefix(prefix)
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return "there is not enough memory to encode it: shrink it with max_side (--max-side)"
+    return text if isinstance(error, ValueError) else None
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """Turn what may go wrong in writing `target` into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise OutputError(f"{target}: the disk is full; make room and run again to go on") from error
+        raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
