@@ -18,16 +18,15 @@ def fill(name: str, shape: Sequence[int]) -> Tensor:
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     values = torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
     *_, owner, leaf = ["", *name.split(".")]
-    if name == "input" or name.startswith("input:"):
-        return values
-    if "norm" in owner:
-        return 1 + 0.1 * values if leaf == "weight" else 0.1 * values
-    if leaf == "bias":
-        return 0.1 * values
-    if "relative_position_bias" in leaf or leaf in POSITION_TABLES:
-        return 0.5 * values
-    if leaf in {"proj_k", "proj_v"}:
-        return values / np.float32(math.sqrt(shape[0]))
-    if len(shape) >= 2:
-        return values / np.float32(math.sqrt(math.prod(shape[1:])))
-    return values
+    if name.startswith("input:") or name == "input":
+        scale = 1.0
+    elif "norm" in owner or leaf == "bias":
+        scale = 0.1
+    elif "relative_position_bias" in leaf or leaf in POSITION_TABLES:
+        scale = 0.5
+    else:
+        # NumPy's float32 division, as the cases were made with it
+        fan_in = shape[0] if leaf in {"proj_k", "proj_v"} else math.prod(shape[1:])
+        return values / np.float32(math.sqrt(fan_in))
+    values = values * np.float32(scale)
+    return 1 + values if "norm" in owner and leaf == "weight" else values

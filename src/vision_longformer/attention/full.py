@@ -48,7 +48,9 @@ class FullAttention(nn.Module):
         """
         height, width, channels = x.shape[1:]
         self._refuse_hopeless(height, width, channels)
-        valid = None if extent is None else extent.valid
+        valid = None
+        if extent is not None:
+            x, valid = extent.clean(x), extent.valid
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         key = torch.cat([of_global.key, local.key.flatten(1, 2)], dim=1).transpose(1, 2)  # (B, h, G + N, d)
         value = torch.cat([of_global.value, local.value.flatten(1, 2)], dim=1).transpose(1, 2)

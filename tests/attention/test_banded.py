@@ -1,0 +1,144 @@
+"""The fast path of windowed attention against the dense oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from attention.cases import Case, cases, relative_error
+from vision_longformer.attention import banded
+from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
+
+EXAMPLE = Case(
+    batch=2,
+    height=11,
+    width=7,
+    window=3,
+    heads=2,
+    head_width=5,
+    num_global=2,
+    shape="chunk",
+    offsets=ALL,
+    biased=True,
+    sizes=((11, 7), (5, 4)),
+    band_bytes=2000,
+    seed=1,
+)
+
+
+def run(function: Any, case: Case, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the result and the gradients of all inputs for one cotangent."""
+    arguments = {"table": None, "global_bias": None, **tensors}
+    with mock.patch.object(banded, "BAND_BYTES", case.band_bytes):
+        out = function(**arguments, **case.settings())
+        cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+        leaves = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
+        gradients = torch.autograd.grad(out, list(leaves.values()), cotangent)
+    return {"out": out, **dict(zip(leaves, gradients, strict=True))}
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(case=cases())
+def test_equals_dense_oracle(case: Case) -> None:
+    expected = run(dense_windowed_attention, case, case.tensors())
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        actual = run(banded_windowed_attention, case, case.tensors(dtype))
+        for name in expected:
+            assert relative_error(actual[name], expected[name]) <= tolerance, (name, dtype)
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+@pytest.mark.parametrize("offsets", [ALL, (OWN,), (OWN, NEIGHBOURS[2])])
+def test_gradients_are_derivatives(shape: Any, offsets: Any) -> None:
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    inputs = [normal(1, 5, 4, 1, 2) for _ in range(3)] + [normal(1, 1, 1, 2) for _ in range(2)]
+    inputs += [normal(7**2, 1), normal(1, 1)]
+    valid = torch.ones(1, 5, 4, dtype=torch.bool)
+    valid[:, 4:, 3:] = False
+
+    def attend(*tensors: Tensor) -> Tensor:
+        *tokens, table, global_bias = tensors
+        return banded_windowed_attention(
+            *tokens, table=table, global_bias=global_bias, valid=valid, window=2, shape=shape, offsets=offsets
+        )
+
+    assert torch.autograd.gradcheck(attend, inputs)
+
+
+@pytest.mark.parametrize("function", [banded_windowed_attention, dense_windowed_attention])
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+@pytest.mark.parametrize("canary", [1e30, float("nan")])
+@pytest.mark.parametrize("num_global", [0, 2])
+def test_padding_is_never_seen(function: Any, shape: Any, canary: float, num_global: int) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": shape, "num_global": num_global})
+    valid = case.valid()
+    assert valid is not None
+    results = []
+    for filler in (0.0, canary):
+        tensors = case.tensors(torch.float32)
+        for name in ("query", "key", "value"):
+            tensors[name] = tensors[name].detach().masked_fill(~valid[..., None, None], filler).requires_grad_()
+        results.append(run(function, case, tensors))
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
+    assert not results[0]["out"][~valid].any()
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact"])
+def test_image_alone_equals_image_in_padded_batch(shape: Any) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": shape})
+    tensors, alone = case.tensors(), case.without_padding(1)
+    height, width = alone.height, alone.width
+    together = run(banded_windowed_attention, case, tensors)["out"]
+    cut = {name: x[1:, :height, :width] for name, x in tensors.items() if name in ("query", "key", "value")}
+    cut |= {name: x[1:] for name, x in tensors.items() if name.startswith("global_") and name != "global_bias"}
+    result = run(banded_windowed_attention, alone, {**tensors, **cut})["out"]
+    assert relative_error(together[1:, :height, :width], result) <= 1e-15
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_global", [0, 2])
+def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "num_global": num_global})
+    tensors = case.tensors(dtype)
+    for name in ("query", "key", "global_key"):
+        tensors[name] = (10 * tensors[name]).detach().requires_grad_()  # logits a hundred times larger
+    for name, result in run(banded_windowed_attention, case, tensors).items():
+        assert result.isfinite().all(), name
+
+
+def test_queries_without_any_key_give_zeros() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "num_global": 0, "batch": 1, "sizes": ((1, 1),), "shape": "exact"})
+    for name, result in run(banded_windowed_attention, case, case.tensors()).items():
+        assert result.isfinite().all(), name
+
+
+def test_every_missing_pixel_may_differ() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic"})
+    valid = torch.rand(2, 11, 7) < 0.6
+    with mock.patch.object(Case, "valid", lambda _: valid):
+        expected = run(dense_windowed_attention, case, case.tensors())
+        actual = run(banded_windowed_attention, case, case.tensors())
+    for name in expected:
+        assert relative_error(actual[name], expected[name]) <= 1e-12, name
+
+
+@pytest.mark.parametrize("wrapped", [0, 3])
+def test_operator_is_registered_completely(wrapped: int) -> None:
+    tensors = list(EXAMPLE.tensors().values())[:5]
+    tensors[1:3] = [torch.randn(2, 11 + 2 * wrapped, 7, 2, 5).double().requires_grad_() for _ in range(2)]
+    bias, global_bias = torch.randn(2, 9, 81).double(), torch.randn(2, 2).double()
+    arguments = (*tensors, bias.requires_grad_(), global_bias.requires_grad_(), None, torch.tensor(ALL), 3, wrapped, 0)
+    results = torch.library.opcheck(banded._windowed_attention, arguments)
+    assert set(results.values()) == {"SUCCESS"}
