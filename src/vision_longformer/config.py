@@ -7,7 +7,7 @@ released configurations are in `variants.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -36,6 +36,10 @@ def _require_integer(value: object, *, field: str, minimum: int) -> None:
         value=value,
         rule=f"must be an integer of at least {minimum}",
     )
+
+
+def _require_boolean(value: object, *, field: str) -> None:
+    _require(isinstance(value, bool), field=field, value=value, rule="must be True or False")
 
 
 def _require_rate(value: object, *, field: str) -> None:
@@ -71,6 +75,7 @@ class Windowed:
         _require_integer(self.window_size, field="window_size", minimum=1)
         _require_choice(self.shape, WindowShape, field="shape")
         _require_choice(self.neighbours, Neighbours, field="neighbours")
+        _require_boolean(self.shared_global_projections, field="shared_global_projections")
         _require(
             not (self.shape == "exact" and self.neighbours == "random"),
             field="neighbours",
@@ -89,6 +94,9 @@ class GlobalOnly:
     """Local tokens see the global tokens alone; global tokens see everything."""
 
     shared_global_projections: bool = True
+
+    def __post_init__(self) -> None:
+        _require_boolean(self.shared_global_projections, field="shared_global_projections")
 
 
 Attention = Windowed | Full | GlobalOnly
@@ -177,21 +185,24 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_size, int):
             object.__setattr__(self, "image_size", (self.image_size, self.image_size))
-        object.__setattr__(self, "stages", tuple(self.stages))
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        _require(len(self.stages) in (3, 4), field="stages", value=len(self.stages), rule="must be 3 or 4 stages")
+        for field in ("stages", "image_size"):
+            value = getattr(self, field)
+            _require(isinstance(value, Sequence), field=field, value=value, rule="must be a sequence")
+            object.__setattr__(self, field, tuple(value))
         _require(
             all(isinstance(stage, StageConfig) for stage in self.stages),
             field="stages",
             value=self.stages,
             rule="must hold StageConfig objects",
         )
+        _require(len(self.stages) in (3, 4), field="stages", value=len(self.stages), rule="must be 3 or 4 stages")
         _require(len(self.image_size) == 2, field="image_size", value=self.image_size, rule="must be (height, width)")
         for side in self.image_size:
             _require_integer(side, field="image_size", minimum=1)
         _require_integer(self.in_chans, field="in_chans", minimum=1)
         _require_integer(self.num_classes, field="num_classes", minimum=0)
         _require_choice(self.global_pool, GlobalPool, field="global_pool")
+        _require_boolean(self.norm_embed, field="norm_embed")
         _require_rate(self.drop_rate, field="drop_rate")
         _require_rate(self.drop_path_rate, field="drop_path_rate")
         _require(
@@ -233,12 +244,18 @@ class ModelConfig:
             ValueError: A field is missing, unknown or has an impossible value.
         """
         fields = dict(values)
-        stages = []
-        for number, stage in enumerate(fields.get("stages", ()), start=1):
-            if not isinstance(stage, Mapping):
-                raise ValueError(f"stages: stage {number} is {stage!r}, not a mapping of fields")
-            stages.append(_build(StageConfig, {**stage, "attention": _attention_from_dict(stage.get("attention"))}))
-        return _build(cls, {**fields, "stages": tuple(stages)})
+        if isinstance(fields.get("stages"), Sequence):
+            fields["stages"] = tuple(_stage_from_dict(*numbered) for numbered in enumerate(fields["stages"], start=1))
+        return _build(cls, fields)
+
+
+def _stage_from_dict(number: int, values: object) -> StageConfig:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"stages: stage {number} is {values!r}, not a mapping of fields")
+    fields = dict(values)
+    if "attention" in fields:
+        fields["attention"] = _attention_from_dict(fields["attention"])
+    return _build(StageConfig, fields)
 
 
 def _attention_to_dict(attention: Attention) -> dict[str, Any]:
@@ -247,7 +264,7 @@ def _attention_to_dict(attention: Attention) -> dict[str, Any]:
 
 
 def _attention_from_dict(values: object) -> Attention:
-    if not isinstance(values, Mapping) or values.get("kind") not in _ATTENTION_KINDS:
+    if not isinstance(values, Mapping) or values.get("kind") not in tuple(_ATTENTION_KINDS):
         kinds = ", ".join(map(repr, _ATTENTION_KINDS))
         raise ValueError(f"attention={values!r}: must be a mapping whose 'kind' is one of {kinds}")
     settings = dict(values)
