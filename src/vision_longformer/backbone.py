@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from timm.layers import Mlp, drop_path
 from timm.models._features import feature_take_indices
+from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -416,14 +417,24 @@ class VisionLongformer(nn.Module):
             for stage in self.config.stages
         )
         self.config = dataclasses.replace(self.config, stages=stages)
+        update_model_args(self, config=self.config.to_dict())
         for module in self.modules():
             if isinstance(module, WindowedAttention):
                 module.neighbours = neighbours
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Resize position tables to another image size. Only needed for training at that size: any size works."""
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
+        """Resize position tables to another image size. Only needed for training at that size: any size works.
+
+        Raises:
+            ValueError: `patch_size`, which timm may pass, is not the model's.
+        """
+        if patch_size is not None and patch_size != self.config.stages[0].patch_size:
+            raise ValueError(f"patch_size={patch_size!r}: must stay {self.config.stages[0].patch_size}, or be None")
+        if img_size is None:
+            return
         size = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.config = dataclasses.replace(self.config, image_size=size)
+        update_model_input_size(self, self.config.image_size)
         for number, stage in enumerate(self.stages):
             grid = self.config.grid_size(number)
             for module in stage.modules():

@@ -54,16 +54,17 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
         pad_edge=False,
         caption=(
             "Parameters in millions; multiply-adds (MACs) in billions, for squares of so many pixels a side. NAME has "
-            "relative positions and windowed attention in all stages; the form that was published, NAME_ape_full, has absolute "
-            "positions and full attention in stages 3 and 4. Top-1 on ImageNet-1K in percent, as published with "
-            "absolute (APE) and relative (RPE) positions; * at 384 pixels. The library comes without trained weights."
+            "relative positions and windowed attention in all stages; the form that was published, NAME_ape_full, "
+            "has absolute positions and full attention in stages 3 and 4. Top-1 on ImageNet-1K in percent, as "
+            "published with absolute (APE) and relative (RPE) positions; * at 384 pixels. The library comes without "
+            "trained weights."
         ),
         caption_justify="left",
         title_justify="left",
     )
     table.add_column("NAME", no_wrap=True)
     sides = (str(PUBLISHED_SIZE), str(size))
-    costs = [f"{form} {side}" for form in ("MACs at", "published at") for side in sides]
+    costs = [f"{form} {side}" for form in ("MACs at", "_ape_full at") for side in sides]
     for heading in ("params", *costs, "APE", "RPE"):
         table.add_column(heading, justify="right")
     by_name = {row["name"]: row for row in rows}

@@ -9,12 +9,13 @@ that a pixel is missing, and makes it not valid too.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_png
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
 Array = NDArray[np.generic]
@@ -32,7 +32,12 @@ MAX_PIXELS = 500_000_000
 ORIENTATION_TAG = 0x0112  # of EXIF
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colour into gray
 FULL_SCALE = {"b1": 1, "u1": 255, "u2": 65535}  # by NumPy's kind and bytes of a value
-DEEP_RAW_MODES = (";16B", ";16L", ";16N")  # how Pillow marks 16-bit colour, which it can only hold in 8 bits
+# Pillow holds colour in 8 bits: of 16-bit values it keeps the high bytes. Told the wrong byte order, it keeps the low
+# ones, so that two readings have all bits.
+_OPPOSITE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+SWAPPED_BYTES = {
+    f"{mode};16{order}": f"{mode};16{opposite}" for mode in ("RGB", "RGBA") for order, opposite in _OPPOSITE.items()
+}
 
 _pillow_limit = threading.Lock()
 
@@ -63,9 +68,9 @@ def read_pixels(
 ) -> Pixels:
     """Read an image.
 
-    Files are all that Pillow reads: JPEG, PNG, WebP, TIFF and more. They are turned upright as EXIF says. Gray images
-    and 16-bit PNG keep all their bits. Pillow reduces 16-bit colour in other formats to 8 bits, and of animations and
-    multi-page files only the first picture is read; `Pixels.note` then says so.
+    Files are all that Pillow reads: JPEG, PNG, WebP, TIFF and more. They are turned upright as EXIF says. 16-bit
+    images keep all their bits, gray or colour; the few that cannot (16-bit gray with opacity, among others) are read
+    with 8. Of animations and files of several pages only the first picture is read. `Pixels.note` says so.
 
     Args:
         image: A path; a Pillow image; or an (H, W) or (H, W, C) array: booleans, uint8, uint16, or floats in [0, 1].
@@ -137,24 +142,27 @@ def _decode_file(image: Image.Image, file: BinaryIO) -> tuple[Array, str]:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append("only the first picture of several was read")
-    is_deep = _is_deep_colour(image)
-    if is_deep and image.format == "PNG":
+    raw_modes = {_raw_mode(tile) for tile in image.tile} if isinstance(image, ImageFile) else set()
+    if image.mode in ("RGB", "RGBA") and raw_modes and raw_modes <= SWAPPED_BYTES.keys():
+        high = _decode(image)
         file.seek(0)
-        encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-        decoded = decode_png(encoded, mode=ImageReadMode.UNCHANGED)  # (C, H, W)
-        array: Array = decoded.permute(1, 2, 0).numpy()
-        return _upright(array, image.getexif().get(ORIENTATION_TAG, 1)), "; ".join(notes)
-    if is_deep:
-        notes.append("16-bit colour was read with 8 bits: only PNG keeps all of them")
+        with _open(file) as again:
+            assert isinstance(again, ImageFile)
+            again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
+            low = _decode(again)
+        return np.left_shift(high, 8, dtype=np.uint16) | low.astype(np.uint16), "; ".join(notes)
+    if any(";16" in mode for mode in raw_modes) and image.mode in ("RGB", "RGBA"):
+        notes.append("16-bit values were read with 8 bits")
     return _decode(image), "; ".join(notes)
 
 
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether a file that is not yet decoded holds more bits than Pillow has room for."""
-    if not isinstance(image, ImageFile) or image.mode not in ("RGB", "RGBA"):
-        return False
-    arguments = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
-    return any(str(argument).endswith(DEEP_RAW_MODES) for tile in arguments for argument in tile)
+def _raw_mode(tile: Any) -> str:
+    """Return how the pixels of a part of a file lie there, in Pillow's words."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    return tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
 
 
 def _decode(image: Image.Image) -> Array:

@@ -66,7 +66,7 @@ def picture_entry(entry: Entry, pixels: Pixels, watched: Watched) -> Entry:
     figures = [Figure("Image", "As the model sees it, turned upright.", encode_picture(photo, max_width=PHOTO_WIDTH))]
     for number, (picture, (height, width)) in enumerate(watched.stages, start=1):
         figures.append(
-            Figure(f"Stage {number}", f"{height} × {width} tokens. Alike colours are alike features.", picture)
+            Figure(f"Stage {number}", f"{width} × {height} tokens. Alike colours are alike features.", picture)
         )
     if watched.attention is not None:
         lowest, highest = float(watched.attention.min()), float(watched.attention.max())
@@ -181,7 +181,7 @@ def _table(entries: list[Entry]) -> str:
     rows = "".join(_row(entry) for entry in entries)
     return (
         "<section><h2>Time and memory</h2><div class='scroll'><table><thead><tr><th>Image<th>Stored<th>Encoded"
-        "<th>Time<th>Megapixels / s<th>Peak memory<th></tr></thead><tbody>"
+        "<th>Time<th>Megapixels / s<th>Peak memory<th class='text'></tr></thead><tbody>"
         f"{rows}</tbody></table></div><p class='small'>Sizes are width × height in pixels. Time runs from opening the "
         "image to its features being on disk. Peak memory is the largest resident size of the whole process up to "
         "then.</p></section>"
@@ -241,8 +241,8 @@ figure img { display: block; width: 100%; height: auto; }
 figcaption { padding: .5rem .75rem .65rem; font-size: .88em; color: var(--soft); }
 figcaption b { color: var(--ink); margin-right: .3em; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem 1.6rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; }
 th:first-child, .text { text-align: left; }
 th[scope=row] { font-weight: 500; white-space: normal; overflow-wrap: anywhere; }

@@ -9,6 +9,7 @@ Widths, depths and figures: Zhang et al., ICCV 2021, https://arxiv.org/abs/2103.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import timm
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -143,8 +145,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
     Args:
         name: One of `list_models()`.
         **options: `num_classes`, `in_chans`, `img_size` (that position tables are sized for), `global_pool`,
-            `drop_rate`, `drop_path_rate`, `config` (a `ModelConfig` in place of the variant's) and all that
-            `timm.create_model` takes, such as `features_only` and `checkpoint_path`.
+            `drop_rate`, `drop_path_rate`, `device`, `dtype`, `config` (a `ModelConfig`, or its dictionary, in place
+            of the variant's) and all that `timm.create_model` takes, such as `features_only` and `checkpoint_path`.
 
     Returns:
         A `VisionLongformer`, or timm's wrapper of one with `features_only=True`.
@@ -157,6 +159,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
         close = difflib.get_close_matches(name, CONFIGS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no model {name!r}{hint} (vision_longformer.list_models() names them all)")
+    if isinstance(options.get("config"), ModelConfig):
+        options["config"] = options["config"].to_dict()  # timm keeps the options, and saves them as JSON
     return cast(nn.Module, timm.create_model(name, **options))
 
 
@@ -211,6 +215,8 @@ def _configured(
     *,
     config: ModelConfig | Mapping[str, Any] | None = None,
     img_size: int | tuple[int, int] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **changes: Any,
 ) -> VisionLongformer:
     """Build the model `name` with timm's options changed; `config` replaces the variant's own."""
@@ -221,7 +227,11 @@ def _configured(
     for option in changes:
         if option not in allowed:
             raise TypeError(f"{option}: {name} has no such option; it has config, img_size, {', '.join(allowed[1:])}")
-    return VisionLongformer(dataclasses.replace(base, **changes))
+    with contextlib.nullcontext() if device is None else torch.device(device):
+        model = VisionLongformer(dataclasses.replace(base, **changes)).to(dtype)
+    # timm reads the size here, to save it with the weights
+    model._traits = {"img_size": model.config.image_size}
+    return model
 
 
 def _as_config(config: ModelConfig | Mapping[str, Any]) -> ModelConfig:

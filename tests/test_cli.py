@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vision_longformer import VisionLongformer, create_model, family, feature_files
+from vision_longformer.cli import main
+from vision_longformer.encoding import Encoder
+from vision_longformer.feature_files import read_metadata
+from vision_longformer.serialization import save
+
+HEIGHT, WIDTH = 45, 77
+NANO = "--model=vision_longformer_nano"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    path = tmp_path / "x.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def encode(*arguments: object) -> int:
+    return main(["encode", *(str(argument) for argument in arguments)])
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1, text
+    assert text.startswith("vil: ")
+    return text
+
+
+def test_an_image_becomes_the_last_map_in_half_precision_and_a_report(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(photo, "--output", output, NANO) == 0
+    features = load_file(output / "x.png.safetensors")
+    assert features["stage4"].shape == (256, 2, 3)
+    assert features["stage4"].dtype == torch.float16
+    assert features.keys() == {"stage4", "embedding", "valid"}
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1 encoded (")
+    assert str(output / "index.html") in shown.out
+    assert "no trained weights" in one_line(shown.err)
+    assert "no trained weights" in (output / "index.html").read_text()
+
+
+def test_every_option_reaches_the_work(photo: Path, output: Path) -> None:
+    what = ("--stages", 1, 3, "--dtype", "float32", "--max-side", 40, "--max-pixels", 4000)
+    assert encode(photo, "--output", output, NANO, *what, "--device", "cpu", "--no-report", "--seed", 3) == 0
+    torch.manual_seed(3)
+    network = create_model("vision_longformer_nano")
+    assert isinstance(network, VisionLongformer)
+    expected = Encoder(network, stages=[1, 3], max_side=40).encode(photo)
+    features = load_file(output / "x.png.safetensors")
+    assert torch.equal(features["stage1"], expected.maps[0])
+    assert torch.equal(features["stage3"], expected.maps[1])
+    assert not (output / "index.html").exists()
+
+
+def test_untrained_runs_repeat_and_other_seeds_do_not(photo: Path, tmp_path: Path) -> None:
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert encode(photo, "--output", tmp_path / folder, NANO, "--no-report", "--seed", seed) == 0
+    a, b, c = ((tmp_path / folder / "x.png.safetensors").read_bytes() for folder in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_the_seed_leaves_other_random_numbers_alone(photo: Path, output: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    encode(photo, "--output", output, NANO, "--no-report")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_says_its_model(
+    photo: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = create_model("vision_longformer_nano", num_classes=3)
+    assert isinstance(network, VisionLongformer)
+    save(network, tmp_path / "weights.safetensors")
+    assert encode(photo, "--output", output, "--checkpoint", tmp_path / "weights.safetensors") == 0
+    assert capsys.readouterr().err == ""
+    found = load_file(output / "x.png.safetensors")["stage4"]
+    torch.testing.assert_close(found.float(), Encoder(network).encode(photo).maps[3], atol=2e-3, rtol=2e-3)
+
+
+def test_a_second_run_has_nothing_to_do(photo: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode(photo, "--output", output, NANO)
+    capsys.readouterr()
+    assert encode(photo, "--output", output, NANO) == 0
+    assert capsys.readouterr().out.startswith("0 encoded, 1 done before.")
+    assert encode(photo, "--output", output, NANO, "--seed", 1) == 0
+    assert capsys.readouterr().out.startswith("1 encoded (")
+
+
+def test_a_broken_image_gets_one_line_and_the_others_are_encoded(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photo.parent / "a.png").write_text("not an image")
+    assert encode(photo.parent, "--output", output, NANO) == 1
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if "warning" not in line]
+    assert lines == [f"vil: failed: {photo.parent / 'a.png'}: it is not an image that can be read"]
+    assert "1 encoded (" in shown.out
+    assert "1 failed." in shown.out
+    assert (output / "x.png.safetensors").exists()
+
+
+def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encode(photo, "--output", output, NANO, "--max-pixels", 1000) == 1
+    assert "77×45 pixels by its header, more than the limit of 1,000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["none.png"], "none.png: there is no such file or folder"),
+        (["."], "this folder holds no image"),
+        (["x.png", "--model", "vision_longformer_tinny"], "did you mean 'vision_longformer_tiny'?"),
+        (["x.png", "--checkpoint", "none.safetensors"], "none.safetensors: no such file"),
+        (["x.png", "--checkpoint", "x.png"], "x.png"),
+        (["x.png", NANO, "--stages", "5"], "there is no stage 5"),
+        (["x.png", NANO, "--max-side", "0"], "max_side=0: must be at least 1"),
+        (["x.png", NANO, "--device", "abacus"], "--device abacus: there is no such device"),
+        (["x.png", "--dtype", "int8"], "int8"),
+        (["x.png", "--stages", "four"], "four"),
+        (["x.png", "--sages", "4"], "--sages"),
+        ([], "images"),
+    ],
+)
+def test_usage_errors_are_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    photo: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = photo.parent
+    if arguments == ["."]:
+        folder = photo.parent / "empty"
+        folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert encode(*arguments, "--output", output) == 2
+    assert sentence in one_line(capsys.readouterr().err)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("argv", [[], ["sing"], ["encode"]])
+def test_a_missing_or_unknown_command_is_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    one_line(capsys.readouterr().err)
+
+
+def test_an_unwritable_output_is_one_sentence(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encode(photo, "--output", photo, NANO) == 1
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_interrupting_leaves_no_half_file(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_files, "save_file", interrupted)
+    assert encode(photo, "--output", output, NANO) == 130
+    assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
+    assert list(output.iterdir()) == []
+
+
+def test_models_are_listed_with_their_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--size", "448", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    published = rows["vision_longformer_tiny_ape_full"]
+    assert published["parameters"] == pytest.approx(6.7e6, rel=0.01)
+    assert published["multiply_adds"]["224"] == pytest.approx(1.43e9, rel=0.01)
+    assert (
+        rows["vision_longformer_tiny"]["multiply_adds"]["448"] > rows["vision_longformer_tiny"]["multiply_adds"]["224"]
+    )
+    assert (published["top1_absolute"], published["top1_relative"]) == (76.3, 76.65)
+    assert rows["vision_longformer_nano"]["top1_absolute"] is None
+
+
+def test_the_table_of_models_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = ("vision_longformer_tiny", "vision_longformer_tiny_ape_full")
+    monkeypatch.setattr(family, "list_models", lambda: list(shown))
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert max(map(len, table.splitlines())) <= 80
+    for cell in ("tiny", "6.7", "33.6", "85.8", "76.30", "76.65", "1024"):
+        assert cell in table
+    assert main(["models", "--size", "0"]) == 2
+
+
+def test_help_exits_well_and_python_m_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "--help"]) == 0
+    assert "--max-side" in capsys.readouterr().out
+    ran = subprocess.run(
+        [sys.executable, "-m", "vision_longformer.cli", "--help"], check=True, capture_output=True, text=True
+    )
+    assert "encode" in ran.stdout
+
+
+def test_metadata_names_the_checkpoint_or_the_model(photo: Path, output: Path) -> None:
+    encode(photo, "--output", output, NANO, "--no-report")
+    metadata = read_metadata(output / "x.png.safetensors")
+    assert metadata is not None
+    assert metadata["model"] == "vision_longformer_nano"
