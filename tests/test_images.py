@@ -43,8 +43,8 @@ def tiff(array: NDArray[Any], *, deflate: bool = False) -> bytes:
         struct.pack("<HHII", tag, 4, 1, value) if value is not None else struct.pack("<HHII", tag, 3, channels, bits_at)
         for tag, value in tags.items()
     )
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + struct.pack("<H", 16) * channels
-    return head.ljust(256, b"\0") + data
+    head: bytes = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + struct.pack("<H", 16) * channels
+    return head.ljust(256, b"\0") + bytes(data)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -61,12 +61,29 @@ def test_inferno_goes_from_dark_to_bright() -> None:
 
 
 def test_heat_is_laid_where_it_belongs() -> None:
-    heat = torch.zeros(2, 3)
+    heat = torch.ones(2, 3)
     heat[1, 2] = 5
     overlay = heat_overlay(torch.full((20, 30, 3), 90, dtype=torch.uint8), heat).float().mean(dim=-1)
     assert overlay.shape == (20, 30)
     assert overlay[-1, -1] == overlay.max() > 100
     assert overlay[0, 0] == overlay.min() < 50
+
+
+def test_heat_is_aligned_with_a_photograph_that_covers_a_part_of_it() -> None:
+    heat = torch.tensor([[1.0, 2.0], [3.0, 9.0]])
+    photo = torch.full((20, 30, 3), 90, dtype=torch.uint8)
+    part = heat_overlay(photo, heat, covered=(0.5, 1.0)).float().mean(dim=-1)
+    whole = heat_overlay(torch.full((40, 30, 3), 90, dtype=torch.uint8), heat).float().mean(dim=-1)
+    assert torch.equal(part, whole[:20])
+
+
+def test_what_was_not_seen_has_no_heat_and_takes_no_colour() -> None:
+    heat = torch.tensor([[0.0, 4.0, 5.0]])
+    overlay = heat_overlay(torch.full((20, 30, 3), 90, dtype=torch.uint8), heat)
+    assert overlay[:, :10].unique().tolist() == [90]
+    assert torch.equal(
+        overlay[:, 10:12], heat_overlay(torch.full_like(overlay, 90), torch.tensor([[4.0, 4, 5]]))[:, 10:12]
+    )
 
 
 def test_photographs_shrink_and_show_one_channel_as_gray() -> None:

@@ -81,11 +81,12 @@ def test_every_stage_and_the_last_global_tokens_are_seen(tokens: tuple[int, ...]
         expected = network(images)
         with watch(network) as watched:
             assert torch.equal(network(images), expected)
-    assert [size for _, size in watched.stages] == [(13, 18), (7, 9), (4, 5), (2, 3)][: len(tokens)]
+    assert [stage.tokens for stage in watched.stages] == [(13, 18), (7, 9), (4, 5), (2, 3)][: len(tokens)]
+    assert [stage.stride for stage in watched.stages] == [4, 8, 16, 32][: len(tokens)]
     assert watched.attention_stage == stage
     if stage:
         assert watched.attention is not None
-        assert watched.attention.shape == watched.stages[stage - 1][1]
+        assert watched.attention.shape == watched.stages[stage - 1].tokens
     else:
         assert watched.attention is None
 

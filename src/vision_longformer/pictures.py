@@ -119,13 +119,23 @@ def principal_colours(features: Tensor, valid: Tensor | None) -> Tensor:
     return picture
 
 
-def heat_overlay(photo: Tensor, heat: Tensor) -> Tensor:
-    """Lay an (h, w) map, scaled from its lowest to its highest value, over a darkened gray (H, W, 3) picture."""
-    grown = F.interpolate(heat[None, None].float().cpu(), photo.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-    span = (grown.max() - grown.min()).clamp(min=1e-12)
-    colours = inferno((grown - grown.min()) / span)
+def heat_overlay(photo: Tensor, heat: Tensor, *, covered: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """Lay a map, scaled from its lowest to its highest value, over a darkened gray (H, W, 3) picture.
+
+    Args:
+        photo: The picture.
+        heat: (h, w), positive; 0 where nothing was seen, which is left gray.
+        covered: Shares of the map's height and width that the picture covers, from its top left corner.
+    """
+    size = [max(round(side / share), side) for side, share in zip(photo.shape[:2], covered, strict=True)]
+    heat = heat[None, None].float().cpu()  # (1, 1, h, w)
+    seen, lowest = heat > 0, heat[heat > 0].min()
+    grown = F.interpolate(torch.where(seen, heat, lowest), size, mode="bilinear", align_corners=False)
+    shown = F.interpolate(seen.float(), size, mode="nearest")[0, 0, : photo.shape[0], : photo.shape[1], None] > 0
+    colours = inferno((grown - lowest)[0, 0] / (heat.max() - lowest).clamp(min=1e-12))
     gray = photo.float().mean(dim=-1, keepdim=True) / 255
-    return _to_bytes(0.68 * colours + 0.32 * gray)
+    overlay = 0.68 * colours[: photo.shape[0], : photo.shape[1]] + 0.32 * gray
+    return _to_bytes(torch.where(shown, overlay, gray))
 
 
 def inferno(values: Tensor) -> Tensor:

@@ -23,11 +23,19 @@ CACHE = ".report"
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, what it shows, and a sentence on how to read it."""
+    """A picture, what it shows, and a sentence on how to read it.
+
+    Attributes:
+        title: What it shows.
+        caption: How to read it.
+        picture: The picture.
+        extent: Its width over that of the image: the last tokens of a map may reach past the image's edge.
+    """
 
     title: str
     caption: str
     picture: Picture
+    extent: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,22 @@ class Entry:
 def picture_entry(entry: Entry, pixels: Pixels, watched: Watched) -> Entry:
     """Return `entry` with figures of the image, its stages and the attention of the global token."""
     photo = photograph(pixels.values, pixels.valid, max_width=PHOTO_WIDTH)
+    height, width = pixels.valid.shape
     figures = [Figure("Image", "As the model sees it, turned upright.", encode_picture(photo, max_width=PHOTO_WIDTH))]
-    for number, (picture, (height, width)) in enumerate(watched.stages, start=1):
-        figures.append(
-            Figure(f"Stage {number}", f"{width} × {height} tokens. Alike colours are alike features.", picture)
-        )
+    for number, stage in enumerate(watched.stages, start=1):
+        rows, columns = stage.tokens
+        caption = f"{columns} × {rows} tokens. Alike colours are alike features."
+        figures.append(Figure(f"Stage {number}", caption, stage.picture, columns * stage.stride / width))
     if watched.attention is not None:
-        lowest, highest = float(watched.attention.min()), float(watched.attention.max())
+        seen = watched.attention[watched.attention > 0]
+        of_stage = watched.stages[watched.attention_stage - 1]
+        covered = (height / (of_stage.tokens[0] * of_stage.stride), width / (of_stage.tokens[1] * of_stage.stride))
+        overlay = heat_overlay(photo, watched.attention, covered=covered)
         figures.append(
             Figure(
                 f"Global token, stage {watched.attention_stage}",
-                f"Bright: much attention. From {lowest:.2g} to {highest:.2g} times an even share.",
-                encode_picture(heat_overlay(photo, watched.attention), max_width=PHOTO_WIDTH),
+                f"Bright: much attention. From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share.",
+                encode_picture(overlay, max_width=PHOTO_WIDTH),
             )
         )
     return dataclasses.replace(entry, figures=tuple(figures))
@@ -130,7 +142,7 @@ class Report:
             stored = json.loads(self._waiting(name).read_text())
             sizes = {key: stored[key] and tuple(stored[key]) for key in ("original_size", "size")}
             figures = tuple(
-                Figure(figure["title"], figure["caption"], Picture(**figure["picture"])) for figure in stored["figures"]
+                Figure(**{**figure, "picture": Picture(**figure["picture"])}) for figure in stored["figures"]
             )
             return Entry(**{**stored, **sizes, "figures": figures})
         except (OSError, ValueError, KeyError, TypeError):
@@ -164,17 +176,24 @@ def _summary(entries: list[Entry]) -> str:
 
 
 def _section(entry: Entry, *, max_width: int) -> str:
-    figures = "".join(
-        f"<figure><img src='{picture.uri}' width='{picture.width}' height='{picture.height}' loading='lazy' "
-        f"alt='{html.escape(figure.title)} of {html.escape(entry.name)}'"
-        f"{' class=tokens' if picture.width < 400 and max_width == PHOTO_WIDTH else ''}>"
-        f"<figcaption><b>{html.escape(figure.title)}</b> {html.escape(figure.caption)}</figcaption></figure>"
-        for figure in entry.figures
-        for picture in [shrink_picture(figure.picture, max_width=max_width)]
-    )
+    figures = "".join(_figure(entry, figure, max_width=max_width) for figure in entry.figures)
     note = f"<p class='note'>{html.escape(entry.message)}</p>" if entry.message else ""
     grid = "figures" if max_width == PHOTO_WIDTH else "figures small"
     return f"<section><h2>{html.escape(entry.name)}</h2>{note}<div class='{grid}'>{figures}</div></section>\n"
+
+
+def _figure(entry: Entry, figure: Figure, *, max_width: int) -> str:
+    assert entry.size is not None
+    picture = shrink_picture(figure.picture, max_width=max_width)
+    shows_tokens = figure.picture.width < PHOTO_WIDTH // 2 and max_width == PHOTO_WIDTH
+    image = (
+        f"<img src='{picture.uri}' alt='{html.escape(figure.title)} of {html.escape(entry.name)}' "
+        f"width='{picture.width}' height='{picture.height}' style='width:{figure.extent:.4%}' loading='lazy'"
+        f"{' class=tokens' if shows_tokens else ''}>"
+    )
+    frame = f"<div class='frame' style='aspect-ratio:{entry.size[1]}/{entry.size[0]}'>{image}</div>"
+    caption = f"<figcaption><b>{html.escape(figure.title)}</b> {html.escape(figure.caption)}</figcaption>"
+    return f"<figure>{frame}{caption}</figure>"
 
 
 def _table(entries: list[Entry]) -> str:
@@ -236,7 +255,8 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .7rem; overflow-wrap: anywhere; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); }
 .figures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 180px), 1fr)); font-size: .8rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
-figure img { display: block; width: 100%; height: auto; }
+.frame { overflow: hidden; }
+.frame img { display: block; max-width: none; height: auto; }
 .tokens { image-rendering: pixelated; }
 figcaption { padding: .5rem .75rem .65rem; font-size: .88em; color: var(--soft); }
 figcaption b { color: var(--ink); margin-right: .3em; }

@@ -22,18 +22,33 @@ from vision_longformer.pictures import Picture, encode_picture, principal_colour
 STAGE_WIDTH = 664  # of a stage's picture, in pixels
 
 
+@dataclass(frozen=True)
+class StagePicture:
+    """A stage's map as a picture.
+
+    Attributes:
+        picture: Its first three principal components.
+        tokens: (height, width) of the map.
+        stride: Pixels of the image per token.
+    """
+
+    picture: Picture
+    tokens: tuple[int, int]
+    stride: int
+
+
 @dataclass
 class Watched:
     """What was seen of one image.
 
     Attributes:
-        stages: A picture of each stage, first to last, and the (height, width) of its map in tokens.
+        stages: A picture of each stage, first to last.
         attention: (H, W) attention of a global token over the map of the last stage that has one, as a multiple of
-            an even share; None without global tokens.
+            an even share, 0 at padding; None without global tokens.
         attention_stage: That stage, counted from 1; 0 without.
     """
 
-    stages: list[tuple[Picture, tuple[int, int]]] = field(default_factory=list)
+    stages: list[StagePicture] = field(default_factory=list)
     attention: Tensor | None = None
     attention_stage: int = 0
 
@@ -45,8 +60,10 @@ def watch(model: VisionLongformer) -> Iterator[Watched]:
 
     def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Extent | None]) -> None:
         x, _, extent = outputs
-        picture = principal_colours(x[0], None if extent is None else extent.valid[0])
-        watched.stages.append((encode_picture(picture, max_width=STAGE_WIDTH), (x.shape[1], x.shape[2])))
+        colours = principal_colours(x[0], None if extent is None else extent.valid[0])
+        picture = encode_picture(colours, max_width=STAGE_WIDTH)
+        stride = model.config.strides[len(watched.stages)]
+        watched.stages.append(StagePicture(picture, (x.shape[1], x.shape[2]), stride))
 
     def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Extent | None]) -> None:
         watched.attention = attention_of_global_token(module, *inputs)[0].cpu()
