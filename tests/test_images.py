@@ -206,6 +206,14 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
             read_pixels(tmp_path / name)
 
 
+def test_an_opened_image_that_proves_broken_is_reported_too(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(noise(64, 64, 3)).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    with Image.open(path) as image, pytest.raises(ImageError, match="the image: it is damaged"):
+        read_pixels(image)
+
+
 def test_only_the_first_page_is_read_and_the_note_says_so(tmp_path: Path) -> None:
     first, second = (Image.fromarray(np.full((HEIGHT, WIDTH), value, np.uint8)) for value in (255, 0))
     first.save(tmp_path / "x.tif", save_all=True, append_images=[second])

@@ -103,11 +103,10 @@ def _to_array(image: ImageLike, max_pixels: int) -> tuple[Array, str]:
     """Return an upright (H, W) or (H, W, C) array and a note on what was left out."""
     if isinstance(image, np.ndarray):
         return image, ""
-    if isinstance(image, Image.Image):
-        return _decode(image), ""
-    path = Path(image)
     try:
-        with path.open("rb") as file, _open(file) as opened:
+        if isinstance(image, Image.Image):
+            return _decode(image), ""
+        with Path(image).open("rb") as file, _open(file) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise ImageError(
