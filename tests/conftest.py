@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Small tensors gain nothing from threads, and lose much where the machine is shared.
+torch.set_num_threads(1)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -62,6 +62,7 @@ def test_saving_again_keeps_names_and_precision(model: VisionLongformer, tmp_pat
 @pytest.mark.parametrize("name", ["vision_longformer_nano", "vision_longformer_nano_ape_full"])
 def test_timm_reads_a_folder(name: str, tmp_path: Path) -> None:
     model = vision_longformer.create_model(name, num_classes=3, img_size=96).eval()
+    assert isinstance(model, VisionLongformer)
     save(model, tmp_path / "hub", class_names=NAMES)
     loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     images = torch.randn(1, 3, 64, 80)
@@ -135,7 +136,7 @@ def test_bad_files_are_named(model: VisionLongformer, tmp_path: Path) -> None:
         ({"vision_longformer": "{"}, "metadata is damaged"),
         ({"vision_longformer": json.dumps({"format_version": 99})}, "format_version is 99"),
         ({"vision_longformer": json.dumps({"format_version": 1})}, "damaged: 'config'"),
-        ({"vision_longformer": json.dumps({"format_version": 1, "config": {"stages": []}})}, "stages=0: must be 3 or 4"),
+        ({"vision_longformer": '{"format_version": 1, "config": {"stages": []}}'}, "stages=0: must be 3 or 4"),
     ],
 )
 def test_bad_metadata_are_explained(

@@ -6,11 +6,15 @@ Importing the package registers its models with timm.
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
 from vision_longformer.costs import multiply_adds
+from vision_longformer.encoding import Encoder, Features
+from vision_longformer.serialization import load, save
 from vision_longformer.variants import create_model, list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Encoder",
+    "Features",
     "Full",
     "GlobalOnly",
     "ModelConfig",
@@ -19,5 +23,7 @@ __all__ = [
     "Windowed",
     "create_model",
     "list_models",
+    "load",
     "multiply_adds",
+    "save",
 ]

@@ -103,6 +103,11 @@ class Block(nn.Module):
         return x + update, global_tokens + global_update
 
 
+def _keep_in_graph(x: Tensor, unused: Tensor) -> Tensor:
+    """Return `x`, so that parameters which only serve `unused` get gradients of zero rather than None."""
+    return torch.where(torch.ones((), dtype=torch.bool, device=x.device), x, unused.sum())
+
+
 class Stage(nn.Module):
     """A patch embedding, then blocks at one scale."""
 
@@ -132,9 +137,7 @@ class Stage(nn.Module):
             else:
                 x, global_tokens = block(x, global_tokens, extent)
         if self.training and global_tokens.shape[1]:
-            # The map alone goes on. This keeps what only serves the last global tokens in the graph, so that its
-            # gradients are zero rather than None.
-            x = torch.where(torch.ones((), dtype=torch.bool, device=x.device), x, global_tokens.sum())
+            x = _keep_in_graph(x, global_tokens)  # the map alone goes on
         return x if extent is None else extent.clean(x), global_tokens, extent
 
 
@@ -154,6 +157,8 @@ class VisionLongformer(nn.Module):
     """
 
     output_fmt = "NHWC"
+    pretrained_cfg: dict[str, Any]  # timm's description; set by timm and by `load`
+    default_cfg: dict[str, Any]  # the same, under timm's older name
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -330,7 +335,7 @@ class VisionLongformer(nn.Module):
         """Pool a (B, H, W, C) map, zero at padding, and (B, G, C) global tokens to (B, C), or leave the map."""
         match self.global_pool:
             case "token":
-                return global_tokens[:, 0]
+                return _keep_in_graph(global_tokens[:, 0], x) if self.training else global_tokens[:, 0]
             case "avg":
                 total = x.sum(dim=(1, 2)) + global_tokens.sum(dim=1)
                 if extent is None:

@@ -6,7 +6,9 @@ C channels, h heads, G global tokens, H×W the map of a stage, w window
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +17,17 @@ from torch import Tensor
 from vision_longformer.attention.full import resize_step_table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Attention, Full, GlobalOnly, ModelConfig, Neighbours, StageConfig, Windowed
+from vision_longformer.files import replacing
 from vision_longformer.reference import (
     WINDOW_SHAPES,
     ConversionReport,
     ReferenceEntries,
     ReferenceOptions,
     ReferenceStage,
+    load_reference_checkpoint,
     parse_architecture,
 )
-from vision_longformer.serialization import load_exactly
+from vision_longformer.serialization import load_exactly, save
 
 
 def model_from_reference(
@@ -78,6 +82,50 @@ def convert(
         windows = [stage.window for stage in stages]
         model = to_windowed(model, window_sizes=windows, stretch_tables=stretch_tables, report=entries.report)
     return model.eval(), entries.report
+
+
+def convert_file(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    arch: str,
+    image_size: int | tuple[int, int],
+    options: ReferenceOptions,
+    windowed: bool = False,
+    stretch_tables: bool = False,
+    class_names: str | Path | None = None,
+    report_file: str | Path | None = None,
+) -> tuple[Path, ConversionReport]:
+    """Convert a `.pth` file of the published code to a self-describing file or folder (see `serialization.save`).
+
+    Args:
+        checkpoint: What to read.
+        output: What to write; not touched unless all is well.
+        arch: See `model_from_reference`.
+        image_size: See `model_from_reference`.
+        options: See `model_from_reference`.
+        windowed: See `model_from_reference`.
+        stretch_tables: See `to_windowed`.
+        class_names: A text file with one name a line, to be stored with the weights.
+        report_file: Gets the report as JSON.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A file or option is wrong, or they do not fit; names the file.
+    """
+    names = None if class_names is None else Path(class_names).read_text().splitlines()
+    state = load_reference_checkpoint(checkpoint)
+    try:
+        model, report = convert(
+            state, arch, image_size=image_size, options=options, windowed=windowed, stretch_tables=stretch_tables
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
+    weights = save(model, output, class_names=names)
+    if report_file is not None:
+        with replacing(Path(report_file)) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+    return weights, report
 
 
 def to_windowed(
@@ -303,7 +351,7 @@ def _relative_position(
         both = entries.move(global_map, f"{queries}to_map", (2, heads, num_global))
         converted[f"{queries}to_map"] = both[0]
         if rows is not None:
-            entries.report.renamed.append((f"{global_map}[1]", f"{new}to_global"))
+            entries.report.renamed.append((global_map, f"{new}to_global"))
             converted[f"{new}to_global"] = both[1]
         converted[f"{queries}to_global"] = entries.move(
             f"{old}g2g_relative_position_bias", f"{queries}to_global", (heads, num_global, num_global)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,15 @@ class ConversionReport:
     renamed: list[tuple[str, str]] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     derived: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return how many entries met each fate, and the resized tables by name."""
+        entries, targets = {old for old, _ in self.renamed}, {new for _, new in self.renamed}
+        lines = [
+            f"{len(entries)} entries became {len(targets)} tensors, {len(self.resized)} tables were resized, "
+            f"{len(self.derived)} entries follow from others"
+        ]
+        return "\n".join([*lines, *(f"  resized {line}" for line in self.resized)])
 
 
 def parse_architecture(arch: str) -> list[ReferenceStage]:
@@ -207,18 +217,9 @@ class ReferenceEntries:
         raise ValueError(f"the checkpoint does not fit this architecture:\n{lines}{hint}")
 
 
-def _stand_in_for_yacs() -> type:
-    """Return a dictionary type that takes the place of yacs' CfgNode, so that yacs is not needed."""
-
-    class CfgNode(dict[str, Any]):
-        pass
-
-    return CfgNode
-
-
 _NUMPY_SCALAR: Any = type(np.float64(0)).__reduce__(np.float64(0))[0]
 _ALLOWED_GLOBALS: list[Any] = [
-    (_stand_in_for_yacs(), "yacs.config.CfgNode"),
+    (OrderedDict, "yacs.config.CfgNode"),  # the training configuration; yacs itself is not needed to read it
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
     (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,

@@ -93,7 +93,7 @@ def cases(draw: st.DrawFn) -> Case:
         offsets=offsets,
         biased=draw(st.booleans()),
         sizes=draw(st.none() | st.tuples(*[size] * batch)),
-        band_bytes=draw(st.sampled_from([20_000, 4 * 2**20])),
+        band_bytes=draw(st.sampled_from([100_000, 4 * 2**20])),
         seed=draw(st.integers(0, 2**32 - 1)),
     )
 

@@ -71,7 +71,8 @@ def dense_windowed_attention(
         reach = 2 * window - 1
         index = (row_step + reach) * (4 * window - 1) + column_step + reach
         index = index.flatten(2).flatten(0, 1).clamp(0, len(table) - 1)  # (N, N); invisible pairs reach further
-        scores = scores + table[index].permute(2, 0, 1)
+        bias = table.index_select(0, index.flatten()).unflatten(0, index.shape)  # (N, N, h)
+        scores = scores + bias.permute(2, 0, 1)
     scores = scores.masked_fill(~visible[:, None], float("-inf"))
     global_scores = torch.einsum("bqhd,bghd->bhqg", q, global_key) * head_width**-0.5
     if global_bias is not None:

@@ -1,0 +1,44 @@
+"""Time of the encoder beside timm's Swin-T at the same sizes: one process, interleaved, inference, batch 1, float32.
+
+python benchmarks/speed.py [--sizes 224 448 896] [--repeats 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+
+import timm
+import torch
+from timing import interleaved, machine, print_table, spread
+
+import vision_longformer
+
+PEER = "swin_tiny_patch4_window7_224"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 448, 896])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--models", nargs="+", default=["vision_longformer_small", "vision_longformer_tiny"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    print(machine())
+    rows = []
+    for size in arguments.sizes:
+        models = {name: vision_longformer.create_model(name).eval() for name in arguments.models}
+        models[PEER] = timm.create_model(PEER, img_size=size).eval()
+        images = torch.randn(1, 3, size, size)
+        with torch.inference_mode():
+            runs = {name: functools.partial(model, images) for name, model in models.items()}
+            seconds = interleaved(runs, repeats=arguments.repeats)
+        for name, own in seconds.items():
+            ratios = [mine / peer for mine, peer in zip(own, seconds[PEER], strict=True)]
+            rows.append([str(size), name, f"{1000 * statistics.median(own):.0f}", spread(ratios)])
+    print_table(["side", "model", "median ms", f"time over {PEER}, turn by turn"], rows)
+
+
+if __name__ == "__main__":
+    main()
