@@ -58,7 +58,7 @@ def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Ten
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Return the largest error over the largest magnitude expected."""
-    return float((actual - expected).abs().max() / expected.abs().max())
+    return float((actual - expected).detach().abs().max() / expected.detach().abs().max())
 
 
 ALL_WINDOWED = (Windowed(window_size=2),) * 4

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from model_helpers import MODELS
 
+from model_helpers import MODELS
 from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
 
 STAGE = StageConfig(depth=2, width=6, num_heads=3)

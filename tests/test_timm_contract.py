@@ -74,7 +74,7 @@ def test_forward_is_finite_and_is_the_head_of_the_features(computing: VisionLong
     torch.testing.assert_close(computing.head(pooled), logits)
     torch.testing.assert_close(intermediates[-1], final.permute(0, 3, 1, 2))
     for taken, info in zip(intermediates, computing.feature_info, strict=True):
-        assert taken.shape == (1, info["num_chs"], *grid(info["reduction"]))
+        assert taken.shape == (1, info["num_chs"], *grid(cast(int, info["reduction"])))
         assert taken.isfinite().all()
 
 

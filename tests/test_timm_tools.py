@@ -13,12 +13,10 @@ from typing import Any, cast
 import pytest
 import timm
 import torch
-from model_helpers import MODELS, build, config, fill, noise, relative_error
 from safetensors.torch import save_file
 from timm.models import save_for_hf
-from torch import Tensor
-from torch.export import Dim
 
+from model_helpers import MODELS, build, config, fill, noise
 from vision_longformer import Full, ModelConfig, VisionLongformer, Windowed, create_model
 
 NANO = "vision_longformer_nano"
@@ -32,7 +30,9 @@ def model_of(name: str, **options: Any) -> VisionLongformer:
 # --- intermediate maps ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("indices", "stages"), [(None, [0, 1, 2, 3]), (2, [2, 3]), ([0, 2], [0, 2]), ([-3, -1], [1, 3])])
+@pytest.mark.parametrize(
+    ("indices", "stages"), [(None, [0, 1, 2, 3]), (2, [2, 3]), ([0, 2], [0, 2]), ([-3, -1], [1, 3])]
+)
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_indices_choose_stages(indices: int | Sequence[int] | None, stages: list[int], stop_early: bool) -> None:
     model, images = build(MODELS["windowed"]), noise(2, 3, 31, 46)
@@ -113,7 +113,7 @@ def test_grad_checkpointing_changes_no_gradient(name: str) -> None:
         outputs[-1].square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert torch.equal(*outputs)
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_grad_checkpointing_runs_blocks_again() -> None:

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 import torch
-from model_helpers import fill, noise
 
+from model_helpers import fill, noise
 from vision_longformer import Full, ModelConfig, VisionLongformer, Windowed, create_model, list_models, multiply_adds
 from vision_longformer.variants import CONFIGS, VARIANTS, resize_position_tables, variant_of
 
@@ -89,7 +89,9 @@ def test_suffixes_choose_the_form(name: str) -> None:
 
 
 def test_a_typo_is_answered_with_a_suggestion() -> None:
-    with pytest.raises(ValueError, match=r"there is no model 'vision_longformer_smal'; did you mean 'vision_longformer_small'\?"):
+    with pytest.raises(
+        ValueError, match=r"there is no model 'vision_longformer_smal'; did you mean 'vision_longformer_small'\?"
+    ):
         create_model("vision_longformer_smal")
     with pytest.raises(ValueError, match=r"there is no model 'resnet' \(vision_longformer.list_models\(\) names them"):
         create_model("resnet")

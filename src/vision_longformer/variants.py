@@ -22,6 +22,7 @@ import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
 from vision_longformer.attention.full import FullAttention, resize_step_table
@@ -229,8 +230,7 @@ def _configured(
             raise TypeError(f"{option}: {name} has no such option; it has config, img_size, {', '.join(allowed[1:])}")
     with contextlib.nullcontext() if device is None else torch.device(device):
         model = VisionLongformer(dataclasses.replace(base, **changes)).to(dtype)
-    # timm reads the size here, to save it with the weights
-    model._traits = {"img_size": model.config.image_size}
+    update_model_input_size(model, model.config.image_size)  # timm saves it with the weights
     return model
 
 

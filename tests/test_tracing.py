@@ -1,0 +1,52 @@
+"""torch.export and torch.compile see one graph, whatever the batch and the size of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.export import Dim
+
+from model_helpers import build, config, noise, relative_error
+from vision_longformer import Full, GlobalOnly, ModelConfig, Windowed
+
+
+def shallow(*attention: Any, **options: Any) -> ModelConfig:
+    """Return three stages of one block each: tracing takes its time block by block."""
+    base = config(*attention, **{"num_global_tokens": (1, 2, 0), **options})
+    return dataclasses.replace(base, stages=tuple(dataclasses.replace(stage, depth=1) for stage in base.stages))
+
+
+WINDOWED = Windowed(window_size=2)
+TRACED = {
+    "windowed": shallow(WINDOWED, Windowed(window_size=2, shape="exact"), WINDOWED, position="absolute"),
+    "full": shallow(WINDOWED, Full(), GlobalOnly(), num_global_tokens=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_export_with_any_batch_and_size(name: str) -> None:
+    model = build(TRACED[name])
+    dynamic = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    with torch.no_grad():
+        program = torch.export.export(model, (noise(2, 3, 61, 88),), dynamic_shapes=dynamic)
+        for batch, height, width in ((1, 61, 89), (3, 31, 46), (5, 104, 53)):
+            images = noise(batch, 3, height, width)
+            assert relative_error(program.module()(images), model(images)) <= 1e-12
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compile_in_one_graph(name: str) -> None:
+    torch.compiler.reset()
+    model = build(TRACED[name])
+    compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)
+    with torch.no_grad():
+        for batch, height, width in ((2, 61, 88), (3, 31, 46)):
+            images, valid = noise(batch, 3, height, width), noise(batch, height, width, seed=5) > -1
+            sizes = torch.tensor([[height, width - 7], [height - 11, 13], [3, 5]])[:batch]
+            expected = model(images, image_sizes=sizes, valid=valid)
+            assert relative_error(compiled(images, image_sizes=sizes, valid=valid), expected) <= 1e-12
