@@ -185,7 +185,7 @@ def block_numbers(model: VisionLongformer) -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_norms_biases_positions_and_global_tokens_do_not_decay(name: str) -> None:
-    model = on_meta(name)
+    model = shallow(name)
     groups = param_groups_weight_decay(model, weight_decay=0.05, no_weight_decay_list=model.no_weight_decay())
     decaying = {id(p) for group in groups if group["weight_decay"] == 0.05 for p in group["params"]}
     expected = {
@@ -198,11 +198,11 @@ def test_norms_biases_positions_and_global_tokens_do_not_decay(name: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_input_size_can_be_set(name: str) -> None:
     for size, expected in ((64, (64, 64)), ((70, 131), (70, 131)), (None, None)):
-        model = on_meta(name)
+        model = shallow(name)
         unchanged = model.config.image_size
         model.set_input_size(size)
         assert model.config.image_size == (expected or unchanged)
-        built = on_meta(name, img_size=expected or unchanged)
+        built = shallow(name, img_size=expected or unchanged)
         assert {k: v.shape for k, v in model.state_dict().items()} == {
             k: v.shape for k, v in built.state_dict().items()
         }
