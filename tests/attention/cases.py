@@ -59,7 +59,14 @@ class Case:
         return valid
 
     def settings(self) -> dict[str, Any]:
-        return {"valid": self.valid(), "window": self.window, "shape": self.shape, "offsets": self.offsets}
+        sizes = None if self.sizes is None else torch.tensor(self.sizes)
+        return {
+            "valid": self.valid(),
+            "sizes": sizes,
+            "window": self.window,
+            "shape": self.shape,
+            "offsets": self.offsets,
+        }
 
     def without_padding(self, image: int) -> Case:
         """Return the same case for one of its images alone."""

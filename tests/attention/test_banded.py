@@ -95,7 +95,7 @@ def test_padding_is_never_seen(function: Any, shape: Any, canary: float, num_glo
     assert not results[0]["out"][~valid].any()
 
 
-@pytest.mark.parametrize("shape", ["chunk", "exact"])
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
 def test_image_alone_equals_image_in_padded_batch(shape: Any) -> None:
     case = Case(**{**EXAMPLE.__dict__, "shape": shape})
     tensors, alone = case.tensors(), case.without_padding(1)
@@ -125,7 +125,7 @@ def test_queries_without_any_key_give_zeros() -> None:
 
 
 def test_every_missing_pixel_may_differ() -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic"})
+    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic", "sizes": None})
     valid = torch.rand(2, 11, 7) < 0.6
     with mock.patch.object(Case, "valid", return_value=valid):
         expected = run(dense_windowed_attention, case, case.tensors())

@@ -28,7 +28,6 @@ from vision_longformer.attention.geometry import (
     relative_position_index,
     tiles,
     within_window,
-    wraps,
 )
 from vision_longformer.config import WindowShape
 
@@ -46,6 +45,7 @@ def banded_windowed_attention(
     table: Tensor | None,
     global_bias: Tensor | None,
     valid: Tensor | None,
+    sizes: Tensor | None = None,
     window: int,
     shape: WindowShape,
     offsets: Sequence[Offset] | Tensor,
@@ -56,18 +56,17 @@ def banded_windowed_attention(
     """
     height, width = query.shape[1:3]
     bias = _position_bias(query, table, window=window, exact=shape == "exact")
-    real = valid
+    seen = valid
     if valid is not None:
         query, key, value = (torch.where(valid[..., None, None], x, 0) for x in (query, key, value))
     top = left = 0
     if shape == "cyclic":
-        top, left = (window if wraps(length, window) else 0 for length in (height, width))
-        if real is None and ((top and height % window) or (left and width % window)):
-            real = query.new_ones(query.shape[:3], dtype=torch.bool)
-        query = _pad(query, top=top, left=left, window=window)
-        key, value = (_wrap(_pad(x, top=top, left=left, window=window), top, left) for x in (key, value))
-        if real is not None:
-            real = _wrap(_pad(real, top=top, left=left, window=window), top, left)
+        top, left = (window if -(-length // window) >= 3 else 0 for length in (height, width))
+        if sizes is None:
+            sizes = torch.tensor([[height, width]], device=query.device).expand(query.shape[0], -1)
+        index, inside = _wrapped_positions(sizes, height, width, window=window, top=top, left=left)
+        key, value = (x.flatten(0, 2).index_select(0, index.flatten()).unflatten(0, index.shape) for x in (key, value))
+        seen = inside if valid is None else inside & valid.flatten().index_select(0, index.flatten()).view(index.shape)
     out: Tensor = _windowed_attention(
         query,
         key,
@@ -76,13 +75,12 @@ def banded_windowed_attention(
         global_value,
         bias,
         None if global_bias is None else global_bias.to(query.dtype),
-        real,
+        seen,
         offsets if isinstance(offsets, Tensor) else torch.tensor(offsets),
         window,
         top,
         left,
     )
-    out = out[:, :height, :width]
     return out if valid is None else torch.where(valid[..., None, None], out, 0)
 
 
@@ -100,20 +98,39 @@ def _position_bias(query: Tensor, table: Tensor | None, *, window: int, exact: b
     return bias
 
 
-def _pad(x: Tensor, *, top: int, left: int, window: int) -> Tensor:
-    """Pad (B, H, W, ...) with zeros to whole chunks on the axes that wrap: those with `top`, `left` above 0."""
-    bottom = -x.shape[1] % window if top else 0
-    right = -x.shape[2] % window if left else 0
-    return F.pad(x, (*[0] * 2 * (x.ndim - 3), 0, right, 0, bottom)) if bottom or right else x
+def _wrapped_positions(
+    sizes: Tensor, height: int, width: int, *, window: int, top: int, left: int
+) -> tuple[Tensor, Tensor]:
+    """Tell which position of B maps of H×W stands where, once each is continued around its own edges.
+
+    Args:
+        sizes: (B, 2) integer (height, width) of the images' own maps.
+        height: H.
+        width: W.
+        window: Side of a chunk.
+        top: Rows to add at the top, and at the bottom after the last whole chunk; 0 if that axis does not wrap.
+        left: The same for columns.
+
+    Returns:
+        (B, H', W') places in the flattened (B, H, W), and whether something of the image stands there.
+    """
+    rows, row_inside = _wrapped_axis(sizes[:, 0], height, window=window, margin=top)
+    columns, column_inside = _wrapped_axis(sizes[:, 1], width, window=window, margin=left)
+    images = torch.arange(sizes.shape[0], device=sizes.device)[:, None, None]
+    index = (images * height + rows[:, :, None]) * width + columns[:, None]
+    return index, row_inside[:, :, None] & column_inside[:, None]
 
 
-def _wrap(x: Tensor, top: int, left: int) -> Tensor:
-    """Repeat the opposite edge of (B, H, W, ...) beyond both ends: `top` rows each, `left` columns each."""
-    for axis, margin in ((1, top), (2, left)):
-        if margin:
-            length = x.shape[axis]
-            x = torch.cat([x.narrow(axis, length - margin, margin), x, x.narrow(axis, 0, margin)], dim=axis)
-    return x
+def _wrapped_axis(sizes: Tensor, length: int, *, window: int, margin: int) -> tuple[Tensor, Tensor]:
+    """Do what `_wrapped_positions` does for one axis: two (B, L') tensors for (B,) sizes."""
+    sizes = sizes[:, None]
+    whole = -(-sizes // window) * window  # each image's chunks, the last one padded
+    end = -(-length // window) * window + margin if margin else length
+    position = torch.arange(-margin, end, device=sizes.device)
+    wraps = whole >= 3 * window if margin else torch.zeros_like(whole, dtype=torch.bool)
+    near = torch.where(wraps, position < whole + window, position >= 0)  # one chunk beyond either edge
+    source = torch.where(wraps, position % whole, position)
+    return source.clamp(0, length - 1), near & (source < sizes)
 
 
 @torch.library.custom_op("vision_longformer::windowed_attention", mutates_args=())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vision_longformer.attention.geometry import Offset, wraps
+from vision_longformer.attention.geometry import Offset
 from vision_longformer.config import WindowShape
 
 
@@ -24,6 +24,7 @@ def dense_windowed_attention(
     table: Tensor | None,
     global_bias: Tensor | None,
     valid: Tensor | None,
+    sizes: Tensor | None = None,
     window: int,
     shape: WindowShape,
     offsets: Sequence[Offset],
@@ -38,7 +39,10 @@ def dense_windowed_attention(
         global_value: Values of the global tokens.
         table: ((4w − 1)², h) biases by relative position, or None.
         global_bias: (h, G) biases of the map queries towards each global key, or None.
-        valid: (B, H, W) boolean, false at padding, which is no key and gets zeros; None where all is real.
+        valid: (B, H, W) boolean, false at padding, which is no key and gets zeros, and so outside `sizes`; None
+            where all is real.
+        sizes: (B, 2) integer (height, width) of each image's own map, around whose edges its chunks wrap where they
+            are cyclic; None where all fill H×W.
         window: Side w of a chunk in tokens.
         shape: Which keys of the chunks in `offsets` count, and whether the chunks wrap.
         offsets: (row, column) of the chunks seen, in chunks, relative to a token's own.
@@ -47,32 +51,32 @@ def dense_windowed_attention(
         (B, H, W, h, d), in memory and time quadratic in H·W.
     """
     height, width, head_width = query.shape[1], query.shape[2], query.shape[4]
-    rows = _axis(height, window, cyclic=shape == "cyclic", device=query.device)
-    columns = _axis(width, window, cyclic=shape == "cyclic", device=query.device)
-    row_chunk, row_step = (x[:, None, :, None].expand(height, width, height, width) for x in rows)
-    column_chunk, column_step = (x[None, :, None, :].expand(height, width, height, width) for x in columns)
+    if sizes is None:
+        sizes = torch.tensor([[height, width]], device=query.device)
+    rows = _axis(sizes[:, 0], height, window, cyclic=shape == "cyclic")  # (B or 1, H, H)
+    columns = _axis(sizes[:, 1], width, window, cyclic=shape == "cyclic")
+    row_chunk, row_step = (x[:, :, None, :, None].expand(-1, -1, width, -1, width) for x in rows)
+    column_chunk, column_step = (x[:, None, :, None, :].expand(-1, height, -1, height, -1) for x in columns)
 
-    visible = torch.zeros_like(row_chunk, dtype=torch.bool)  # (H, W, H, W): query, key
+    visible = torch.zeros_like(row_chunk, dtype=torch.bool)  # (B or 1, H, W, H, W): image, query, key
     for row, column in offsets:
         visible |= (row_chunk == row) & (column_chunk == column)
     if shape == "exact":
         visible &= (row_step.abs() <= window) & (column_step.abs() <= window)
-    visible = visible.flatten(2).flatten(0, 1)  # (N, N)
+    visible = visible.flatten(3).flatten(1, 2)  # (B or 1, N, N)
 
     q, k, v = (x.flatten(1, 2) for x in (query, key, value))  # (B, N, h, d)
     if valid is not None:
         real = valid.flatten(1)  # (B, N)
         q, k, v = (torch.where(real[..., None, None], x, 0) for x in (q, k, v))
         visible = visible & real[:, None, :] | ~real[:, :, None]  # padded queries see all: their rows are dropped
-    else:
-        visible = visible[None]
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * head_width**-0.5
     if table is not None:
         reach = 2 * window - 1
         index = (row_step + reach) * (4 * window - 1) + column_step + reach
-        index = index.flatten(2).flatten(0, 1).clamp(0, len(table) - 1)  # (N, N); invisible pairs reach further
-        bias = table.index_select(0, index.flatten()).unflatten(0, index.shape)  # (N, N, h)
-        scores = scores + bias.permute(2, 0, 1)
+        index = index.flatten(3).flatten(1, 2).clamp(0, table.shape[0] - 1)  # invisible pairs reach further
+        bias = table.index_select(0, index.flatten()).unflatten(0, index.shape)  # (B or 1, N, N, h)
+        scores = scores + bias.permute(0, 3, 1, 2)
     scores = scores.masked_fill(~visible[:, None], float("-inf"))
     global_scores = torch.einsum("bqhd,bghd->bhqg", q, global_key) * head_width**-0.5
     if global_bias is not None:
@@ -85,15 +89,19 @@ def dense_windowed_attention(
     return out.reshape(query.shape)
 
 
-def _axis(length: int, window: int, *, cyclic: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return (L, L) chunk offsets of key from query along one axis, and steps query − key, both unwrapped."""
-    position = torch.arange(length, device=device)
+def _axis(sizes: Tensor, length: int, window: int, *, cyclic: bool) -> tuple[Tensor, Tensor]:
+    """Return chunk offsets of key from query along one axis, and steps query − key, both unwrapped.
+
+    Both are (B, L, L) for the (B,) sizes of the images' own maps along this axis.
+    """
+    position = torch.arange(length, device=sizes.device)
     chunk = position // window
-    offset = chunk[None, :] - chunk[:, None]
-    step = position[:, None] - position[None, :]
-    if cyclic and wraps(length, window):
-        chunks = -(-length // window)
-        turns = (offset == 1 - chunks).long() - (offset == chunks - 1).long()  # first and last chunk are neighbours
+    offset = (chunk[None, :] - chunk[:, None]).expand(sizes.shape[0], -1, -1)
+    step = (position[:, None] - position[None, :]).expand(sizes.shape[0], -1, -1)
+    if cyclic:
+        chunks = -(-sizes // window)[:, None, None]
+        # The first and last chunk are neighbours; with fewer than three chunks a key would count twice.
+        turns = ((offset == 1 - chunks).long() - (offset == chunks - 1).long()) * (chunks >= 3)
         offset = offset + turns * chunks
         step = step - turns * chunks * window
     return offset, step

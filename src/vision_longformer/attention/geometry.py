@@ -54,11 +54,6 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, 0, 0, right, 0, bottom))
 
 
-def wraps(length: int, window: int) -> bool:
-    """Whether cyclic chunks wrap around an axis: with fewer than three chunks a key would count twice."""
-    return -(-length // window) >= 3
-
-
 def relative_position_index(window: int, *, device: torch.device) -> Tensor:
     """Return (w², 9w²) rows of the ((4w−1)², h) bias table, for a chunk's queries and the keys of 3×3 chunks.
 

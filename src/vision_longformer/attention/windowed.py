@@ -58,6 +58,7 @@ class WindowedAttention(nn.Module):
             table=None if self.position is None else self.position.table,
             global_bias=None if self.position is None else self.position.to_global,
             valid=valid,
+            sizes=None if extent is None else extent.sizes,
             window=self.window,
             shape=self.shape,
             offsets=self._offsets(),
