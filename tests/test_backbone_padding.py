@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_helpers import MODELS, build, config, noise, relative_error
-from vision_longformer import VisionLongformer
+from model_helpers import MODELS, build, config, fill, noise, relative_error
+from vision_longformer import VisionLongformer, create_model
 from vision_longformer.attention.geometry import Extent
 from vision_longformer.backbone import Block
 
@@ -55,6 +55,26 @@ def test_padding_and_batch_mates_change_nothing(name: str, dtype: torch.dtype, t
                         assert not one[..., width:].any()
                         one = one[:, :, :height, :width]
                     assert relative_error(one, alone) <= tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("name", ["vision_longformer_nano", "vision_longformer_nano_ape_full"])
+def test_an_image_is_the_same_in_fifty_mixed_batches(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    model = create_model(name, num_classes=7)
+    assert isinstance(model, VisionLongformer)
+    fill(model.to(dtype).eval(), std=0.05)
+    image = noise(3, 61, 83, dtype=dtype)
+    generator = torch.Generator().manual_seed(6)
+    with torch.inference_mode():
+        alone = model(image[None])
+        for batch in range(50):
+            mates = int(torch.randint(1, 4, (), generator=generator))
+            sizes = torch.randint(1, 130, (mates, 2), generator=generator).tolist()
+            images = [noise(3, *size, seed=batch, dtype=dtype) for size in sizes]
+            place = int(torch.randint(mates + 1, (), generator=generator))
+            images.insert(place, image)
+            logits = model(batch_of(images), image_sizes=[(x.shape[1], x.shape[2]) for x in images])
+            assert relative_error(logits[place : place + 1], alone) <= tolerance
 
 
 @pytest.mark.parametrize("name", FREE_POSITIONS)
