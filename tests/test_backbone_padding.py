@@ -15,7 +15,9 @@ from vision_longformer.attention.geometry import Extent
 from vision_longformer.backbone import Block
 
 SIZES = [(31, 46), (17, 37), (5, 3), (29, 41)]
-FREE_POSITIONS = [name for name in MODELS if not any(word in name for word in ("absolute", "full", "published", "cyclic"))]
+FREE_POSITIONS = [
+    name for name in MODELS if not any(word in name for word in ("absolute", "full", "published", "cyclic"))
+]
 TOLERANCES = [(torch.float64, 1e-12), (torch.float32, 1e-5)]
 
 
