@@ -29,6 +29,7 @@ from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
+MLP_TOKENS = 4096  # that go through an MLP at once in inference, so that its 4C channels stay in cache
 
 
 class PatchEmbed(nn.Module):
@@ -92,8 +93,15 @@ class Block(nn.Module):
             x = extent.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
         x, global_tokens = self._add(x, update, global_tokens, global_update)
-        update, global_update = self.mlp(self.norm2(x)), self.mlp(self.norm2(global_tokens))
+        update, global_update = self._transform(self.norm2(x)), self.mlp(self.norm2(global_tokens))
         return self._add(x, update, global_tokens, global_update)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        """Apply the MLP to a (B, H, W, C) map, in inference to a band of tokens after the other."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return cast(Tensor, self.mlp(x))
+        bands = x.flatten(0, 2).split(MLP_TOKENS)
+        return torch.cat([self.mlp(band) for band in bands]).view(x.shape)
 
     def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:
         """Add the residual branch, dropped for the map and the global tokens of an image together (drop path)."""
