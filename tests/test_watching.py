@@ -52,10 +52,10 @@ def test_a_global_token_attends_as_the_layer_computes_it(
     def marked(row: int, column: int) -> Any:
         def split_with_marked_values(inputs: Tensor, projection: nn.Linear | None = None) -> Any:
             parts = split(inputs, projection)
-            value = torch.zeros_like(parts.value)
+            key_value = torch.stack([parts.key, torch.zeros_like(parts.value)], dim=-3)
             if inputs.ndim == 4 and (projection or projections.qkv) is project:
-                value[:, row, column] = 1
-            return parts._replace(value=value)
+                key_value[:, row, column, 1] = 1
+            return parts._replace(key_value=key_value)
 
         return split_with_marked_values
 

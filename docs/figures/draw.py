@@ -122,13 +122,12 @@ def visible_keys(
     """Return the map tokens that `query` attends to: values are one-hot, so that the output shows the weights."""
     height, width = size
     tokens = height * width
-    zeros, no_globals = torch.zeros(1, height, width, 1, tokens), torch.zeros(1, 0, 1, tokens)
+    zeros = torch.zeros(1, height, width, 1, tokens)
+    values = torch.eye(tokens).view(zeros.shape)
     out = dense_windowed_attention(
         zeros,
-        zeros,
-        torch.eye(tokens).view(1, height, width, 1, tokens),
-        no_globals,
-        no_globals,
+        torch.stack([zeros, values], dim=3),
+        torch.zeros(1, 0, 2, 1, tokens),
         table=None,
         global_bias=None,
         valid=None,
@@ -271,7 +270,7 @@ def draw_regions() -> None:
         )
     side = window * cell
     inner = max(found, key=lambda region: region.rows.count * region.columns.count)
-    chunks = BAND_BYTES // (2 * counts[inner] * 96 * 4)  # keys and values of 96 channels, in float32
+    chunks = BAND_BYTES // (2 * counts[inner] * 768 * 4)  # keys and values of 768 channels, in float32
     columns = min(chunks, inner.columns.count)
     assert chunks // columns == 1, "the band drawn below is one row of chunks"
     first, row = inner.columns.first, inner.rows.first + 1
@@ -279,7 +278,7 @@ def draw_regions() -> None:
         x + (first - 1) * side + 4, y + (row - 1) * side + 4, (columns + 2) * side - 8, 3 * side - 8, "reach"
     )
     page.rectangle(x + first * side, y + row * side, columns * side, side, "band")
-    note = f"orange: a band of n = {columns} chunks at width 96; dashed: the keys it gathers"
+    note = f"orange: a band of n = {columns} chunks at width 768; dashed: the keys it gathers"
     page.text(x, y + 40 * cell + 30, note, "small soft")
     draw_band_walk(page, 566, 74)
     page.write(HERE / "regions.svg")

@@ -95,10 +95,9 @@ def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Te
     """
     assert isinstance(attention, FullAttention | GlobalOnlyAttention | WindowedAttention)
     projections = attention.projections
-    query, _, _ = projections.split(global_tokens[:, :1], projections.qkv_global)
-    _, global_key, _ = projections.split(global_tokens, projections.qkv_global)
-    _, key, _ = projections.split(x, projections.qkv_global)  # (B, H, W, h, d)
-    query = query[:, 0] * query.shape[-1] ** -0.5  # (B, h, d)
+    of_global = projections.split(global_tokens, projections.qkv_global)
+    global_key, key = of_global.key, projections.split(x, projections.qkv_global).key  # (B, G, h, d), (B, H, W, h, d)
+    query = of_global.query[:, 0] * key.shape[-1] ** -0.5  # (B, h, d)
     on_map = torch.einsum("bhd,bijhd->bhij", query, key).flatten(2)  # (B, h, N)
     on_global = torch.einsum("bhd,bkhd->bhk", query, global_key)
     position = attention.position

@@ -40,10 +40,12 @@ class Case:
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
 
-        on_map = (self.batch, self.height, self.width, self.heads, self.head_width)
-        on_global = (self.batch, self.num_global, self.heads, self.head_width)
-        tensors = {name: normal(*on_map) for name in ("query", "key", "value")}
-        tensors |= {name: normal(*on_global) for name in ("global_key", "global_value")}
+        head = (self.heads, self.head_width)
+        tensors = {
+            "query": normal(self.batch, self.height, self.width, *head),
+            "key_value": normal(self.batch, self.height, self.width, 2, *head),
+            "global_key_value": normal(self.batch, self.num_global, 2, *head),
+        }
         if self.biased:
             tensors["table"] = normal((4 * self.window - 1) ** 2, self.heads)
             tensors["global_bias"] = normal(self.heads, self.num_global)

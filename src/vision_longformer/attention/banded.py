@@ -38,10 +38,8 @@ BAND_BYTES = 16 * 2**20
 
 def banded_windowed_attention(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    global_key: Tensor,
-    global_value: Tensor,
+    key_value: Tensor,
+    global_key_value: Tensor,
     *,
     table: Tensor | None,
     global_bias: Tensor | None,
@@ -59,21 +57,20 @@ def banded_windowed_attention(
     bias = _position_bias(query, table, window=window, exact=shape == "exact")
     seen = valid
     if valid is not None:
-        query, key, value = (torch.where(valid[..., None, None], x, 0) for x in (query, key, value))
+        query = torch.where(valid[..., None, None], query, 0)
+        key_value = torch.where(valid[..., None, None, None], key_value, 0)
     top = left = 0
     if shape == "cyclic":
         top, left = (window if -(-length // window) >= 3 else 0 for length in (height, width))
         if sizes is None:
             sizes = torch.tensor([[height, width]], device=query.device).expand(query.shape[0], -1)
         index, inside = _wrapped_positions(sizes, height, width, window=window, top=top, left=left)
-        key, value = (x.flatten(0, 2).index_select(0, index.flatten()).unflatten(0, index.shape) for x in (key, value))
+        key_value = key_value.flatten(0, 2).index_select(0, index.flatten()).unflatten(0, index.shape)
         seen = inside if valid is None else inside & valid.flatten().index_select(0, index.flatten()).view(index.shape)
     out: Tensor = _windowed_attention(
         query,
-        key,
-        value,
-        global_key,
-        global_value,
+        key_value,
+        global_key_value,
         bias,
         None if global_bias is None else global_bias.to(query.dtype),
         seen,
@@ -137,10 +134,8 @@ def _wrapped_axis(sizes: Tensor, length: int, *, window: int, margin: int) -> tu
 @torch.library.custom_op("vision_longformer::windowed_attention", mutates_args=())
 def _windowed_attention(
     query: Tensor,  # (B, H, W, h, d)
-    key: Tensor,  # (B, H', W', h, d): H×W from (top, left) on, and what wraps around outside it
-    value: Tensor,
-    global_key: Tensor,  # (B, G, h, d)
-    global_value: Tensor,
+    key_value: Tensor,  # (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it
+    global_key_value: Tensor,  # (B, G, 2, h, d)
     bias: Tensor | None,  # (h or 1, w², 9w²)
     global_bias: Tensor | None,  # (h, G)
     valid: Tensor | None,  # (B, H', W')
@@ -150,11 +145,11 @@ def _windowed_attention(
     left: int,
 ) -> Tensor:
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    for region in _regions(query, key, offsets, window=window, top=top, left=left):
-        mask = _region_bias(region, bias, global_bias, like=global_key, window=window)
+    for region in _regions(query, key_value, offsets, window=window, top=top, left=left):
+        mask = _region_bias(region, bias, global_bias, like=global_key_value, window=window)
         for band in _bands(region, query, window=window, top=top, left=left):
             q = band.gather_queries(query)
-            k, v = band.gather_keys(key, global_key), band.gather_keys(value, global_value)
+            k, v = band.gather_key_value(key_value, global_key_value)
             result = F.scaled_dot_product_attention(q, k, v, attn_mask=band.mask(mask, valid, like=k))
             band.put_queries(result, out)
     return out
@@ -169,10 +164,8 @@ def _(query: Tensor, *_: Any) -> Tensor:
 def _windowed_attention_backward(
     grad: Tensor,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    global_key: Tensor,
-    global_value: Tensor,
+    key_value: Tensor,
+    global_key_value: Tensor,
     bias: Tensor | None,
     global_bias: Tensor | None,
     valid: Tensor | None,
@@ -186,40 +179,39 @@ def _windowed_attention_backward(
     def zeros(x: Tensor) -> Tensor:
         return torch.zeros_like(x, dtype=accurate, memory_format=torch.contiguous_format)
 
-    grad_query, grad_key, grad_value = zeros(query), zeros(key), zeros(value)
-    grad_global_key, grad_global_value = zeros(global_key), zeros(global_value)
+    grad_query, grad_key_value, grad_global_key_value = zeros(query), zeros(key_value), zeros(global_key_value)
     grad_bias = None if bias is None else zeros(bias)
     grad_global_bias = None if global_bias is None else zeros(global_bias)
-    num_global = global_key.shape[1]
+    num_global = global_key_value.shape[1]
     scale = query.shape[-1] ** -0.5
 
-    for region in _regions(query, key, offsets, window=window, top=top, left=left):
-        mask = _region_bias(region, bias, global_bias, like=global_key, window=window)
+    for region in _regions(query, key_value, offsets, window=window, top=top, left=left):
+        mask = _region_bias(region, bias, global_bias, like=global_key_value, window=window)
         for band in _bands(region, query, window=window, top=top, left=left):
             q = band.gather_queries(query).to(accurate) * scale
-            k, v = band.gather_keys(key, global_key), band.gather_keys(value, global_value)
-            scores = q @ k.to(accurate).transpose(-1, -2)  # (n, h, queries, K)
+            k, v = (x.to(accurate) for x in band.gather_key_value(key_value, global_key_value))
+            scores = q @ k.transpose(-1, -2)  # (n, h, queries, K)
             band_mask = band.mask(mask, valid, like=k)
             if band_mask is not None:
                 scores += band_mask
             weights = scores.softmax(dim=-1)
             grad_out = band.gather_queries(grad).to(accurate)  # (n, h, queries, d)
-            grad_weights = grad_out @ v.to(accurate).transpose(-1, -2)
+            grad_weights = grad_out @ v.transpose(-1, -2)
             grad_scores = weights * (grad_weights - (weights * grad_weights).sum(dim=-1, keepdim=True))
-            band.put_queries(grad_scores @ k.to(accurate) * scale, grad_query)
-            band.add_keys(grad_scores.transpose(-1, -2) @ q, grad_key, grad_global_key)
-            band.add_keys(weights.transpose(-1, -2) @ grad_out, grad_value, grad_global_value)
+            band.put_queries(grad_scores @ k * scale, grad_query)
+            gathered = torch.cat([grad_scores.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ grad_out], dim=1)
+            band.add_keys(gathered, grad_key_value.flatten(3, 4), grad_global_key_value.flatten(2, 3))
             if grad_global_bias is not None:
                 grad_global_bias += grad_scores[..., :num_global].sum(dim=(0, 2))
             if grad_bias is not None:
                 _add_region_bias(grad_scores[..., num_global:].sum(dim=0), region, grad_bias, window=window)
-    grads = [grad_query, grad_key, grad_value, grad_global_key, grad_global_value, grad_bias, grad_global_bias]
+    grads = [grad_query, grad_key_value, grad_global_key_value, grad_bias, grad_global_bias]
     return [x.to(query.dtype) for x in grads if x is not None]
 
 
 @_windowed_attention_backward.register_fake
 def _(grad: Tensor, *inputs: Any) -> list[Tensor]:
-    return [grad.new_empty(x.shape) for x in inputs[:7] if x is not None]
+    return [grad.new_empty(x.shape) for x in inputs[:5] if x is not None]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -230,15 +222,17 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     grads = iter(_windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left))
-    differentiable = [None if x is None else next(grads) for x in saved[:7]]
+    differentiable = [None if x is None else next(grads) for x in saved[:5]]
     return (*differentiable, *[None] * 5)
 
 
 _windowed_attention.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-def _regions(query: Tensor, key: Tensor, offsets: Tensor, *, window: int, top: int, left: int) -> Iterator[Region]:
-    keys = ((-top, key.shape[1] - top), (-left, key.shape[2] - left))
+def _regions(
+    query: Tensor, key_value: Tensor, offsets: Tensor, *, window: int, top: int, left: int
+) -> Iterator[Region]:
+    keys = ((-top, key_value.shape[1] - top), (-left, key_value.shape[2] - left))
     seen = [(row, column) for row, column in offsets.tolist()]
     return regions((query.shape[1], query.shape[2]), window, seen, keys=keys)
 
@@ -344,6 +338,12 @@ class _Band:
         """Undo `gather_queries`."""
         target = self._query_tiles(x)
         target.copy_(gathered.reshape(target.shape))
+
+    def gather_key_value(self, key_value: Tensor, global_key_value: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy (B, H', W', 2, h, d) and (B, G, 2, h, d) to keys and values of (n, h, K, d), global tokens first."""
+        gathered = self.gather_keys(key_value.flatten(3, 4), global_key_value.flatten(2, 3))
+        key, value = gathered.unflatten(1, (2, -1)).unbind(1)
+        return key, value
 
     def gather_keys(self, x: Tensor, global_x: Tensor) -> Tensor:
         """Copy (B, H', W', h, d) and (B, G, h, d) to (n, h, K, d), global tokens first."""

@@ -16,10 +16,8 @@ from vision_longformer.config import WindowShape
 
 def dense_windowed_attention(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    global_key: Tensor,
-    global_value: Tensor,
+    key_value: Tensor,
+    global_key_value: Tensor,
     *,
     table: Tensor | None,
     global_bias: Tensor | None,
@@ -32,11 +30,9 @@ def dense_windowed_attention(
     """Attend from every map token to the global tokens and to the chunks around its own (paper, section 3.1).
 
     Args:
-        query: (B, H, W, h, d), as are `key` and `value`.
-        key: Map keys.
-        value: Map values.
-        global_key: (B, G, h, d), as is `global_value`.
-        global_value: Values of the global tokens.
+        query: (B, H, W, h, d).
+        key_value: (B, H, W, 2, h, d) keys and values of the map.
+        global_key_value: (B, G, 2, h, d) keys and values of the global tokens.
         table: ((4w − 1)², h) biases by relative position, or None.
         global_bias: (h, G) biases of the map queries towards each global key, or None.
         valid: (B, H, W) boolean, false at padding, which is no key and gets zeros, and so outside `sizes`; None
@@ -65,7 +61,8 @@ def dense_windowed_attention(
         visible &= (row_step.abs() <= window) & (column_step.abs() <= window)
     visible = visible.flatten(3).flatten(1, 2)  # (B or 1, N, N)
 
-    q, k, v = (x.flatten(1, 2) for x in (query, key, value))  # (B, N, h, d)
+    q, k, v = (x.flatten(1, 2) for x in (query, *key_value.unbind(3)))  # (B, N, h, d)
+    global_key, global_value = global_key_value.unbind(2)  # (B, G, h, d)
     if valid is not None:
         real = valid.flatten(1)  # (B, N)
         q, k, v = (torch.where(real[..., None, None], x, 0) for x in (q, k, v))

@@ -15,11 +15,20 @@ from vision_longformer.attention.position import GlobalQueryBias
 
 
 class QueryKeyValue(NamedTuple):
-    """Three (..., h, d) tensors."""
+    """Queries (..., h, d), and keys and values side by side in one tensor, so that they are gathered together."""
 
     query: Tensor
-    key: Tensor
-    value: Tensor
+    key_value: Tensor  # (..., 2, h, d)
+
+    @property
+    def key(self) -> Tensor:
+        """(..., h, d)."""
+        return self.key_value.select(-3, 0)
+
+    @property
+    def value(self) -> Tensor:
+        """(..., h, d)."""
+        return self.key_value.select(-3, 1)
 
 
 class Projections(nn.Module):
@@ -39,8 +48,9 @@ class Projections(nn.Module):
 
     def split(self, tokens: Tensor, projection: nn.Linear | None = None) -> QueryKeyValue:
         """Project (..., C) `tokens` with `projection`, by default `qkv`."""
-        qkv = (projection or self.qkv)(tokens)
-        return QueryKeyValue(*qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3))
+        qkv = (projection or self.qkv)(tokens).unflatten(-1, (3, self.num_heads, -1))
+        query, key_value = qkv.split([1, 2], dim=-3)
+        return QueryKeyValue(query.squeeze(-3), key_value)
 
     def attend_from_global(
         self,

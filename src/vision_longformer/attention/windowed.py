@@ -53,8 +53,7 @@ class WindowedAttention(nn.Module):
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         out = banded_windowed_attention(
             *local,
-            of_global.key,
-            of_global.value,
+            of_global.key_value,
             table=None if self.position is None else self.position.table,
             global_bias=None if self.position is None else self.position.to_global,
             valid=valid,
