@@ -327,8 +327,9 @@ def test_convert_writes_a_self_describing_file(checkpoint: Path, capsys: pytest.
     )
     assert code == 0
     printed = capsys.readouterr().out
-    assert "3 tables were resized" in printed
-    assert "stages.2.blocks.0.attn.position.table: for 3×3 tokens, fitted to windows of 3" in printed
+    assert "(1 of them resized)" in printed
+    assert "resized stages.2.blocks.0.attn.position.table: for 3×3 tokens, fitted to windows of 3" in printed
+    assert "stages.1" not in printed  # 6×6 tokens are just what w = 3 covers
     model = load(checkpoint.parent / "out.safetensors")
     assert model.pretrained_cfg["label_names"] == list("abcde")
     assert all(isinstance(stage.attention, Windowed) for stage in model.config.stages)

@@ -144,7 +144,7 @@ def to_windowed(
         model: Not changed.
         window_sizes: One for each stage, 7 by default; used where attention is full.
         stretch_tables: Stretch bias tables bilinearly over the window instead, as the published detection code does.
-        report: Gets a line for each table that was fitted.
+        report: Gets a line for each table that changed.
     """
     report = report or ConversionReport()
     window_sizes = window_sizes or [7] * len(model.config.stages)
@@ -160,11 +160,13 @@ def to_windowed(
         grid = model.config.grid_size(number)
         for block in range(stage.depth):
             name = f"stages.{number}.blocks.{block}.attn.position.table"
+            before = state[name]
             if stretch_tables:
-                state[name] = resize_step_table(state[name], grid, (2 * window, 2 * window))
+                state[name] = resize_step_table(before, grid, (2 * window, 2 * window))
             else:
-                state[name] = table_by_offset(state[name], grid, window)
-            report.resized.append(f"{name}: for {grid[0]}×{grid[1]} tokens, fitted to windows of {window}")
+                state[name] = table_by_offset(before, grid, window)
+            if not torch.equal(state[name], before):
+                report.resized.append(f"{name}: for {grid[0]}×{grid[1]} tokens, fitted to windows of {window}")
     with torch.device("meta"):
         result = VisionLongformer(dataclasses.replace(model.config, stages=tuple(stages)))
     load_exactly(result, {name: tensor.clone() for name, tensor in state.items()}, source="the windowed model")

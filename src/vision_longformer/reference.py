@@ -103,7 +103,7 @@ class ConversionReport:
         """Return how many entries met each fate, and the resized tables by name."""
         entries, targets = {old for old, _ in self.renamed}, {new for _, new in self.renamed}
         lines = [
-            f"{len(entries)} entries became {len(targets)} tensors, {len(self.resized)} tables were resized, "
+            f"{len(entries)} entries became {len(targets)} tensors ({len(self.resized)} of them resized), "
             f"{len(self.derived)} entries follow from others"
         ]
         return "\n".join([*lines, *(f"  resized {line}" for line in self.resized)])
