@@ -153,9 +153,16 @@ def test_a_second_run_skips_what_is_done(tmp_path: Path, output: Path, model: Vi
     assert (output / "x.png.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(
-    "change", ["stages", "dtype", "max_side", "weights", "normalisation", "name", "image", "damage"]
-)
+def test_what_the_model_is_called_changes_nothing(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model, model_name="weights.safetensors")
+    assert statuses(encode([photo], output, model, model_name="./weights.safetensors")) == ["skipped"]
+    metadata = read_metadata(output / "x.png.safetensors")
+    assert metadata is not None
+    assert metadata["model"] == "weights.safetensors"
+
+
+@pytest.mark.parametrize("change", ["stages", "dtype", "max_side", "weights", "normalisation", "image", "damage"])
 def test_whatever_changes_the_result_encodes_again(
     tmp_path: Path, output: Path, model: VisionLongformer, change: str
 ) -> None:
@@ -174,8 +181,6 @@ def test_whatever_changes_the_result_encodes_again(
                 model.norm.bias[0] += 1  # type: ignore[index, operator]
         case "normalisation":
             vars(model)["pretrained_cfg"] = {"mean": (0.5, 0.5, 0.5)}
-        case "name":
-            options["model_name"] = "another"
         case "image":
             save_photo(photo, seed=1)
         case "damage":

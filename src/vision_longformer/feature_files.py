@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vision_longformer import __version__
 from vision_longformer.encoding import Encoder, Features
 from vision_longformer.files import replacing
 from vision_longformer.images import ImageError, Pixels
@@ -126,7 +126,8 @@ def encode_files(
 ) -> Iterator[Result]:
     """Encode images into feature files below `output`, one at a time.
 
-    An image is skipped if its feature file was made from the same bytes, with the same model, weights and settings.
+    An image is skipped if its feature file was made from the same bytes, with the same weights, configuration and
+    settings, whatever the model was called.
     One that cannot be read is reported and passed over. With `report`, `output`/index.html shows the run once it is
     over; pictures wait in `output`/.report, and serve for images that a later run skips.
 
@@ -134,7 +135,7 @@ def encode_files(
         sources: From `find_images`.
         output: Folder; created if need be.
         encoder: The model and its settings.
-        model_name: For the metadata and the report.
+        model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
         report: Whether to write the report.
         remark: A sentence for the top of the report.
@@ -163,9 +164,9 @@ class _Job:
         self.encoder = encoder
         self.dtype = dtype
         self.report = report
+        self.model_name = model_name
         strides = encoder.model.config.strides
         self.settings: dict[str, Any] = {
-            "model": model_name,
             "config_sha256": hashlib.sha256(
                 json.dumps(encoder.model.config.to_dict(), sort_keys=True).encode()
             ).hexdigest(),
@@ -219,8 +220,9 @@ class _Job:
             "source_sha256": digest,
             "original_size": list(pixels.original_size),
             "encoded_size": list(pixels.valid.shape),
+            "model": self.model_name,
             **self.settings,
-            "versions": {"vision_longformer": version("vision-longformer"), "torch": torch.__version__},
+            "versions": {"vision_longformer": __version__, "torch": torch.__version__},
         }
 
     def _write(self, target: Path, features: Features, metadata: dict[str, Any]) -> None:
