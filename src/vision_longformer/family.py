@@ -52,6 +52,7 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
         title="vision_longformer_NAME",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
         caption=(
             "Parameters in millions; multiply-adds (MACs) in billions, for squares of so many pixels a side. NAME has "
             "relative positions and windowed attention in all stages; the form that was published, NAME_ape_full, "
@@ -64,7 +65,7 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
     )
     table.add_column("NAME", no_wrap=True)
     sides = (str(PUBLISHED_SIZE), str(size))
-    costs = [f"{form} {side}" for form in ("MACs at", "_ape_full at") for side in sides]
+    costs = [f"{form}\nat {side}" for form in ("MACs", "_ape_full") for side in sides]
     for heading in ("params", *costs, "APE", "RPE"):
         table.add_column(heading, justify="right")
     by_name = {row["name"]: row for row in rows}
