@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,19 @@ def test_a_second_run_has_nothing_to_do(photo: Path, output: Path, capsys: pytes
     assert capsys.readouterr().out.startswith("1 encoded (")
 
 
+def test_the_same_weights_by_another_path_are_done_before(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    network = create_model("vision_longformer_nano")
+    assert isinstance(network, VisionLongformer)
+    save(network, "weights.safetensors")
+    encode(photo, "--output", output, "--checkpoint", "weights.safetensors", "--no-report")
+    capsys.readouterr()
+    assert encode(photo, "--output", output, "--checkpoint", "./weights.safetensors", "--no-report") == 0
+    assert capsys.readouterr().out.startswith("0 encoded, 1 done before.")
+
+
 def test_a_broken_image_gets_one_line_and_the_others_are_encoded(
     photo: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,13 +216,18 @@ def test_models_are_listed_with_their_costs(capsys: pytest.CaptureFixture[str]) 
 def test_the_table_of_models_fits_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = ("vision_longformer_tiny", "vision_longformer_tiny_ape_full")
-    monkeypatch.setattr(family, "list_models", lambda: list(shown))
+    names = ("tiny", "medium_deep", "base_deep")  # with the widest cells
+    shown = [f"vision_longformer_{name}{form}" for name in names for form in ("", "_ape_full")]
+    monkeypatch.setattr(family, "list_models", lambda: shown)
     assert main(["models"]) == 0
     table = capsys.readouterr().out
     assert max(map(len, table.splitlines())) <= 80
-    for cell in ("tiny", "6.7", "33.6", "85.8", "76.30", "76.65", "1024"):
+    for cell in ("tiny", "6.7", "33.6", "85.8", "76.30", "76.65", "86.11*"):
         assert cell in table
+    assert "…" not in table
+    forms, sides = (line.split() for line in table.splitlines()[2:4])
+    assert forms == ["MACs", "MACs", "_ape_full", "_ape_full"]
+    assert sides == ["NAME", "params", *("at", "224", "at", "1024") * 2, "APE", "RPE"]
     assert main(["models", "--size", "0"]) == 2
 
 
@@ -218,6 +238,26 @@ def test_help_exits_well_and_python_m_works(capsys: pytest.CaptureFixture[str]) 
         [sys.executable, "-m", "vision_longformer.cli", "--help"], check=True, capture_output=True, text=True
     )
     assert "encode" in ran.stdout
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vil {version('vision-longformer')}\n"
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["models"], ["models", "--json"]])
+def test_a_reader_that_stops_early_is_no_cause_for_a_traceback(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "list_models", lambda: ["vision_longformer_nano"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed_pipe:
+        monkeypatch.setattr(sys, "stdout", closed_pipe)
+        assert main(argv) == 1
+        print("whatever Python still has to flush at exit", file=closed_pipe)
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
 
 
 def test_metadata_names_the_checkpoint_or_the_model(photo: Path, output: Path) -> None:

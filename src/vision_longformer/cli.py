@@ -5,20 +5,27 @@ Exit codes: 0 all went well, 1 something failed on the way, 2 the command was no
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
 import jsonargparse
+import torch
+from rich.console import Console
 
-if TYPE_CHECKING:  # torch takes seconds to import, which `vil --help` need not wait for
-    from collections.abc import Iterable
-
-    from rich.console import Console
-
-    from vision_longformer.backbone import VisionLongformer
-    from vision_longformer.feature_files import Result
+from vision_longformer import VisionLongformer, __version__, create_model
+from vision_longformer.conversion import convert_file
+from vision_longformer.encoding import Encoder
+from vision_longformer.family import describe_family, family_table
+from vision_longformer.feature_files import OutputError, encode_files, find_images
+from vision_longformer.progress import follow, summary
+from vision_longformer.reference import ReferenceOptions
+from vision_longformer.serialization import load
 
 Arguments = jsonargparse.Namespace
 UNTRAINED = (
@@ -46,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
+        code = _run(argv)
+        sys.stdout.flush()  # here, where a closed pipe can be dealt with
+        return code
+    except BrokenPipeError:  # what reads our output, such as `head`, has seen enough
+        with open(os.devnull, "w") as devnull:
+            os.dup2(devnull.fileno(), sys.stdout.fileno())  # for what Python flushes at exit
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
         arguments = _parser().parse_args(None if argv is None else list(argv))
         _, run = COMMANDS[arguments.command]
         return run(arguments[arguments.command])
@@ -62,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> jsonargparse.ArgumentParser:
     parser = _Parser(
         prog="vil",
+        version=__version__,
         description="Encode high-resolution images of any size with the Multi-Scale Vision Longformer.",
     )
     commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
@@ -96,13 +115,6 @@ def _encode_arguments() -> _Parser:
 
 
 def _encode(arguments: Arguments) -> int:
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from vision_longformer.encoding import Encoder
-    from vision_longformer.feature_files import OutputError, encode_files, find_images
-
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
         sources = find_images(arguments.images)
@@ -130,24 +142,18 @@ def _encode(arguments: Arguments) -> int:
     )
     console = Console(stderr=True)
     try:
-        finished = _follow(results, total=len(sources), console=console)
+        finished = follow(results, total=len(sources), console=console)
     except OutputError as error:
         _tell(str(error))
         return 1
     page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
-    print(f"{_summary(finished)} Features are in {arguments.output}{page}.")
+    print(f"{summary(finished)} Features are in {arguments.output}{page}.")
     return int(any(result.status == "failed" for result in finished))
 
 
 def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
     """Return the model that was asked for, and what to call it."""
-    import torch
-
-    from vision_longformer import VisionLongformer, create_model
-
     if arguments.checkpoint:
-        from vision_longformer.serialization import load
-
         return arguments.checkpoint, load(arguments.checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(arguments.seed)
@@ -157,8 +163,6 @@ def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
 
 
 def _device(name: str) -> str:
-    import torch
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -166,45 +170,6 @@ def _device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: there is no such device here") from error
     return name
-
-
-def _follow(results: Iterable[Result], *, total: int, console: Console) -> list[Result]:
-    """Show progress and every failure while the work goes on; return all results."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TextColumn("{task.fields[rate]} megapixels/s"),
-        TimeRemainingColumn(),
-    )
-    finished: list[Result] = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, rate="–")
-        for result in results:
-            finished.append(result)
-            if result.message:
-                label = "failed" if result.status == "failed" else "note"
-                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
-            seconds = sum(done.seconds for done in finished)
-            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
-            progress.update(task, advance=1, rate=rate)
-    return finished
-
-
-def _summary(results: Sequence[Result]) -> str:
-    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
-    encoded = count["encoded"]
-    parts = [f"{len(encoded)} encoded"]
-    if encoded:
-        seconds = sum(result.seconds for result in encoded)
-        megapixels = sum(result.megapixels for result in encoded)
-        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
-    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
-    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
-    return ", ".join(parts) + "."
 
 
 # --- vil models -------------------------------------------------------------------------------------------------
@@ -218,12 +183,6 @@ def _models_arguments() -> _Parser:
 
 
 def _models(arguments: Arguments) -> int:
-    import json
-
-    from rich.console import Console
-
-    from vision_longformer.family import describe_family, family_table
-
     if arguments.size < 1:
         raise UsageError(f"--size {arguments.size}: must be at least 1 pixel")
     rows = describe_family(arguments.size)
@@ -268,11 +227,6 @@ def _convert_arguments() -> _Parser:
 
 
 def _convert(arguments: Arguments) -> int:
-    import dataclasses
-
-    from vision_longformer.conversion import convert_file
-    from vision_longformer.reference import ReferenceOptions
-
     published = {field.name: arguments[field.name] for field in dataclasses.fields(ReferenceOptions)}
     try:
         weights, report = convert_file(

@@ -1,0 +1,54 @@
+"""What `vil encode` shows of its work: a bar while it goes on, a sentence at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from vision_longformer.feature_files import Result
+
+
+def follow(results: Iterable[Result], *, total: int, console: Console) -> list[Result]:
+    """Show progress and every failure while the work goes on; return all results.
+
+    Args:
+        results: Each as it is finished.
+        total: How many there will be.
+        console: Shows the bar if it is a terminal, and the messages in any case.
+    """
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TextColumn("{task.fields[rate]} megapixels/s"),
+        TimeRemainingColumn(),
+    )
+    finished: list[Result] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate="–")
+        for result in results:
+            finished.append(result)
+            if result.message:
+                label = "failed" if result.status == "failed" else "note"
+                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
+            seconds = sum(done.seconds for done in finished)
+            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
+            progress.update(task, advance=1, rate=rate)
+    return finished
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Say how many images were encoded, how fast, how many had been before, and how many failed."""
+    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
+    encoded = count["encoded"]
+    parts = [f"{len(encoded)} encoded"]
+    if encoded:
+        seconds = sum(result.seconds for result in encoded)
+        megapixels = sum(result.megapixels for result in encoded)
+        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
+    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
+    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
+    return ", ".join(parts) + "."
