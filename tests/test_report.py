@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -11,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_longformer import VisionLongformer, create_model, report
+from vision_longformer import VisionLongformer, report
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import Source, encode_files
 from vision_longformer.pictures import encode_picture
 from vision_longformer.report import Entry, Figure, Report
+from vision_longformer.variants import CONFIGS
 
 HEIGHT, WIDTH = 45, 77
 
@@ -53,10 +55,7 @@ def photo(folder: Path, name: str, *, broken: bool = False) -> Source:
 
 def run(sources: list[Source], output: Path, **options: Any) -> Page:
     torch.manual_seed(0)  # the same weights in each run
-    network = create_model("vision_longformer_nano")
-    assert isinstance(network, VisionLongformer)
-    for stage in options.pop("without_tokens", ()):
-        network.stages[stage].patch_embed.global_tokens = None
+    network = VisionLongformer(options.pop("config", CONFIGS["vision_longformer_nano"]))
     encoder = Encoder(network, stages=[len(network.stages)])
     for _ in encode_files(sources, output, encoder, model_name="nano", **options):
         pass
@@ -83,7 +82,10 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
 
 
 def test_models_without_global_tokens_have_no_attention_picture(tmp_path: Path) -> None:
-    page = run([photo(tmp_path, "x.png")], tmp_path / "out", without_tokens=(0, 1, 2))
+    nano = CONFIGS["vision_longformer_nano"]
+    stages = tuple(dataclasses.replace(stage, num_global_tokens=0) for stage in nano.stages)
+    config = dataclasses.replace(nano, stages=stages)
+    page = run([photo(tmp_path, "x.png")], tmp_path / "out", config=config)
     assert page.titles[-1] == "Stage 4 of x.png"
 
 

@@ -54,6 +54,8 @@ def banded_windowed_attention(
     `offsets` may also be an (n, 2) integer tensor, so that a random draw needs no data-dependent Python.
     """
     height, width = query.shape[1:3]
+    if table is None and global_bias is not None:
+        table = query.new_zeros((4 * window - 1) ** 2, query.shape[3])
     bias = _position_bias(query, table, window=window, exact=shape == "exact")
     seen = valid
     if valid is not None:
@@ -137,7 +139,7 @@ def _windowed_attention(
     key_value: Tensor,  # (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it
     global_key_value: Tensor,  # (B, G, 2, h, d)
     bias: Tensor | None,  # (h or 1, w², 9w²)
-    global_bias: Tensor | None,  # (h, G)
+    global_bias: Tensor | None,  # (h, G); not without a bias
     valid: Tensor | None,  # (B, H', W')
     offsets: Tensor,
     window: int,
@@ -241,22 +243,13 @@ def _region_bias(
     region: Region, bias: Tensor | None, global_bias: Tensor | None, *, like: Tensor, window: int
 ) -> Tensor | None:
     """Return (1, h or 1, queries, K) biases of a region's queries and keys, global keys first."""
-    if bias is None and global_bias is None:
+    if bias is None:
         return None
-    queries = region.rows.queries * region.columns.queries
-    heads = max(x.shape[0] for x in (bias, global_bias) if x is not None)
-    parts = [like.new_zeros(heads, queries, like.shape[1])]
-    if global_bias is not None:
-        parts[0] += global_bias[:, None, :]
-    for rectangle in region.keys:
-        count = queries, (rectangle[0][1] - rectangle[0][0]) * (rectangle[1][1] - rectangle[1][0])
-        part = (
-            like.new_zeros(count)
-            if bias is None
-            else _rectangle_bias(bias, region, rectangle, window).flatten(1, 2).flatten(2)
-        )
-        parts.append(part.expand(heads, *count))
-    return torch.cat(parts, dim=-1)[None]
+    on_map = [_rectangle_bias(bias, region, keys, window).flatten(3).flatten(1, 2) for keys in region.keys]
+    if global_bias is None:
+        global_bias = bias.new_zeros(bias.shape[0], like.shape[1])
+    on_global = global_bias[:, None, :].expand(-1, on_map[0].shape[1], -1)
+    return torch.cat([on_global, *on_map], dim=-1)[None]
 
 
 def _rectangle_bias(bias: Tensor, region: Region, rectangle: tuple[Range, Range], window: int) -> Tensor:
@@ -320,6 +313,11 @@ class _Band:
     top: int
     left: int
 
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of chunks."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
     def _tiles(self, x: Tensor, inside: tuple[Range, Range], *, top: int = 0, left: int = 0) -> Tensor:
         """View (B, H, W, h, d) as (images, rows, columns, h, tile height, tile width, d)."""
         (row_begin, row_end), (column_begin, column_end) = inside
@@ -358,8 +356,13 @@ class _Band:
 
     def _global_tiles(self, global_x: Tensor) -> Tensor:
         """View (B, G, h, d) as (images, rows, columns, h, 1, G, d)."""
-        images = global_x[slice(*self.images), None, None].transpose(3, 4)[..., None, :, :]
-        return images.expand(-1, self.rows[1] - self.rows[0], self.columns[1] - self.columns[0], *[-1] * 4)
+        first, stop = self.images
+        batch, token, head, channel = global_x.stride()
+        return global_x.as_strided(
+            (stop - first, *self._shape, global_x.shape[2], 1, global_x.shape[1], global_x.shape[3]),
+            (batch, 0, 0, head, 0, token, channel),
+            global_x.storage_offset() + first * batch,
+        )
 
     def add_keys(self, gathered: Tensor, x: Tensor, global_x: Tensor) -> None:
         """Undo `gather_keys`, adding up what overlapping neighbourhoods hold for the same key."""

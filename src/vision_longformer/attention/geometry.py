@@ -173,7 +173,19 @@ def tiles(x: Tensor, *, chunks: tuple[Range, Range], window: int, inside: tuple[
         inside: Ranges of rows and of columns that a tile covers, relative to its chunk's top left token. Tiles
             wider than a chunk overlap.
     """
-    for axis, ((first, stop), (begin, end)) in enumerate(zip(chunks, inside, strict=True), start=1):
-        length = (stop - first - 1) * window + end - begin
-        x = x.narrow(axis, first * window + begin, length).unfold(axis, end - begin, window)
-    return x.permute(0, 1, 2, 3, 5, 6, 4)
+    (first_row, last_row), (first_column, last_column) = chunks
+    (top, bottom), (left, right) = inside
+    batch, row, column, head, channel = x.stride()
+    return x.as_strided(
+        (
+            x.shape[0],
+            last_row - first_row,
+            last_column - first_column,
+            x.shape[3],
+            bottom - top,
+            right - left,
+            x.shape[4],
+        ),
+        (batch, window * row, window * column, head, row, column, channel),
+        x.storage_offset() + (first_row * window + top) * row + (first_column * window + left) * column,
+    )
