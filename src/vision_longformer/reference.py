@@ -152,7 +152,7 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
         what = f"holds {found[1]}, which is not a tensor or plain value" if found else "is not a PyTorch checkpoint"
         raise ValueError(f"{path}: {what}; it was not loaded, as unpickling it could run code") from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: is not a PyTorch checkpoint, or is damaged ({error})") from error
+        raise ValueError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dictionary of tensors")
     return checkpoint
