@@ -11,7 +11,7 @@ run: .venv/installed
 	$(BIN)/vil encode $(PHOTO) --output features --model vision_longformer_tiny
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
