@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, VisionLongformer, Windowed
+from vision_longformer import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    VisionLongformer,
+    Windowed,
+)
 from vision_longformer.config import Attention, Position
 
 
@@ -45,8 +55,10 @@ def config(
 
 
 def build(model_config: ModelConfig, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> VisionLongformer:
-    """Build a model with seeded weights, in evaluation mode."""
-    model = VisionLongformer(model_config).to(dtype)
+    """Build a model with seeded weights and random projections, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = VisionLongformer(model_config).to(dtype)
     fill(model, seed=seed)
     return model.eval()
 
@@ -83,4 +95,13 @@ MODELS: dict[str, ModelConfig] = {
         num_global_tokens=(3, 0, 2),
         global_pool="token",
     ),
+    "linformer absolute": config(
+        *(Linformer(num_features=5, shared_projection=shared) for shared in (True, False, True, False)),
+        position="absolute",
+    ),
+    "spatial reduction": config(*(SpatialReduction(ratio) for ratio in (4, 3, 2, 1)), position="none"),
+    "spatial reduction absolute": config(*(SpatialReduction(ratio) for ratio in (4, 3, 2, 1)), position="absolute"),
+    "performer": config(*(Performer(num_features=7),) * 4, position="none"),
+    "performer absolute": config(*(Performer(num_features=7),) * 4, position="absolute"),
+    "partial performer": config(*(Performer(num_features=7),) * 2, Full(), Full(), position="absolute"),
 }

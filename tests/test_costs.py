@@ -8,7 +8,8 @@ from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, Window
 from vision_longformer.config import Attention
 from vision_longformer.costs import attention_multiply_adds
 
-WIDTH, GLOBALS, TOKENS = 10, 3, 77
+WIDTH, GLOBALS, GRID = 10, 3, (7, 11)
+TOKENS = 77
 
 
 @pytest.mark.parametrize(

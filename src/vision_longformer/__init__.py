@@ -4,9 +4,19 @@ Importing the package registers its models with timm.
 """
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
+from vision_longformer.config import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+)
 from vision_longformer.costs import multiply_adds
 from vision_longformer.encoding import Encoder, Features
+from vision_longformer.mechanisms import list_mechanisms, with_attention
 from vision_longformer.serialization import load, save
 from vision_longformer.variants import create_model, list_models
 
@@ -17,13 +27,18 @@ __all__ = [
     "Features",
     "Full",
     "GlobalOnly",
+    "Linformer",
     "ModelConfig",
+    "Performer",
+    "SpatialReduction",
     "StageConfig",
     "VisionLongformer",
     "Windowed",
     "create_model",
+    "list_mechanisms",
     "list_models",
     "load",
     "multiply_adds",
     "save",
+    "with_attention",
 ]

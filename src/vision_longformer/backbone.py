@@ -23,7 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vision_longformer.attention import FullAttention, WindowedAttention, build_attention
+from vision_longformer.attention import (
+    FullAttention,
+    LinformerAttention,
+    PerformerAttention,
+    WindowedAttention,
+    build_attention,
+)
 from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
@@ -139,6 +145,8 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor, Extent | None]:
         """Turn a (B, H, W, C) map into a (B, ⌈H/p⌉, ⌈W/p⌉, C') one, with (B, G, C') global tokens."""
         x, global_tokens, extent = self.patch_embed(x, extent)
+        if self.training:
+            self._redraw()
         for block in self.blocks:
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x, global_tokens = checkpoint(block, x, global_tokens, extent, use_reentrant=False)
@@ -147,6 +155,12 @@ class Stage(nn.Module):
         if self.training and global_tokens.shape[1]:
             x = _keep_in_graph(x, global_tokens)  # the map alone goes on
         return x if extent is None else extent.clean(x), global_tokens, extent
+
+    def _redraw(self) -> None:
+        """Draw random projections anew: here, as activation checkpointing runs blocks twice."""
+        for block in self.blocks:
+            if isinstance(block.attn, PerformerAttention):
+                block.attn.redraw()
 
 
 class VisionLongformer(nn.Module):
@@ -451,7 +465,7 @@ class VisionLongformer(nn.Module):
         for number, stage in enumerate(self.stages):
             grid = self.config.grid_size(number)
             for module in stage.modules():
-                if isinstance(module, AbsolutePosition | FullAttention):
+                if isinstance(module, AbsolutePosition | FullAttention | LinformerAttention):
                     module.resize(grid)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -99,8 +99,60 @@ class GlobalOnly:
         _require_boolean(self.shared_global_projections, field="shared_global_projections")
 
 
-Attention = Windowed | Full | GlobalOnly
-_ATTENTION_KINDS: dict[str, type[Attention]] = {"windowed": Windowed, "full": Full, "global_only": GlobalOnly}
+@dataclass(frozen=True)
+class Linformer:
+    """Keys and values are projected along the token axis to a fixed number of rows by learned matrices.
+
+    Attributes:
+        num_features: Rows k that all tokens are projected to.
+        shared_projection: Whether keys and values are projected by the same matrix.
+    """
+
+    num_features: int = 256
+    shared_projection: bool = True
+
+    def __post_init__(self) -> None:
+        _require_integer(self.num_features, field="num_features", minimum=1)
+        _require_boolean(self.shared_projection, field="shared_projection")
+
+
+@dataclass(frozen=True)
+class SpatialReduction:
+    """Keys and values come from a map that a convolution has reduced (PVT's SRA).
+
+    Attributes:
+        ratio: Side R of the square of tokens that becomes one.
+    """
+
+    ratio: int
+
+    def __post_init__(self) -> None:
+        _require_integer(self.ratio, field="ratio", minimum=1)
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Softmax attention approximated with random features (FAVOR+).
+
+    Attributes:
+        num_features: Random features m of each query and key.
+    """
+
+    num_features: int = 256
+
+    def __post_init__(self) -> None:
+        _require_integer(self.num_features, field="num_features", minimum=1)
+
+
+Attention = Windowed | Full | GlobalOnly | Linformer | SpatialReduction | Performer
+_ATTENTION_KINDS: dict[str, type[Attention]] = {
+    "windowed": Windowed,
+    "full": Full,
+    "global_only": GlobalOnly,
+    "linformer": Linformer,
+    "spatial_reduction": SpatialReduction,
+    "performer": Performer,
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +205,12 @@ class StageConfig:
             field="num_global_tokens",
             value=self.num_global_tokens,
             rule="global-only attention needs at least one global token, as local tokens see nothing else",
+        )
+        _require(
+            not isinstance(self.attention, Linformer | SpatialReduction | Performer) or self.position != "relative",
+            field="position",
+            value=self.position,
+            rule=f"{type(self.attention).__name__} attention has no biases by relative position: use 'absolute'",
         )
 
 

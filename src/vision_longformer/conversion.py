@@ -16,7 +16,19 @@ from torch import Tensor
 
 from vision_longformer.attention.full import resize_step_table
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import Attention, Full, GlobalOnly, ModelConfig, Neighbours, StageConfig, Windowed
+from vision_longformer.config import (
+    Attention,
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Neighbours,
+    Performer,
+    Position,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+)
 from vision_longformer.files import replacing
 from vision_longformer.reference import (
     WINDOW_SHAPES,
@@ -198,10 +210,10 @@ def _model_config(
                 num_heads=stage.heads,
                 patch_size=stage.patch,
                 num_global_tokens=stage.global_tokens,
-                position="absolute" if stage.absolute else "relative",
-                attention=_attention(stage, entries, options),
+                position=_position(stage, attention),
+                attention=attention,
             )
-            for stage in stages
+            for stage, attention in ((stage, _attention(stage, entries, options)) for stage in stages)
         ),
         image_size=size,
         num_classes=options.num_classes,
@@ -209,6 +221,13 @@ def _model_config(
         global_pool="token" if has_token else "avg",
         norm_embed=options.norm_embed,
     )
+
+
+def _position(stage: ReferenceStage, attention: Attention) -> Position:
+    if stage.absolute:
+        return "absolute"
+    without_biases = isinstance(attention, Linformer | SpatialReduction | Performer)
+    return "none" if without_biases else "relative"
 
 
 def _in_chans(entries: ReferenceEntries) -> int:
@@ -220,12 +239,24 @@ def _attention(stage: ReferenceStage, entries: ReferenceEntries, options: Refere
     """Tell the mechanism by the names in the checkpoint, and where it has none by the architecture string."""
     prefix = f"layer{stage.stage}.1.attn."
     names = {name.removeprefix(prefix) for name in entries.tensors if name.startswith(prefix)}
-    for mark, mechanism in {"fast_attention.": "performer", "proj_k": "linformer", "proj_sr": "srformer"}.items():
-        if any(name.startswith(mark) for name in names):
-            raise ValueError(f"layer{stage.stage}: {mechanism} attention cannot be converted")
-    full = "qkv.weight" in names if names else not stage.use_attn_type or options.attn_type == "full"
-    if full:
-        return Full()
+    named_by = {
+        "fast_attention.projection_matrix": "performer",
+        "proj_k": "linformer",
+        "proj_sr.weight": "srformer",
+        "qkv.weight": "full",
+    }
+    kind = options.attn_type if stage.use_attn_type else "full"
+    if names:
+        kind = next((kind for name, kind in named_by.items() if name in names), "longformerhand")
+    match kind:
+        case "full":
+            return Full()
+        case "linformer":
+            return Linformer(num_features=stage.window, shared_projection=options.share_kv)
+        case "srformer":
+            return SpatialReduction(ratio=stage.window)
+        case "performer":
+            return Performer(num_features=stage.window)
     if options.only_glo:
         return GlobalOnly(shared_global_projections=options.sharew)
     named: dict[int, Neighbours] = {-1: "own", 0: "all"}
@@ -304,23 +335,60 @@ def attention_from_reference(
 ) -> dict[str, Tensor]:
     """Convert one attention layer; `old` and `new` are the prefixes of its names."""
     width = stage.width
+    projections = f"{new}projections."
     converted: dict[str, Tensor] = {}
-    if isinstance(stage.attention, Full):
-        rows: int | None = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        converted |= _layer(entries, f"{old}qkv", f"{new}projections.qkv", (3 * width, width))
-        converted |= _layer(entries, f"{old}proj", f"{new}projections.proj", (width, width))
-    else:
-        window = stage.attention.window_size if isinstance(stage.attention, Windowed) else None
-        rows = None if window is None else (4 * window - 1) ** 2
-        converted |= _query_key_value(entries, old, f"{new}projections.", width)
-        if stage.attention.shared_global_projections or not stage.num_global_tokens:
-            for name in ("query", "kv", "proj"):
-                entries.derive_repeated(f"{old}{name}", f"{old}{name}_global")
-        else:
-            converted |= _query_key_value(entries, old, f"{new}projections.", width, suffix="_global")
+    match stage.attention:
+        case Full() | Performer():
+            converted |= _layer(entries, f"{old}qkv", f"{projections}qkv", (3 * width, width))
+            converted |= _layer(entries, f"{old}proj", f"{projections}proj", (width, width))
+        case SpatialReduction(ratio=ratio):
+            converted |= _layer(entries, f"{old}query", f"{new}query", (width, width))
+            converted |= _layer(entries, f"{old}kv", f"{new}key_value", (2 * width, width))
+            converted |= _layer(entries, f"{old}proj", f"{new}proj", (width, width))
+            target = f"{new}reduction.weight"
+            converted[target] = entries.move(f"{old}proj_sr.weight", target, (width, width, ratio, ratio))
+        case Linformer():
+            converted |= _query_key_value(entries, old, projections, width)
+            converted |= _token_projections(entries, old, new, stage, stage.attention, grid=grid)
+        case Windowed() | GlobalOnly():
+            converted |= _query_key_value(entries, old, projections, width)
+            if stage.attention.shared_global_projections or not stage.num_global_tokens:
+                for name in ("query", "kv", "proj"):
+                    entries.derive_repeated(f"{old}{name}", f"{old}{name}_global")
+            else:
+                converted |= _query_key_value(entries, old, projections, width, suffix="_global")
+    if isinstance(stage.attention, Performer):
+        target, shape = f"{new}projection", (stage.attention.num_features, width // stage.num_heads)
+        converted[target] = entries.move(f"{old}fast_attention.projection_matrix", target, shape)
+        converted[f"{new}draws"] = torch.tensor([0, 0])  # no part of a published checkpoint
     entries.derive(f"{old}relative_position_index")
     if stage.position == "relative":
-        converted |= _relative_position(entries, old, f"{new}position.", stage, rows=rows)
+        converted |= _relative_position(entries, old, f"{new}position.", stage, rows=_table_rows(stage, grid))
+    return converted
+
+
+def _table_rows(stage: StageConfig, grid: tuple[int, int]) -> int | None:
+    """Return the rows of a stage's table of relative positions; None if it has no table."""
+    match stage.attention:
+        case Full():
+            return (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        case Windowed(window_size=window):
+            return (4 * window - 1) ** 2
+        case _:
+            return None
+
+
+def _token_projections(
+    entries: ReferenceEntries, old: str, new: str, stage: StageConfig, linformer: Linformer, *, grid: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Convert Linformer's matrices; a shared one is stored under both names."""
+    shape = (stage.num_global_tokens + grid[0] * grid[1], linformer.num_features)
+    converted = {f"{new}key_features": entries.move(f"{old}proj_k", f"{new}key_features", shape)}
+    if linformer.shared_projection:
+        remedy = "if keys and values have matrices of their own, say share_kv=False"
+        entries.derive_equal(f"{old}proj_k", f"{old}proj_v", remedy=remedy)
+    else:
+        converted[f"{new}value_features"] = entries.move(f"{old}proj_v", f"{new}value_features", shape)
     return converted
 
 

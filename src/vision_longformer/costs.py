@@ -2,11 +2,22 @@
 
 Multiply-adds cover the patch convolutions, linear layers, attention products and classifier. As in the published
 figures, every token is taken to see all nine chunks, and global tokens are left out of the linear layers.
+
+N tokens of the map, C channels, G global tokens, w window, k and m features, n tokens of a reduced map
 """
 
 from __future__ import annotations
 
-from vision_longformer.config import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
+from vision_longformer.config import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+)
 
 
 def multiply_adds(config: ModelConfig, size: tuple[int, int]) -> int:
@@ -16,20 +27,41 @@ def multiply_adds(config: ModelConfig, size: tuple[int, int]) -> int:
         grid = (-(-grid[0] // stage.patch_size), -(-grid[1] // stage.patch_size))
         tokens = grid[0] * grid[1]
         total += tokens * stage.width * in_chans * stage.patch_size**2
-        total += stage.depth * (12 * tokens * stage.width**2 + attention_multiply_adds(stage, tokens))
+        total += stage.depth * (linear_multiply_adds(stage, grid) + attention_multiply_adds(stage, grid))
         in_chans = stage.width
     return total + in_chans * config.num_classes
 
 
-def attention_multiply_adds(stage: StageConfig, tokens: int) -> int:
-    """Return the multiply-adds of one layer's products of queries, keys and values, and of global projections."""
-    num_global, width = stage.num_global_tokens, stage.width
+def linear_multiply_adds(stage: StageConfig, grid: tuple[int, int]) -> int:
+    """Return those of one block's linear layers and convolutions, for a map of `grid` (height, width) tokens."""
+    tokens, square = grid[0] * grid[1], stage.width**2
     match stage.attention:
-        case Full():
+        case SpatialReduction(ratio=ratio):  # queries and output; the convolution; keys and values; the MLP
+            reduced = _reduced_tokens(grid, ratio)
+            return (2 * tokens + ratio**2 * reduced + 2 * reduced + 8 * tokens) * square
+        case Windowed(shared_global_projections=False) | GlobalOnly(shared_global_projections=False):
+            return (12 + (2 if stage.num_global_tokens else 0)) * tokens * square
+        case _:  # four layers of attention and, each four times as large, two of the MLP
+            return 12 * tokens * square
+
+
+def attention_multiply_adds(stage: StageConfig, grid: tuple[int, int]) -> int:
+    """Return those of one layer's products of queries, keys and values, for a map of `grid` (height, width) tokens."""
+    tokens, num_global, width = grid[0] * grid[1], stage.num_global_tokens, stage.width
+    match stage.attention:
+        case Full():  # scores, then weighted sums
             return 2 * width * tokens**2
-        case Windowed(window_size=window, shared_global_projections=shared):
-            pairs = tokens * (9 * window**2 + num_global) + num_global * tokens
-        case GlobalOnly(shared_global_projections=shared):
-            pairs = 2 * tokens * num_global
-    separate = 0 if shared or num_global == 0 else 2 * tokens * width**2
-    return 2 * width * pairs + separate
+        case Windowed(window_size=window):
+            return 2 * width * (tokens * (9 * window**2 + num_global) + num_global * tokens)
+        case GlobalOnly():
+            return 2 * width * (tokens * num_global + num_global * tokens)
+        case Linformer(num_features=features):  # projected keys and values, then scores and weighted sums
+            return 2 * width * (tokens * features + tokens * features)
+        case SpatialReduction(ratio=ratio):
+            return 2 * width * tokens * (_reduced_tokens(grid, ratio) + num_global)
+        case Performer(num_features=features):  # φ(q), φ(k), φ(k)ᵀv, and what queries read from it
+            return 4 * width * tokens * features
+
+
+def _reduced_tokens(grid: tuple[int, int], ratio: int) -> int:
+    return -(-grid[0] // ratio) * -(-grid[1] // ratio)

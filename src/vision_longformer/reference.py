@@ -36,7 +36,10 @@ WINDOW_SHAPES: dict[int, WindowShape] = {0: "chunk", 1: "exact", -1: "cyclic"}
 
 @dataclass(frozen=True)
 class ReferenceStage:
-    """One stage of an architecture string, with the published defaults for letters that are missing."""
+    """One stage of an architecture string, with the published defaults for letters that are missing.
+
+    `window` is the published letter f: it holds k for Linformer, m for performer and R for spatial reduction.
+    """
 
     stage: int
     heads: int = 3
@@ -58,7 +61,8 @@ class ReferenceOptions:
         norm_embed: Whether patch embeddings end in a LayerNorm.
         sharew: Whether global tokens share the projections of local ones.
         share_kv: Whether Linformer shares its projection of keys and values.
-        attn_type: "longformerhand" or "longformerauto" for windowed attention, "full".
+        attn_type: "longformerhand" or "longformerauto" for windowed attention, "full", "linformer", "srformer" for
+            spatial reduction, "performer".
         sw_exact: 0 whole chunks, 1 exact windows, −1 cyclic chunks.
         mode: 0 all neighbours, −1 the own chunk only, any positive number random shift.
         only_glo: Local tokens see the global tokens alone.
@@ -76,9 +80,9 @@ class ReferenceOptions:
     avg_pool: bool = False
 
     def __post_init__(self) -> None:
-        kinds = ("longformerhand", "longformerauto", "full")
+        kinds = ("longformerhand", "longformerauto", "full", "linformer", "srformer", "performer")
         if self.attn_type not in kinds:
-            raise ValueError(f"attn_type={self.attn_type!r}: only {', '.join(map(repr, kinds))} can be converted")
+            raise ValueError(f"attn_type={self.attn_type!r}: must be one of {', '.join(map(repr, kinds))}")
         if self.sw_exact not in WINDOW_SHAPES:
             raise ValueError(f"sw_exact={self.sw_exact!r}: must be 0, 1 or -1")
         if self.mode < -1:
@@ -194,13 +198,15 @@ class ReferenceEntries:
     def derive_repeated(self, layer: str, repeated: str) -> None:
         """Account for a layer that the published code stores under two names."""
         for kind in ("weight", "bias"):
-            first, second = self.tensors.get(f"{layer}.{kind}"), self.tensors.get(f"{repeated}.{kind}")
-            if first is not None and second is not None and not torch.equal(first, second):
-                self.problems.append(
-                    f"unequal: {repeated}.{kind} and {layer}.{kind} should be one tensor; if the global tokens have "
-                    "projections of their own, say sharew=False"
-                )
-            self.derive(f"{repeated}.{kind}")
+            remedy = "if the global tokens have projections of their own, say sharew=False"
+            self.derive_equal(f"{layer}.{kind}", f"{repeated}.{kind}", remedy=remedy)
+
+    def derive_equal(self, name: str, repeated: str, *, remedy: str) -> None:
+        """Account for a tensor that the published code stores under two names."""
+        first, second = self.tensors.get(name), self.tensors.get(repeated)
+        if first is not None and second is not None and not torch.equal(first, second):
+            self.problems.append(f"unequal: {repeated} and {name} should be one tensor; {remedy}")
+        self.derive(repeated)
 
     def raise_problems(self, *, image_size: tuple[int, int]) -> None:
         """Raise a ValueError if anything is missing, misshapen or left over."""

@@ -26,9 +26,11 @@ from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
 from vision_longformer.attention.full import FullAttention, resize_step_table
+from vision_longformer.attention.linformer import LinformerAttention, resize_features
 from vision_longformer.attention.position import AbsolutePosition, resize_axis_table
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import Full, ModelConfig, Position, StageConfig, Windowed
+from vision_longformer.config import Attention, Full, ModelConfig, Position, StageConfig, Windowed
+from vision_longformer.mechanisms import with_attention
 
 PREFIX = "vision_longformer_"
 
@@ -147,7 +149,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
         name: One of `list_models()`.
         **options: `num_classes`, `in_chans`, `img_size` (that position tables are sized for), `global_pool`,
             `drop_rate`, `drop_path_rate`, `device`, `dtype`, `config` (a `ModelConfig`, or its dictionary, in place
-            of the variant's) and all that `timm.create_model` takes, such as `features_only` and `checkpoint_path`.
+            of the variant's), `attention` and `partial` (another mechanism, see `mechanisms.with_attention`) and all
+            that `timm.create_model` takes, such as `features_only` and `checkpoint_path`.
 
     Returns:
         A `VisionLongformer`, or timm's wrapper of one with `features_only=True`.
@@ -202,13 +205,25 @@ def resize_position_tables(state: Mapping[str, Tensor], model: VisionLongformer)
             key = f"{name}.position.table"
             if key in state and len(state[key]) != len(module.position.table):
                 side = (math.isqrt(len(state[key])) + 1) // 2
-                if (2 * side - 1) ** 2 != len(state[key]):
-                    raise ValueError(
-                        f"{key} has {len(state[key])} rows, which belong to no square map: build the model with the "
-                        "img_size it was trained at, load it, then call set_input_size"
-                    )
+                _require_square(key, state[key], rows=(2 * side - 1) ** 2)
                 state[key] = resize_step_table(state[key], (side, side), module.grid)
+        elif isinstance(module, LinformerAttention):
+            num_global = module.num_global_tokens
+            for table in ("key_features", "value_features"):
+                key = f"{name}.{table}"
+                if key in state and len(state[key]) != len(module.key_features):
+                    side = math.isqrt(len(state[key]) - num_global)
+                    _require_square(key, state[key], rows=num_global + side**2)
+                    state[key] = resize_features(state[key], (side, side), module.grid, num_global_tokens=num_global)
     return state
+
+
+def _require_square(key: str, table: Tensor, *, rows: int) -> None:
+    if len(table) != rows:
+        raise ValueError(
+            f"{key} has {len(table)} rows, which belong to no square map: build the model with the img_size it was "
+            "trained at, load it, then call set_input_size"
+        )
 
 
 def _configured(
@@ -239,7 +254,14 @@ def _as_config(config: ModelConfig | Mapping[str, Any]) -> ModelConfig:
 
 
 def _register(name: str) -> None:
-    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
+    def entry(
+        pretrained: bool = False, *, attention: str | Attention | None = None, partial: bool = False, **options: Any
+    ) -> nn.Module:
+        if attention is not None:
+            base = _as_config(options.get("config") or CONFIGS[name])
+            options["config"] = with_attention(base, attention, partial=partial).to_dict()
+        elif partial:
+            raise ValueError("partial=True: say which mechanism with attention=...")
         if options.get("config") is not None:
             config = _as_config(options["config"])
             # timm fills these in from the default configuration of `name` unless they are given

@@ -19,6 +19,8 @@ from vision_longformer.attention.position import RelativePositionBias
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.pictures import Picture, encode_picture, principal_colours
 
+# Mechanisms whose global tokens score every token of the map; the others score mixtures or features of them.
+SCORING_TOKENS = (FullAttention, GlobalOnlyAttention, WindowedAttention)
 STAGE_WIDTH = 664  # of a stage's picture, in pixels
 
 
@@ -44,7 +46,7 @@ class Watched:
     Attributes:
         stages: A picture of each stage, first to last.
         attention: (H, W) attention of a global token over the map of the last stage that has one, as a multiple of
-            an even share, 0 at padding; None without global tokens.
+            an even share, 0 at padding; None if there is none to see.
         attention_stage: That stage, counted from 1; 0 without.
     """
 
@@ -70,10 +72,10 @@ def watch(model: VisionLongformer) -> Iterator[Watched]:
 
     hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]
     for number, stage in reversed(list(enumerate(model.stages, start=1))):
-        if isinstance(stage, Stage) and stage.patch_embed.global_tokens is not None:
+        attention = cast(Block, cast(Stage, stage).blocks[-1]).attn
+        if isinstance(attention, SCORING_TOKENS) and cast(Stage, stage).patch_embed.global_tokens is not None:
             watched.attention_stage = number
-            last_block = cast(Block, stage.blocks[-1])
-            hooks.append(last_block.attn.register_forward_pre_hook(see_attention))
+            hooks.append(attention.register_forward_pre_hook(see_attention))
             break
     try:
         yield watched
@@ -93,7 +95,7 @@ def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Te
         global_tokens: (B, G, C), with G ≥ 1.
         extent: What of the map is real; None if all is.
     """
-    assert isinstance(attention, FullAttention | GlobalOnlyAttention | WindowedAttention)
+    assert isinstance(attention, SCORING_TOKENS)
     projections = attention.projections
     of_global = projections.split(global_tokens, projections.qkv_global)
     global_key, key = of_global.key, projections.split(x, projections.qkv_global).key  # (B, G, h, d), (B, H, W, h, d)

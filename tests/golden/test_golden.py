@@ -15,14 +15,22 @@ from torch import Tensor, nn
 from golden.fill import fill
 from vision_longformer.attention import WindowedAttention, build_attention
 from vision_longformer.attention.geometry import NEIGHBOURS, OWN
-from vision_longformer.config import Attention, Full, GlobalOnly, StageConfig, Windowed
+from vision_longformer.config import (
+    Attention,
+    Full,
+    GlobalOnly,
+    Linformer,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+)
 from vision_longformer.conversion import attention_from_reference, model_from_reference
 from vision_longformer.reference import ReferenceEntries
 from vision_longformer.serialization import load_exactly
 
 Case = dict[str, Any]
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}  # of the largest magnitude; float32 is also what is stored
-PENDING = ("linformer", "srformer", "performer")
 
 
 @functools.cache
@@ -37,12 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases, _ = read(metafunc.config.getoption("--golden-dir"), kind)
     parameters = []
     for case in cases:
-        mechanism = case["kind"] if kind == "layers" else case["options"]["attn_type"]
-        missing = pytest.mark.xfail(raises=ValueError, strict=True, reason=f"{mechanism} is not built yet")
-        marks = [missing] if mechanism in PENDING else []
         for dtype in (torch.float64, torch.float32):
             if case["dtype"] == "float64" or dtype == torch.float32:
-                parameters.append(pytest.param(case, dtype, id=f"{case['id']}-{dtype}", marks=marks))
+                parameters.append(pytest.param(case, dtype, id=f"{case['id']}-{dtype}"))
     metafunc.parametrize((f"{kind[:-1]}_case", "dtype"), parameters)
 
 
@@ -55,19 +60,28 @@ def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
 _last_filled: dict[str, dict[str, Tensor]] = {}
 
 
-def fill_state(case: Case) -> dict[str, Tensor]:
+def fill_state(case: Case, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make the case's state from its names; what cannot be made, random projections, is stored."""
     if case["id"] not in _last_filled:  # each case runs twice in a row
         _last_filled.clear()
-        _last_filled[case["id"]] = {name: fill(filled_as, shape) for name, shape, filled_as in case["state"]}
+        state = {name: fill(filled_as, shape) for name, shape, filled_as in case["state"]}
+        state |= {name: stored[key].double() for name in state if (key := f"{case['id']}.state.{name}") in stored}
+        _last_filled[case["id"]] = state
     return _last_filled[case["id"]]
 
 
 def attention_config(case: Case) -> Attention:
     arguments = case["args"]
-    if case["kind"] == "full":
-        return Full()
-    if case["kind"] != "longformer":
-        raise ValueError(f"{case['kind']} has no configuration")
+    match case["kind"]:
+        case "full":
+            return Full()
+        case "linformer":
+            return Linformer(num_features=arguments["num_feats"], shared_projection=arguments["share_kv"])
+        case "srformer":
+            return SpatialReduction(ratio=arguments["rratio"])
+        case "performer":
+            return Performer(num_features=arguments["nb_features"])
+    assert case["kind"] == "longformer"
     if arguments.get("only_glo"):
         return GlobalOnly(shared_global_projections=arguments["sharew"])
     return Windowed(
@@ -78,7 +92,7 @@ def attention_config(case: Case) -> Attention:
     )
 
 
-def build_layer(case: Case) -> nn.Module:
+def build_layer(case: Case, stored: dict[str, Tensor]) -> nn.Module:
     arguments, grid = case["args"], (case["height"], case["width"])
     stage = StageConfig(
         depth=1,
@@ -89,7 +103,7 @@ def build_layer(case: Case) -> nn.Module:
         attention=attention_config(case),
     )
     layer = build_attention(stage, grid=grid)
-    entries = ReferenceEntries(fill_state(case))
+    entries = ReferenceEntries(fill_state(case, stored))
     state = attention_from_reference(entries, "", "", stage, grid=grid)
     entries.raise_problems(image_size=grid)
     load_exactly(layer, state, source=case["id"])
@@ -121,7 +135,7 @@ def test_layer(
     layer_case: Case, dtype: torch.dtype, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, (_, expected) = layer_case, read(pytestconfig.getoption("--golden-dir"), "layers")
-    layer = build_layer(case).to(dtype)
+    layer = build_layer(case, expected).to(dtype)
     if case["training"] and case["neighbour"] is not None:
         seen = torch.tensor([OWN, NEIGHBOURS[case["neighbour"] - 1]])
         monkeypatch.setattr(WindowedAttention, "_offsets", lambda _: seen)
@@ -142,7 +156,9 @@ def test_layer(
 
 def test_model(model_case: Case, dtype: torch.dtype, pytestconfig: pytest.Config) -> None:
     case, (_, expected) = model_case, read(pytestconfig.getoption("--golden-dir"), "models")
-    model = model_from_reference(fill_state(case), case["arch"], image_size=case["image_size"], **case["options"])
+    model = model_from_reference(
+        fill_state(case, expected), case["arch"], image_size=case["image_size"], **case["options"]
+    )
     model = model.to(dtype).eval()
     images = fill(case["input"], case["input_shape"]).to(dtype)
     with torch.inference_mode():

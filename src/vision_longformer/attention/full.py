@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention.geometry import Extent
+from vision_longformer.attention.limits import refuse_hopeless
 from vision_longformer.attention.position import RelativePositionBias, interpolate
 from vision_longformer.attention.projections import Projections, padding_mask
 
 BAND_BYTES = 256 * 2**20  # of bias, and of scores where those are kept, at once
-MAX_MULTIPLY_ADDS = 2e13  # of one layer: minutes on a CPU
 
 
 class FullAttention(nn.Module):
@@ -47,7 +47,8 @@ class FullAttention(nn.Module):
             ValueError: The map is so large that one layer would take minutes.
         """
         height, width, channels = x.shape[1:]
-        self._refuse_hopeless(height, width, channels)
+        cost = 2 * channels * (height * width) ** 2
+        refuse_hopeless("full attention", height=height, width=width, multiply_adds=cost)
         valid = None
         if extent is not None:
             x, valid = extent.clean(x), extent.valid
@@ -118,15 +119,6 @@ class FullAttention(nn.Module):
         table = self.position.table
         sizes = torch.tensor([[height, width]], device=table.device) if extent is None else extent.sizes
         return _tables_for(table, self.grid, sizes, height, width)
-
-    def _refuse_hopeless(self, height: int, width: int, channels: int) -> None:
-        cost = 2 * channels * (height * width) ** 2
-        if not torch.compiler.is_compiling() and cost > MAX_MULTIPLY_ADDS:
-            raise ValueError(
-                f"full attention over a map of {height}×{width} tokens needs {cost:.1e} multiply-adds in one layer, "
-                f"more than {MAX_MULTIPLY_ADDS:.0e}: use windowed attention, whose cost is linear (a model whose name "
-                "does not end in _full, or `vil convert --windowed`), or a smaller image"
-            )
 
 
 def resize_step_table(table: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:

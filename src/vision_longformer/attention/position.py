@@ -27,12 +27,16 @@ def interpolate(table: Tensor, positions: Tensor) -> Tensor:
     Returns:
         (B, n, ...). A product with a matrix of hat functions: exact at whole positions, repeatable in backward.
     """
-    length = table.shape[0]
-    positions = positions.clamp(0, length - 1)
-    entries = torch.arange(length, device=positions.device)
-    weights = (1 - (positions[..., None] - entries).abs()).clamp(min=0)  # (B, n, L)
+    weights = hat_weights(positions, table.shape[0])
     out: Tensor = torch.tensordot(weights.to(table.dtype), table, dims=1)
     return out
+
+
+def hat_weights(positions: Tensor, length: int) -> Tensor:
+    """Return (B, n, L): how much of each entry of a table of `length` L is in what (B, n) `positions` read."""
+    positions = positions.clamp(0, length - 1)
+    entries = torch.arange(length, device=positions.device)
+    return (1 - (positions[..., None] - entries).abs()).clamp(min=0)
 
 
 def resize_axis_table(table: Tensor, length: int) -> Tensor:
