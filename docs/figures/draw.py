@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from svg import Drawing
 from vision_longformer import Full, ModelConfig, multiply_adds
 from vision_longformer.attention.banded import BAND_BYTES
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.geometry import ALL, OWN, Offset, regions
+from vision_longformer.attention.geometry import ALL, OWN, Extent, Offset, regions
 from vision_longformer.config import WindowShape
 from vision_longformer.variants import CONFIGS
 
@@ -313,6 +313,86 @@ def draw_band_walk(page: Drawing, x: float, y: float) -> None:
             y += 26
 
 
+# --- the mechanisms of the comparison ---------------------------------------------------------------------------
+
+
+def draw_mechanisms() -> None:
+    """Draw what the keys of a token are, for each mechanism."""
+    size, cell, query, ratio = (10, 14), 13, (5, 6), 4
+    height, width = size[0] * cell, size[1] * cell
+    everything = {(row, column) for row in range(size[0]) for column in range(size[1])}
+    page = Drawing(980, 640, title="What the keys of a token are, for each mechanism")
+    columns, top, bottom = (24, 346, 668), 72, 346
+
+    direct = {
+        "windowed": ("nearby tokens", visible_keys(size, query, window=3, shape="chunk", offsets=ALL)),
+        "full": ("every token", everything),
+        "global-only": ("the global tokens alone", set[Token]()),
+    }
+    for x, (name, (meaning, seen)) in zip(columns, direct.items(), strict=True):
+        draw_heading(page, x, top, name, meaning)
+        kinds = {token: "near" if token in seen else "unseen" for token in everything} | {query: "query"}
+        draw_tokens(page, x, top, cell, kinds)
+        draw_foot(page, x, top + height, width, f"{len(seen) or 'no'} map keys, and G global ones")
+
+    sums = dict.fromkeys(everything, "mixed") | {query: "query"}
+    linformer, reduction, performer = columns
+    middle = bottom + height / 2
+    for x, name, meaning, shape, caption in (
+        (linformer, "Linformer", "learned sums of all tokens, global ones too", "k × d", "k keys, whatever the map"),
+        (performer, "Performer", "all tokens, by random features", "m × d", "one sum Σ φ(k) vᵀ for all queries"),
+    ):
+        draw_heading(page, x, bottom, name, meaning)
+        draw_tokens(page, x, bottom, cell, sums)
+        page.arrow([(x + width + 6, middle), (x + width + 32, middle)])
+        page.text(x + width + 66, middle + 76, shape, "middle small soft")
+        draw_foot(page, x, bottom + height, width, caption)
+    for number in range(6):
+        page.rectangle(linformer + width + 36, middle - 57 + 19 * number, 60, 15, "near", round_=2)
+    page.rectangle(performer + width + 36, middle - 57, 60, 110, "mixed", round_=2)
+
+    draw_heading(page, reduction, bottom, "spatial reduction", "squares of tokens")
+    whole = Extent(torch.ones(1, *size, dtype=torch.bool), torch.tensor([size]))
+    rows, across = whole.downsample(ratio).valid.shape[1:]
+    padding = {(row, column): "padding" for row in range(rows * ratio) for column in range(across * ratio)}
+    draw_tokens(page, reduction, bottom, cell, padding | sums)
+    draw_chunks(page, reduction, bottom, cell, (rows * ratio, across * ratio), ratio)
+    page.arrow([(reduction + across * ratio * cell + 4, middle), (reduction + width + 46, middle)])
+    reduced = {(row, column): "near" for row in range(rows) for column in range(across)}
+    draw_tokens(page, reduction + width + 50, middle - 27, 18, reduced)
+    caption = f"{rows * across} map keys for R = {ratio}, and G global ones"
+    draw_foot(page, reduction, bottom + rows * ratio * cell, width, caption)
+
+    legend = [
+        ("query", "the query", 120),
+        ("near", "a key", 100),
+        ("mixed", "enters sums only", 160),
+        ("unseen", "not seen", 114),
+        ("padding", "padding, zero", 140),
+    ]
+    draw_legend(page, 24, 616, legend)
+    page.write(HERE / "mechanisms.svg")
+
+
+def draw_heading(page: Drawing, x: float, y: float, name: str, meaning: str) -> None:
+    """Write what a map below shows."""
+    page.text(x, y - 36, name, "bold")
+    page.text(x, y - 15, meaning, "small soft")
+
+
+def draw_tokens(page: Drawing, x: float, y: float, cell: float, kinds: Mapping[Token, str]) -> None:
+    """Draw the tokens of a map, each as what it is."""
+    for (row, column), kind in sorted(kinds.items()):
+        page.rectangle(x + column * cell + 1, y + row * cell + 1, cell - 2, cell - 2, kind, round_=2)
+
+
+def draw_foot(page: Drawing, x: float, y: float, width: float, caption: str) -> None:
+    """Draw the global tokens below a map that ends at `y`, and write what is below them."""
+    page.rectangle(x, y + 10, width, 26, "global", round_=13)
+    page.text(x + width / 2, y + 28, "global tokens", "middle small")
+    page.text(x, y + 60, caption, "small")
+
+
 # --- what it costs ----------------------------------------------------------------------------------------------
 
 
@@ -364,4 +444,5 @@ if __name__ == "__main__":
     draw_windows()
     draw_neighbours()
     draw_regions()
+    draw_mechanisms()
     draw_multiply_adds()

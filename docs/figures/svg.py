@@ -29,6 +29,7 @@ text { font-family: "Segoe UI", "Helvetica Neue", Helvetica, Arial, "DejaVu Sans
 .query { fill: #d55e00 }
 .own { fill: #0072b2 }
 .near { fill: #7cc4ee }
+.mixed { fill: #bfe3d6 }
 .wrapped { fill: url(#stripes) }
 .stripe { stroke: #1f2328; stroke-width: 2 }
 .stripes { fill: #f0c04a }
@@ -57,6 +58,7 @@ text { font-family: "Segoe UI", "Helvetica Neue", Helvetica, Arial, "DejaVu Sans
   .padding { stroke: #7d8590 }
   .chunk { stroke: #e6edf3 }
   .own { fill: #2f8fd0 }
+  .mixed { fill: #1d5c4a }
   .query { fill: #f0803c }
   .global { fill: #4a2a3d; stroke: #d48ab4 }
   .global-line { stroke: #d48ab4 }
