@@ -96,6 +96,22 @@ def read_pixels(
     return Pixels(values, valid, original_size, note)
 
 
+def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a file as an upright 8-bit RGB image, as augmentation takes it; opacity is dropped.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
+    """
+    try:
+        array, _ = _to_array(image, max_pixels)
+        if array.dtype != np.uint8 or array.ndim == 2 or array.shape[2] != 3:
+            values, _ = _unit_range(array, 3)
+            array = values.mul_(255).round_().byte().numpy()
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
 # --- decoding ---------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,271 @@
+"""What a training run is, as a typed dataclass; a recipe is its YAML.
+
+Every field has a help text, which the command line shows. Values are checked when a configuration is built.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+Precision = Literal["float32", "bfloat16", "float16"]
+OptimizerName = Literal["adamw", "qhm", "sgd"]
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+Task = Literal["classification"]
+
+
+def _option(default: Any, help_text: str) -> Any:
+    """Return a dataclass field with a help text."""
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model is trained, and from which weights."""
+
+    name: str = _option("vision_longformer_tiny", "Model: one of `vil models`, or any name of timm.")
+    options: dict[str, Any] = _option({}, "Further options of create_model, such as {attention: performer}.")
+    checkpoint: str | None = _option(None, "Weights to start from: a file of this library. Without, from scratch.")
+    drop_rate: float = _option(0.0, "Dropout.")
+    drop_path_rate: float = _option(0.1, "Drop path of the last block; grows linearly from 0 at the first.")
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How images become tensors, in training and in evaluation."""
+
+    size: int = _option(224, "Side in pixels of the square that the model is trained and evaluated with.")
+    crop_share: float | None = _option(
+        None, "Share of the shorter side that evaluation crops: 0.875, and 0.922 from 384 pixels on, unless given."
+    )
+    interpolation: Interpolation = _option("bicubic", "How images are resized.")
+    check: Literal["auto", "decode", "none"] = _option(
+        "auto", "Decode every image before training begins: auto does so up to a gigabyte of files."
+    )
+    max_pixels: int = _option(500_000_000, "Refuse larger images.")
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How training images vary."""
+
+    crop_scale: tuple[float, float] = _option((0.08, 1.0), "Range of the share of the area that random crops take.")
+    crop_ratio: tuple[float, float] = _option((0.75, 4 / 3), "Range of the aspect ratio of random crops.")
+    horizontal_flip: float = _option(0.5, "Probability of a flip.")
+    vertical_flip: float = _option(0.0, "Probability of an upside-down flip.")
+    rand_augment: str | None = _option("rand-m9-mstd0.5-inc1", "timm's description of RandAugment; null for none.")
+    color_jitter: float = _option(0.0, "Strength of colour jitter, where RandAugment is off.")
+    mixup: float = _option(0.8, "Alpha of Mixup; 0 for none.")
+    cutmix: float = _option(1.0, "Alpha of CutMix; 0 for none.")
+    switch: float = _option(0.5, "Probability of CutMix where both are on.")
+    erasing: float = _option(0.25, "Probability of random erasing.")
+    repeats: int = _option(1, "Repeated augmentation: how often a drawn image stands in an epoch.")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """How weights follow gradients."""
+
+    name: OptimizerName = _option("adamw", "adamw; qhm, quasi-hyperbolic momentum; or sgd with Nesterov momentum.")
+    learning_rate: float = _option(5e-4, "Largest learning rate, of the whole batch (it is not scaled).")
+    weight_decay: float = _option(0.05, "Weight decay; not of norms, position tables, global tokens and head bias.")
+    betas: tuple[float, float] = _option((0.9, 0.999), "Of AdamW.")
+    momentum: float = _option(0.9, "Of SGD, and beta of QHM.")
+    nu: float = _option(1.0, "Of QHM: share of the momentum in an update.")
+    layer_decay: float = _option(1.0, "Factor of the learning rate from each layer to the one below it.")
+    clip_norm: float | None = _option(None, "Largest norm of the gradient; longer ones are shortened to it.")
+    label_smoothing: float = _option(0.1, "Share of the target spread over all classes.")
+    ema_decay: float | None = _option(None, "Keep a moving average of the weights, and evaluate it.")
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long training goes on, and how the learning rate changes, step by step."""
+
+    epochs: int = _option(300, "Passes through the training images.")
+    warmup_epochs: float = _option(5.0, "Epochs in which the learning rate grows linearly.")
+    warmup_factor: float = _option(0.002, "Share of the learning rate that warm-up starts from.")
+    final_learning_rate: float = _option(1e-6, "Learning rate that the cosine ends at.")
+    random_shift: bool = _option(False, "Train windowed attention with one random neighbour chunk (section 3.3).")
+    random_shift_share: float = _option(0.75, "Share of the epochs after which all neighbours are seen.")
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where and how to compute."""
+
+    batch_size: int = _option(256, "Images of one step, of all processes together.")
+    accumulation: int = _option(1, "Parts that a step's images are cut into, one after the other, to save memory.")
+    workers: int = _option(2, "Processes that read images, for each training process; 0 reads in the process itself.")
+    device: str = _option("auto", "cpu, cuda, cuda:1; auto prefers a GPU.")
+    threads: int | None = _option(None, "CPU threads; by default what PyTorch chooses.")
+    precision: Precision = _option("float32", "Of the forward pass: float32, bfloat16 or float16 by autocast.")
+    gradient_checkpointing: bool = _option(False, "Compute activations again in backward, to save memory.")
+    deterministic: bool | None = _option(None, "Bit-identical repetition; by default on CPUs, not on GPUs.")
+
+
+@dataclass(frozen=True)
+class LoggingOptions:
+    """What is written down, and how often."""
+
+    every_steps: int = _option(10, "Steps between lines of metrics.jsonl.")
+    evaluate_every_epochs: int = _option(1, "Epochs between evaluations; the last epoch is always evaluated.")
+    checkpoint_minutes: float = _option(5.0, "Minutes between checkpoints within an epoch; each epoch ends with one.")
+    tensorboard: bool = _option(False, "Write TensorBoard events too (needs the train extra).")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    task: Task = _option("classification", "What is learned.")
+    seed: int = _option(0, "Of weights, order and augmentation.")
+    model: ModelOptions = ModelOptions()
+    input: InputOptions = InputOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    compute: ComputeOptions = ComputeOptions()
+    logging: LoggingOptions = LoggingOptions()
+
+    def __post_init__(self) -> None:
+        for option in walk(self):
+            _check_type(option)
+        for rule, paths in _RULES.items():
+            for path in paths:
+                value = read(self, path)
+                if value is not None and not _ALLOWED[rule](value):
+                    raise ValueError(f"{path}={value!r}: {rule}")
+        if self.compute.batch_size < self.compute.accumulation:
+            raise ValueError(
+                f"compute.accumulation={self.compute.accumulation}: cuts a batch of {self.compute.batch_size} images "
+                "into more parts than it has images"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists, strings and numbers, as YAML and JSON can store them."""
+        values = dataclasses.asdict(self)
+        return {key: _plain(value) for key, value in values.items()}
+
+
+# A rule, its condition, and the fields that it holds for.
+_ALLOWED: dict[str, Any] = {
+    "must be at least 1": lambda value: value >= 1,
+    "must not be negative": lambda value: value >= 0,
+    "must be above 0": lambda value: value > 0,
+    "must be above 0 and at most 1": lambda value: 0 < value <= 1,
+    "must lie between 0 and 1": lambda value: 0 <= value <= 1,
+    "must be from 0 up to, but not including, 1": lambda value: 0 <= value < 1,
+    "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
+}
+_RULES: dict[str, tuple[str, ...]] = {
+    "must be at least 1": (
+        "input.size",
+        "input.max_pixels",
+        "augmentation.repeats",
+        "schedule.epochs",
+        "compute.batch_size",
+        "compute.accumulation",
+        "compute.threads",
+        "logging.every_steps",
+        "logging.evaluate_every_epochs",
+    ),
+    "must not be negative": (
+        "seed",
+        "augmentation.mixup",
+        "augmentation.cutmix",
+        "augmentation.color_jitter",
+        "optimizer.weight_decay",
+        "schedule.warmup_epochs",
+        "schedule.final_learning_rate",
+        "compute.workers",
+    ),
+    "must be above 0": ("optimizer.learning_rate", "optimizer.clip_norm", "logging.checkpoint_minutes"),
+    "must be above 0 and at most 1": ("input.crop_share", "optimizer.layer_decay"),
+    "must lie between 0 and 1": (
+        "augmentation.horizontal_flip",
+        "augmentation.vertical_flip",
+        "augmentation.switch",
+        "augmentation.erasing",
+        "optimizer.nu",
+        "schedule.warmup_factor",
+        "schedule.random_shift_share",
+    ),
+    "must be from 0 up to, but not including, 1": (
+        "model.drop_rate",
+        "model.drop_path_rate",
+        "optimizer.momentum",
+        "optimizer.label_smoothing",
+        "optimizer.ema_decay",
+    ),
+    "must be two numbers above 0, the smaller first": ("augmentation.crop_scale", "augmentation.crop_ratio"),
+}
+
+
+class Option(NamedTuple):
+    """An option of a configuration: its dotted path, type, help and value."""
+
+    path: str
+    kind: Any
+    help: str
+    value: Any
+
+
+def walk(config: Any, prefix: str = "") -> list[Option]:
+    """Return every option of a configuration."""
+    found, kinds = [], get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            found += walk(value, f"{path}.")
+        else:
+            found.append(Option(path, kinds[field.name], field.metadata["help"], value))
+    return found
+
+
+def read(config: Any, path: str) -> Any:
+    """Return the value at a dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_type(option: Option) -> None:
+    kinds = get_args(option.kind) if isinstance(option.kind, UnionType) else (option.kind,)
+    if not any(_is(kind, option.value) for kind in kinds):
+        wanted = " or ".join(_wording(kind) for kind in kinds)
+        raise ValueError(f"{option.path}={option.value!r}: must be {wanted}")
+
+
+def _is(kind: Any, value: Any) -> bool:
+    match get_origin(kind) or kind:
+        case typing.Literal:
+            return value in get_args(kind)
+        case builtins.tuple:
+            return isinstance(value, tuple) and len(value) == len(get_args(kind)) and all(_is(float, v) for v in value)
+        case builtins.float:
+            return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+        case builtins.int:
+            return isinstance(value, int) and not isinstance(value, bool)
+        case other:
+            return isinstance(value, other)
+
+
+def _wording(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return words.get(kind) or ("two numbers" if get_origin(kind) is tuple else "a mapping")

@@ -1,0 +1,106 @@
+"""Images as a model takes them: augmented in training, cropped in evaluation, read by other processes."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vision_longformer.data.classification import Samples
+from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.training.config import AugmentationOptions, InputOptions
+from vision_longformer.training.order import Key
+from vision_longformer.training.randomness import seed_sample
+
+
+class Batch(NamedTuple):
+    """Images and what is known of them."""
+
+    images: Tensor  # (B, 3, H, W), normalised
+    labels: Tensor  # (B,)
+    indices: list[int]  # of each image among the samples
+
+
+def training_transform(options: InputOptions, augmentation: AugmentationOptions, *, mean: Any, std: Any) -> Any:
+    """Return what turns a Pillow image into an augmented (3, size, size) tensor."""
+    return create_transform(
+        options.size,
+        is_training=True,
+        scale=augmentation.crop_scale,
+        ratio=augmentation.crop_ratio,
+        hflip=augmentation.horizontal_flip,
+        vflip=augmentation.vertical_flip,
+        color_jitter=augmentation.color_jitter or None,
+        auto_augment=augmentation.rand_augment,
+        interpolation=options.interpolation,
+        mean=mean,
+        std=std,
+        re_prob=augmentation.erasing,
+        re_mode="pixel",
+    )
+
+
+def evaluation_transform(*, size: int, crop_share: float, interpolation: str, mean: Any, std: Any) -> Any:
+    """Return what turns a Pillow image into the (3, size, size) tensor of its centre."""
+    return create_transform(size, crop_pct=crop_share, interpolation=interpolation, mean=mean, std=std)
+
+
+class Images(Dataset[Any]):
+    """Images by number, or by `Key` and then augmented with the randomness that belongs to it."""
+
+    def __init__(self, samples: Samples, transform: Any, *, seed: int, max_pixels: int) -> None:
+        self.samples, self.transform, self.seed, self.max_pixels = samples, transform, seed, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key | int) -> tuple[Tensor | str, int, int]:
+        index = key.image if isinstance(key, Key) else key
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
+                image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
+        except ImageError as error:
+            return str(error), 0, index  # an exception would arrive from another process as a traceback
+        if isinstance(key, Key):
+            seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
+        return self.transform(image), self.samples.labels[index], index
+
+
+def batches(images: Images, keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Read batches in the order of `keys`, ahead of their use.
+
+    Raises:
+        ImageError: An image cannot be read; names it.
+    """
+    loader = DataLoader(
+        images,
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise ImageError(batch)
+        yield batch
+
+
+def _collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
+    for image, _, _ in entries:
+        if isinstance(image, str):
+            return image
+    images = torch.stack([image for image, _, _ in entries])  # type: ignore[misc]
+    return Batch(images, torch.tensor([label for _, label, _ in entries]), [index for _, _, index in entries])
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the trainer finishes its step with the batches of these."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

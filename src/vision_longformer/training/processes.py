@@ -1,0 +1,87 @@
+"""One process or many: what training needs of torch.distributed, and nothing of it where there is one process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run.
+
+    Attributes:
+        count: How many.
+        rank: This one, from 0.
+        local_rank: This one among those of the same machine, from 0.
+    """
+
+    count: int = 1
+    rank: int = 0
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
+        if self.count > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """Return the largest of `values` over all processes, element by element."""
+        if self.count > 1:
+            values = values.clone()
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def join(device: str) -> Processes:
+    """Join the processes that torchrun started, if it did.
+
+    The backend is nccl on GPUs and gloo on CPUs.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return Processes()
+    processes = Processes(
+        int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    )
+    if processes.count > 1:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return processes
+
+
+def leave(processes: Processes) -> None:
+    """End what `join` began."""
+    if processes.count > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def choose_device(name: str, processes: Processes) -> torch.device:
+    """Return the device of this process; "auto" prefers a GPU.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count > 1:
+        name = f"cuda:{processes.local_rank}"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
+    return torch.device(name)

@@ -1,0 +1,99 @@
+"""A run's folder: what it holds, and that only one trainer works in it.
+
+recipe.yaml          the full configuration
+run.json             data, versions, seed, machine
+last.safetensors     checkpoint to continue from
+best.safetensors     weights of the best evaluation, for `vil evaluate` and `vil predict`
+metrics.jsonl        one JSON object a line
+report.html          at the end
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vision_longformer.files import replacing
+from vision_longformer.training.checkpoints import Progress
+
+
+class RunFolder:
+    """The files of a run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.about = self.path / "run.json"
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.metrics = self.path / "metrics.jsonl"
+        self.report = self.path / "report.html"
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keep other trainers out until this process ends, however it ends.
+
+        Raises:
+            ValueError: Another trainer works here.
+            OSError: The folder cannot be made or written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: is a file; give a folder for the run")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise ValueError(
+                f"{self.path}: another trainer works in this folder; wait for it, stop it, or give another --output"
+            ) from error
+        for left in self.path.glob(".*.tmp"):  # what a killed process was writing
+            left.unlink(missing_ok=True)
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a small file whole."""
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_about(self, about: dict[str, Any]) -> None:
+        """Write run.json."""
+        self.write_text(self.about, json.dumps(about, indent=2) + "\n")
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a line that a crash cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return lines
+
+    def forget_metrics_after(self, progress: Progress) -> None:
+        """Drop lines about what came after a checkpoint, which a continued run does again."""
+        evaluations = progress.evaluated_epochs
+        kept = [
+            line
+            for line in self.read_metrics()
+            if (line["epoch"] <= evaluations if "val_top1" in line else line["step"] <= progress.step)
+        ]
+        if self.metrics.exists():
+            self.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,0 +1,512 @@
+"""The training loop: exact continuation, one process or many.
+
+A run is a sequence of steps. What a step does follows from the configuration, the number of the step and the state
+that a checkpoint holds (weights, their average, optimiser, scaler), so that a run that was interrupted, at whatever
+moment, ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import timm
+import torch
+import torchvision
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import Windowed
+from vision_longformer.data.classification import check_images, read_split
+from vision_longformer.training import checkpoints
+from vision_longformer.training.checkpoints import Checkpoint, Progress
+from vision_longformer.training.classification import Objective
+from vision_longformer.training.config import TrainConfig, read, walk
+from vision_longformer.training.evaluation import Evaluation, evaluate
+from vision_longformer.training.loading import Batch, Images, batches, evaluation_transform, training_transform
+from vision_longformer.training.models import build_model, load_weights, preprocessing_of, save_weights, start_from
+from vision_longformer.training.optimisers import build_optimizer, build_schedule
+from vision_longformer.training.order import Order
+from vision_longformer.training.processes import Processes, choose_device
+from vision_longformer.training.randomness import seed_step, seed_weights
+from vision_longformer.training.recipes import build, read_recipe, write_recipe
+from vision_longformer.training.run_folder import RunFolder
+
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Options that may change when a run is continued, as they do not change its weights.
+FREE = ("compute.workers", "input.check")
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says why, and what is kept."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened, for progress bars and logs.
+
+    Attributes:
+        kind: "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped" or "finished".
+        step: Steps taken so far.
+        values: Numbers and texts that belong to it.
+    """
+
+    kind: Literal["begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "finished"]
+    step: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    data: str | Path,
+    output: str | Path,
+    processes: Processes | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train a classifier, or go on with a run that was interrupted.
+
+    Args:
+        config: What to train.
+        data: See `read_split`; splits "train" and "val".
+        output: Folder of the run. One that holds a run of the same configuration is continued.
+        processes: Those that share the work; each calls this function.
+        should_stop: Asked after every step; where any process says so, the run is saved and ends with "stopped".
+
+    Yields:
+        What happens, as it happens.
+
+    Raises:
+        ValueError: Data, model or folder do not fit; before anything is trained.
+        TrainingError: The loss is not a number any more, or an image cannot be read.
+        OSError: Files cannot be written.
+    """
+    processes = processes or Processes()
+    folder = RunFolder(output)
+    if processes.is_first:
+        folder.lock()
+    processes.wait()
+    try:
+        with _numerics(config, choose_device(config.compute.device, processes)) as device:
+            trainer = _Trainer(config, Path(data), folder, processes, device, should_stop)
+            yield from trainer.run()
+    finally:
+        folder.unlock()
+
+
+class _Trainer:
+    """One run. Its parts are built here; `run` walks its steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Path,
+        folder: RunFolder,
+        processes: Processes,
+        device: torch.device,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.config, self.folder, self.processes, self.device = config, folder, processes, device
+        self.should_stop = should_stop
+        if config.compute.batch_size < processes.count:
+            raise ValueError(
+                f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
+                f"({processes.count})"
+            )
+        self.samples = read_split(data, "train")
+        self.validation = read_split(data, "val", classes=self.samples.classes)
+        if folder.recipe.exists():
+            self._refuse_other_run()
+        if config.input.check != "none" and processes.is_first:
+            for split in (self.samples, self.validation):
+                decode = True if config.input.check == "decode" else None
+                check_images(split, decode=decode, max_pixels=config.input.max_pixels)
+
+        seed_weights(config.seed)
+        model = build_model(config.model, num_classes=len(self.samples.classes), size=config.input.size)
+        self.remarks = []
+        if config.model.checkpoint is not None:
+            self.remarks = start_from(model, config.model.checkpoint, classes=self.samples.classes)
+        self.model = model.to(device)
+        if config.compute.gradient_checkpointing:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.order = Order(
+            samples=len(self.samples),
+            batch_size=config.compute.batch_size,
+            repeats=config.augmentation.repeats,
+            seed=config.seed,
+            ranks=processes.count,
+            rank=processes.rank,
+            accumulation=config.compute.accumulation,
+        )
+        self.schedule = build_schedule(
+            self.optimizer,
+            config.schedule,
+            learning_rate=config.optimizer.learning_rate,
+            steps_per_epoch=self.order.steps_per_epoch,
+        )
+        self.ema: ModelEmaV3 | None = None
+        if config.optimizer.ema_decay is not None:  # random projections and the like are copied, not averaged
+            self.ema = ModelEmaV3(model, decay=config.optimizer.ema_decay, exclude_buffers=True)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.compute.precision == "float16")
+        self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.samples.classes))
+        self.progress = Progress()
+        self.steps = config.schedule.epochs * self.order.steps_per_epoch
+        self.started = time.monotonic()
+        self.saved_at = time.monotonic()
+
+    # --- the run ----------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Event]:
+        """Walk the steps that are left."""
+        if self.folder.last.exists():
+            self._restore()
+            yield Event("continued", self.progress.step, {"epochs": self._epochs_done(), **self._about_run()})
+        else:
+            self._begin()
+            yield Event("begun", 0, self._about_run())
+            for remark in self.remarks:
+                yield Event("remark", 0, {"text": remark})
+        self.wrapped: nn.Module = self.model
+        if self.processes.count > 1:
+            on_gpu = [self.device.index] if self.device.type == "cuda" else None
+            self.wrapped = DistributedDataParallel(self.model, device_ids=on_gpu)
+        first = self.progress.step
+        parts = self._batches(first)
+        for step in range(first, self.steps + 1):
+            if step > 0 and step % self.order.steps_per_epoch == 0:
+                yield from self._end_epoch(step // self.order.steps_per_epoch)
+                if self.stopped:
+                    return
+            if step == self.steps:
+                break
+            yield self._step(step, parts)
+            if self._asked_to_stop():
+                self._save()
+                yield Event("stopped", self.progress.step)
+                return
+            if time.monotonic() - self.saved_at > 60 * self.config.logging.checkpoint_minutes:
+                self._save()
+                yield Event("saved", self.progress.step)
+        yield from self._finish()
+
+    stopped = False
+
+    def _step(self, step: int, parts: Iterator[Batch]) -> Event:
+        began = time.monotonic()
+        self._set_neighbours(step)
+        self.schedule.step_update(step)
+        self.model.train()
+        size = len(self.order.step(step))
+        counts = [len(keys) for keys in self.order.parts(step)]
+        total, indices = torch.zeros((), device=self.device), []
+        for number, count in enumerate(counts):
+            batch = self._next(parts)
+            indices += batch.indices
+            last = number == len(counts) - 1
+            synchronised = contextlib.nullcontext() if last or self.wrapped is self.model else self.wrapped.no_sync()  # type: ignore[operator]
+            seed_step(self.config.seed, step=step, rank=self.processes.rank, part=number)
+            with synchronised:
+                with self._autocast():
+                    loss = self.objective(self.wrapped, batch, device=self.device)
+                loss = loss / size if count else loss * 0
+                # gradients of several processes are averaged
+                self.scaler.scale(loss * self.processes.count).backward()
+            total += loss.detach()
+        value = float(self.processes.sum(total))
+        if not math.isfinite(value):
+            raise TrainingError(self._not_a_number(step, value, indices))
+        self.scaler.unscale_(self.optimizer)
+        if self.config.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=step + 1)
+        self.progress.step = step + 1
+        seconds = time.monotonic() - began
+        self.progress.seconds += seconds
+        values = {
+            "epoch": step / self.order.steps_per_epoch,
+            "loss": value,
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+            "images_per_second": size / seconds,
+            "images": size,
+        }
+        if self.processes.is_first and (step + 1) % self.config.logging.every_steps == 0:
+            self.folder.append_metrics({"step": step + 1, **values})
+        return Event("step", step + 1, values)
+
+    def _end_epoch(self, epoch: int) -> Iterator[Event]:
+        """Evaluate where it is due, keep the best weights, and save."""
+        due = epoch % self.config.logging.evaluate_every_epochs == 0 or epoch == self.config.schedule.epochs
+        if due and self.progress.evaluated_epochs < epoch:
+            yield Event("evaluating", self.progress.step, {"images": len(self.validation)})
+            result = self._evaluate(self._weights_to_use())
+            if result is None:
+                self._save()
+                self.stopped = True
+                yield Event("stopped", self.progress.step)
+                return
+            metrics = result.metrics()
+            is_best = self.progress.best is None or metrics["top1"] > self.progress.best
+            if is_best:
+                self.progress.best, self.progress.best_epoch = metrics["top1"], epoch
+                if self.processes.is_first:
+                    self._save_weights(self.folder.best)
+            self.progress.evaluated_epochs = epoch
+            values = {"epoch": epoch, **{f"val_{name}": value for name, value in metrics.items()}}
+            if self.processes.is_first:
+                self.folder.append_metrics({"step": self.progress.step, **values})
+            yield Event("evaluated", self.progress.step, {**values, "is_best": is_best})
+        self._save()
+
+    def _finish(self) -> Iterator[Event]:
+        """Write the report about the best weights."""
+        from vision_longformer.training.report import write_report
+
+        if self.processes.is_first and not self.folder.report.exists():
+            best = load_weights(self.folder.best)
+            alone = self.processes
+            self.processes = Processes()
+            result = self._evaluate(best.model.to(self.device))
+            self.processes = alone
+            if result is None:
+                yield Event("stopped", self.progress.step)
+                return
+            write_report(self.folder, result, self.config, self.progress)
+        self.processes.wait()
+        values = {
+            "best": self.progress.best,
+            "best_epoch": self.progress.best_epoch,
+            "seconds": self.progress.seconds,
+        }
+        yield Event("finished", self.progress.step, values)
+
+    # --- parts of a step --------------------------------------------------------------------------------------
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        transform = training_transform(self.config.input, self.config.augmentation, **self._colours())
+        images = Images(self.samples, transform, seed=self.config.seed, max_pixels=self.config.input.max_pixels)
+        keys = _Keys(self.order, first, self.steps)
+        return batches(images, keys, workers=self.config.compute.workers, pin=self.device.type == "cuda")
+
+    def _next(self, parts: Iterator[Batch]) -> Batch:
+        try:
+            return next(parts)
+        except ValueError as error:
+            raise TrainingError(f"{error}; the last checkpoint is kept") from error
+
+    def _colours(self) -> dict[str, Any]:
+        preprocessing = preprocessing_of(self.model, self.config.input)
+        return {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+
+    def _autocast(self) -> torch.autocast:
+        dtype = DTYPES[self.config.compute.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _set_neighbours(self, step: int) -> None:
+        """Begin with random shift, if the recipe says so, and end it when its share of the epochs is over."""
+        schedule = self.config.schedule
+        if not schedule.random_shift or not isinstance(self.model, VisionLongformer):
+            return
+        is_over = step >= schedule.random_shift_share * self.steps
+        wanted: Literal["all", "random"] = "all" if is_over else "random"
+        windowed = [s.attention for s in self.model.config.stages if isinstance(s.attention, Windowed)]
+        if any(attention.neighbours != wanted for attention in windowed):
+            self.model.set_neighbours(wanted)
+
+    def _asked_to_stop(self) -> bool:
+        asked = torch.tensor(float(self.should_stop()), device=self.device)
+        return bool(self.processes.maximum(asked))
+
+    def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
+        files = [str(self.samples.paths[index]) for index in indices]
+        listed = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
+        kept = (
+            f"{self.folder.last} holds the run as it was before" if self.folder.last.exists() else "nothing was saved"
+        )
+        return (
+            f"step {step + 1}: the loss is {value}; training stopped, and {kept}. The batch's files: {listed}. Try a "
+            "smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
+        )
+
+    # --- evaluation -------------------------------------------------------------------------------------------
+
+    def _weights_to_use(self) -> nn.Module:
+        return self.model if self.ema is None else self.ema.module
+
+    def _evaluate(self, model: nn.Module) -> Evaluation | None:
+        preprocessing = preprocessing_of(model, self.config.input)
+        transform = evaluation_transform(
+            size=self.config.input.size,
+            crop_share=preprocessing["crop_pct"],
+            interpolation=self.config.input.interpolation,
+            **self._colours(),
+        )
+        return evaluate(
+            model,
+            self.validation,
+            transform,
+            batch_size=max(
+                1, self.config.compute.batch_size // self.config.compute.accumulation // self.processes.count
+            ),
+            workers=self.config.compute.workers,
+            device=self.device,
+            max_pixels=self.config.input.max_pixels,
+            autocast_dtype=DTYPES[self.config.compute.precision],
+            processes=self.processes,
+            should_stop=self.should_stop,
+        )
+
+    # --- files ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self.processes.is_first:
+            return
+        self.folder.write_text(self.folder.recipe, write_recipe(self.config))
+        self.folder.write_about(self._about_run())
+        self.folder.metrics.unlink(missing_ok=True)
+        self.folder.report.unlink(missing_ok=True)
+
+    def _about_run(self) -> dict[str, Any]:
+        return {
+            "images": len(self.samples),
+            "validation_images": len(self.validation),
+            "classes": list(self.samples.classes),
+            "steps": self.steps,
+            "steps_per_epoch": self.order.steps_per_epoch,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "processes": self.processes.count,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(),
+            "seed": self.config.seed,
+            "versions": versions(),
+        }
+
+    def _save(self) -> None:
+        """Write the checkpoint to continue from."""
+        if self.processes.is_first:
+            tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+            if self.ema is not None:
+                tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+            state = checkpoints.optimizer_tensors(self.optimizer, self.model)
+            tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
+            about = {
+                "scaler": self.scaler.state_dict(),
+                "classes": list(self.samples.classes),
+                "images": self._digest(),
+                "versions": versions(),
+            }
+            checkpoints.write(self.folder.last, Checkpoint(tensors, self.progress, about))
+        self.saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        checkpoint = checkpoints.read(self.folder.last)
+        if checkpoint.about["images"] != self._digest():
+            raise ValueError(
+                f"{self.folder.path}: the training images are not those that the run was begun with; bring them back, "
+                "or begin another run with another --output"
+            )
+        self.model.load_state_dict(checkpoint.part("model"))
+        if self.ema is not None:
+            self.ema.module.load_state_dict(checkpoint.part("ema"))
+        checkpoints.restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
+        self.scaler.load_state_dict(checkpoint.about["scaler"])
+        self.progress = checkpoint.progress
+        if self.processes.is_first:
+            self.folder.forget_metrics_after(self.progress)
+
+    def _save_weights(self, path: Path) -> None:
+        save_weights(
+            self._weights_to_use(),
+            path,
+            options=self.config.model,
+            inputs=self.config.input,
+            classes=self.samples.classes,
+        )
+
+    def _refuse_other_run(self) -> None:
+        """Make sure that the folder's run was begun with this configuration."""
+        begun = build(read_recipe(self.folder.recipe))
+        for path, _, _, value in walk(self.config):
+            if value != read(begun, path) and path not in FREE and not path.startswith("logging."):
+                raise ValueError(
+                    f"{self.folder.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
+                    "repeat that to continue it, or give another --output"
+                )
+
+    def _digest(self) -> str:
+        """Return a digest of the names and labels of the training images, in their order."""
+        lines = (f"{path.name}\t{label}\n" for path, label in zip(self.samples.paths, self.samples.labels, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _epochs_done(self) -> float:
+        return self.progress.step / self.order.steps_per_epoch
+
+
+class _Keys:
+    """The parts of the steps that are left, for a data loader: a sampler may be iterated anew in each worker."""
+
+    def __init__(self, order: Order, first: int, last: int) -> None:
+        self.order, self.first, self.last = order, first, last
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.order.remaining(self.first, self.last)
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * self.order.accumulation
+
+
+@contextlib.contextmanager
+def _numerics(config: TrainConfig, device: torch.device) -> Iterator[torch.device]:
+    """Set threads and determinism, and put them back afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    wanted = config.compute.deterministic
+    if config.compute.threads is not None:
+        torch.set_num_threads(config.compute.threads)
+    torch.use_deterministic_algorithms(device.type == "cpu" if wanted is None else wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield device
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    import vision_longformer
+
+    return {
+        "vision_longformer": vision_longformer.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "safetensors": safetensors.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def weight_digest(state: dict[str, Tensor]) -> str:
+    """Return a digest of weights, to tell whether two runs ended alike to the bit."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
