@@ -1,0 +1,1 @@
+"""The commands of `vil`: each parses, calls one function of the library, and reports."""

@@ -1,0 +1,97 @@
+"""`vil encode`: images to feature files, and a report to look at."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.encoding import Encoder
+from vision_longformer.feature_files import OutputError, encode_files, find_images
+from vision_longformer.progress import follow, summary
+from vision_longformer.serialization import load
+from vision_longformer.variants import create_model
+
+UNTRAINED = (
+    "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
+    "Give trained ones with --checkpoint."
+)
+
+
+def arguments() -> Parser:
+    parser = Parser(description="Turn images into feature files, one for each, and a report to look at.")
+    add = parser.add_argument
+    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
+    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
+    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
+    add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    add("--max-pixels", type=int, default=500_000_000, metavar="N", help="Refuse images with more pixels.")
+    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
+    add("--no-report", action="store_true", help="Do not write DIR/index.html.")
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+    return parser
+
+
+def run(arguments: Arguments) -> int:
+    warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
+    try:
+        sources = find_images(arguments.images)
+        name, model = _model(arguments)
+        encoder = Encoder(
+            model,
+            stages=arguments.stages,
+            max_side=arguments.max_side,
+            max_pixels=arguments.max_pixels,
+            device=_device(arguments.device),
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    remark = "" if arguments.checkpoint else UNTRAINED
+    if remark:
+        tell(f"warning: {remark}")
+    results = encode_files(
+        sources,
+        Path(arguments.output),
+        encoder,
+        model_name=name,
+        dtype=arguments.dtype,
+        report=not arguments.no_report,
+        remark=remark,
+    )
+    console = Console(stderr=True)
+    try:
+        finished = follow(results, total=len(sources), console=console)
+    except OutputError as error:
+        tell(str(error))
+        return 1
+    page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
+    print(f"{summary(finished)} Features are in {arguments.output}{page}.")
+    return int(any(result.status == "failed" for result in finished))
+
+
+def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
+    """Return the model that was asked for, and what to call it."""
+    if arguments.checkpoint:
+        return arguments.checkpoint, load(arguments.checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        model = create_model(arguments.model)
+    assert isinstance(model, VisionLongformer)
+    return arguments.model, model
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: there is no such device here") from error
+    return name
