@@ -4,30 +4,63 @@ from __future__ import annotations
 
 import pytest
 
-from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, Windowed, multiply_adds
+from vision_longformer import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+    multiply_adds,
+)
 from vision_longformer.config import Attention
-from vision_longformer.costs import attention_multiply_adds
+from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
 
 WIDTH, GLOBALS, GRID = 10, 3, (7, 11)
-TOKENS = 77
+TOKENS, SQUARE = 77, 100
+
+
+def stage_of(attention: Attention, *, num_global_tokens: int = GLOBALS) -> StageConfig:
+    return StageConfig(1, WIDTH, 2, num_global_tokens=num_global_tokens, position="none", attention=attention)
 
 
 @pytest.mark.parametrize(
     ("attention", "expected"),
     [
         (Windowed(window_size=5), 2 * WIDTH * (TOKENS * (9 * 25 + GLOBALS) + GLOBALS * TOKENS)),
-        (
-            Windowed(window_size=5, shared_global_projections=False),
-            2 * WIDTH * (TOKENS * (9 * 25 + GLOBALS) + GLOBALS * TOKENS) + 2 * TOKENS * WIDTH**2,
-        ),
         (Full(), 2 * WIDTH * TOKENS**2),
         (GlobalOnly(), 2 * WIDTH * 2 * GLOBALS * TOKENS),
-        (GlobalOnly(shared_global_projections=False), 4 * WIDTH * GLOBALS * TOKENS + 2 * TOKENS * WIDTH**2),
+        (Linformer(num_features=13), 4 * WIDTH * TOKENS * 13),
+        (SpatialReduction(ratio=3), 2 * WIDTH * TOKENS * (3 * 4 + GLOBALS)),  # ⌈7/3⌉ × ⌈11/3⌉
+        (SpatialReduction(ratio=1), 2 * WIDTH * TOKENS * (TOKENS + GLOBALS)),
+        (Performer(num_features=13), 4 * WIDTH * TOKENS * 13),
     ],
+    ids=str,
 )
 def test_attention(attention: Attention, expected: int) -> None:
-    stage = StageConfig(depth=1, width=WIDTH, num_heads=2, num_global_tokens=GLOBALS, attention=attention)
-    assert attention_multiply_adds(stage, TOKENS) == expected
+    assert attention_multiply_adds(stage_of(attention), GRID) == expected
+
+
+@pytest.mark.parametrize(
+    ("attention", "expected"),
+    [
+        *((a, 12 * TOKENS * SQUARE) for a in (Windowed(), Full(), GlobalOnly(), Linformer(13), Performer(13))),
+        (Windowed(shared_global_projections=False), 14 * TOKENS * SQUARE),
+        (GlobalOnly(shared_global_projections=False), 14 * TOKENS * SQUARE),
+        # queries, output and MLP; the convolution over whole squares of 3×3 tokens; keys and values
+        (SpatialReduction(ratio=3), (10 * TOKENS + 9 * 12 + 2 * 12) * SQUARE),
+    ],
+    ids=str,
+)
+def test_linear_layers(attention: Attention, expected: int) -> None:
+    assert linear_multiply_adds(stage_of(attention), GRID) == expected
+
+
+def test_projections_of_no_global_token_cost_nothing() -> None:
+    stage = stage_of(Windowed(shared_global_projections=False), num_global_tokens=0)
+    assert linear_multiply_adds(stage, GRID) == 12 * TOKENS * SQUARE
 
 
 def test_a_model_adds_patches_blocks_and_classifier() -> None:
@@ -45,10 +78,12 @@ def test_a_model_adds_patches_blocks_and_classifier() -> None:
     assert multiply_adds(config, (31, 46)) == patches + blocks + 14 * 11
 
 
-def test_windowed_cost_is_linear_and_full_cost_quadratic() -> None:
+def test_which_costs_are_linear_in_the_number_of_pixels() -> None:
     def blocks(attention: Attention, side: int) -> int:
-        stage = StageConfig(depth=1, width=8, num_heads=1, patch_size=2, attention=attention)
+        stage = StageConfig(1, 8, 1, position="none", attention=attention)
         return multiply_adds(ModelConfig((stage,) * 3, num_classes=0), (side, side))
 
-    assert blocks(Windowed(), 512) == 4 * blocks(Windowed(), 256)
+    for attention in (Windowed(), GlobalOnly(), Linformer(), Performer()):
+        assert blocks(attention, 512) == 4 * blocks(attention, 256)
     assert blocks(Full(), 512) > 15 * blocks(Full(), 256)
+    assert blocks(SpatialReduction(2), 512) > 15 * blocks(SpatialReduction(2), 256)
