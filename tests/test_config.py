@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from model_helpers import MODELS
-from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, Windowed
+from vision_longformer import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    Windowed,
+)
 
 STAGE = StageConfig(depth=2, width=6, num_heads=3)
 STAGES = (STAGE,) * 3
@@ -34,6 +43,11 @@ def model(**fields: Any) -> ModelConfig:
         (Windowed, {"shape": "exact", "neighbours": "random"}, "neighbours='random': random neighbours need whole"),
         (Windowed, {"shared_global_projections": 1}, "shared_global_projections=1: must be True or False"),
         (GlobalOnly, {"shared_global_projections": None}, "shared_global_projections=None: must be True or False"),
+        (Linformer, {"num_features": 0}, "num_features=0: must be an integer of at least 1"),
+        (Linformer, {"shared_projection": 0}, "shared_projection=0: must be True or False"),
+        (SpatialReduction, {"ratio": 0}, "ratio=0: must be an integer of at least 1"),
+        (SpatialReduction, {"ratio": 2.5}, "ratio=2.5: must be an integer of at least 1"),
+        (Performer, {"num_features": True}, "num_features=True: must be an integer of at least 1"),
         (stage, {"depth": 0}, "depth=0: must be an integer of at least 1"),
         (stage, {"width": -6}, "width=-6: must be an integer of at least 1"),
         (stage, {"num_heads": True}, "num_heads=True: must be an integer of at least 1"),
@@ -42,8 +56,11 @@ def model(**fields: Any) -> ModelConfig:
         (stage, {"num_global_tokens": -1}, "num_global_tokens=-1: must be an integer of at least 0"),
         (stage, {"position": "ape"}, "position='ape': must be one of 'relative', 'absolute', 'none'"),
         (stage, {"position": "absolute", "width": 9}, "width=9: must be even: half of an absolute"),
-        (stage, {"attention": "full"}, "attention='full': must be a Windowed, Full, GlobalOnly"),
+        (stage, {"attention": "full"}, "attention='full': must be a Windowed, Full, GlobalOnly, Linformer, Spati"),
         (stage, {"attention": GlobalOnly(), "num_global_tokens": 0}, "num_global_tokens=0: global-only attention"),
+        (stage, {"attention": Linformer()}, "position='relative': Linformer attention has no biases by relative"),
+        (stage, {"attention": SpatialReduction(2)}, "position='relative': SpatialReduction attention has no biases"),
+        (stage, {"attention": Performer()}, "position='relative': Performer attention has no biases by relative"),
         (model, {"stages": STAGES[:2]}, "stages=2: must be 3 or 4 stages"),
         (model, {"stages": STAGES + STAGES}, "stages=6: must be 3 or 4 stages"),
         (model, {"stages": 3}, "stages=3: must be a sequence"),
@@ -83,6 +100,13 @@ def test_dictionaries_hold_plain_values() -> None:
     values = model(image_size=(31, 47), stages=(stage(attention=Full()), *STAGES[1:])).to_dict()
     assert values["image_size"] == [31, 47]
     assert values["stages"][0]["attention"] == {"kind": "full"}
+    others = (Linformer(3, False), SpatialReduction(5), Performer(7))
+    stages = model(stages=tuple(stage(position="none", attention=attention) for attention in others)).to_dict()
+    assert [values["attention"] for values in stages["stages"]] == [
+        {"kind": "linformer", "num_features": 3, "shared_projection": False},
+        {"kind": "spatial_reduction", "ratio": 5},
+        {"kind": "performer", "num_features": 7},
+    ]
     assert values["stages"][1] == {
         "depth": 2,
         "width": 6,
@@ -125,6 +149,8 @@ def stages_with(**fields: Any) -> dict[str, Any]:
         (stages_with(attention={"kind": "swin"}), "attention={'kind': 'swin'}: must be a mapping whose 'kind'"),
         (stages_with(attention={"kind": ["full"]}), "attention={'kind': ['full']}: must be a mapping whose"),
         (stages_with(attention={"kind": "full", "window_size": 7}), "window_size: Full has no such field"),
+        (stages_with(attention={"kind": "spatial_reduction"}), "ratio: SpatialReduction needs this field"),
+        (stages_with(attention={"kind": "performer", "ratio": 2}), "ratio: Performer has no such field"),
     ],
 )
 def test_dictionaries_are_checked(values: dict[str, Any], message: str) -> None:

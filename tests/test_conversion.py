@@ -15,9 +15,14 @@ from torch import Tensor
 from attention.cases import relative_error
 from golden.fill import fill
 from vision_longformer.cli import main
-from vision_longformer.config import Full, GlobalOnly, Windowed
+from vision_longformer.config import Attention, Full, GlobalOnly, Linformer, Performer, SpatialReduction, Windowed
 from vision_longformer.conversion import convert, model_from_reference, table_by_offset, to_windowed
-from vision_longformer.reference import ReferenceOptions, load_reference_checkpoint, parse_architecture
+from vision_longformer.reference import (
+    ReferenceOptions,
+    ReferenceStage,
+    load_reference_checkpoint,
+    parse_architecture,
+)
 from vision_longformer.serialization import load
 from vision_longformer.variants import CONFIGS
 
@@ -29,6 +34,29 @@ PUBLISHED = {
 }
 
 
+def mechanism_shapes(prefix: str, kind: str, stage: ReferenceStage, *, grid: int) -> dict[str, tuple[int, ...]]:
+    """Return the entries of one attention layer that are no linear layers."""
+    width, heads, num_global = stage.width, stage.heads, stage.global_tokens
+    match kind:
+        case "linformer":
+            return dict.fromkeys((f"{prefix}proj_k", f"{prefix}proj_v"), (num_global + grid**2, stage.window))
+        case "srformer":
+            return {f"{prefix}proj_sr.weight": (width, width, stage.window, stage.window)}
+        case "performer":
+            return {f"{prefix}fast_attention.projection_matrix": (stage.window, width // heads)}
+    if stage.absolute:
+        return {}
+    side = 2 * grid - 1 if kind == "full" else 4 * stage.window - 1
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{prefix}local_relative_position_bias_table": (side**2, heads),
+        f"{prefix}relative_position_index": (5,),
+    }
+    if num_global:
+        shapes[f"{prefix}g2l_relative_position_bias"] = (2, heads, num_global)
+        shapes[f"{prefix}g2g_relative_position_bias"] = (heads, num_global, num_global)
+    return shapes
+
+
 def reference_state(arch: str, *, size: int, options: ReferenceOptions | None = None) -> dict[str, Tensor]:
     """Return a state dict with the published names, filled by name."""
     options = options or ReferenceOptions()
@@ -37,7 +65,7 @@ def reference_state(arch: str, *, size: int, options: ReferenceOptions | None = 
     in_chans, grid = 3, size
     for stage in parse_architecture(arch):
         grid //= stage.patch
-        width, heads, num_global = stage.width, stage.heads, stage.global_tokens
+        width, num_global = stage.width, stage.global_tokens
         first = f"layer{stage.stage}.0."
         shapes[f"{first}proj.weight"] = (width, in_chans, stage.patch, stage.patch)
         shapes[f"{first}proj.bias"] = (width,)
@@ -51,20 +79,18 @@ def reference_state(arch: str, *, size: int, options: ReferenceOptions | None = 
         full = not stage.use_attn_type or options.attn_type == "full"
         for block in range(stage.blocks):
             attention, mlp = f"layer{stage.stage}.{2 * block + 1}.", f"layer{stage.stage}.{2 * block + 2}."
-            linear = {"qkv": 3, "proj": 1} if full else {"query": 1, "kv": 2, "proj": 1}
+            kind = "full" if full else options.attn_type
+            joined = kind in ("full", "performer")
+            linear = {"qkv": 3, "proj": 1} if joined else {"query": 1, "kv": 2, "proj": 1}
             for name, times in linear.items():
-                for suffix in ("", "_global") if num_global and not full else ("",):
+                for suffix in ("", "_global") if num_global and kind.startswith("longformer") else ("",):
                     layer = f"{attention}attn.{name}{suffix}"
                     shapes |= {f"{layer}.weight": (times * width, width), f"{layer}.bias": (times * width,)}
                     if suffix and options.sharew:
                         repeated |= {f"{layer}.{k}": f"{attention}attn.{name}.{k}" for k in ("weight", "bias")}
-            if not stage.absolute:
-                side = 2 * grid - 1 if full else 4 * stage.window - 1
-                shapes[f"{attention}attn.local_relative_position_bias_table"] = (side**2, heads)
-                shapes[f"{attention}attn.relative_position_index"] = (5,)
-                if num_global:
-                    shapes[f"{attention}attn.g2l_relative_position_bias"] = (2, heads, num_global)
-                    shapes[f"{attention}attn.g2g_relative_position_bias"] = (heads, num_global, num_global)
+            shapes |= mechanism_shapes(f"{attention}attn.", kind, stage, grid=grid)
+            if kind == "linformer" and options.share_kv:
+                repeated[f"{attention}attn.proj_v"] = f"{attention}attn.proj_k"
             for layer, size_out, size_in in (("fc1", 4 * width, width), ("fc2", width, 4 * width)):
                 shapes |= {f"{mlp}mlp.{layer}.weight": (size_out, size_in), f"{mlp}mlp.{layer}.bias": (size_out,)}
             for norm in (f"{attention}norm", f"{mlp}norm"):
@@ -170,6 +196,102 @@ def test_prefix_and_net_entry_are_removed(state: dict[str, Tensor]) -> None:
     first = model_from_reference(wrapped, ARCH, image_size=SIZE, num_classes=5).state_dict()
     second = model_from_reference(state, ARCH, image_size=SIZE, num_classes=5).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+# --- the mechanisms of the comparison ----------------------------------------------------------------------------
+
+MECHANISMS: dict[str, tuple[dict[str, Any], Attention]] = {
+    "linformer": ({"attn_type": "linformer"}, Linformer(num_features=2)),
+    "linformer of two": ({"attn_type": "linformer", "share_kv": False}, Linformer(2, shared_projection=False)),
+    "spatial reduction": ({"attn_type": "srformer"}, SpatialReduction(ratio=2)),
+    "performer": ({"attn_type": "performer"}, Performer(num_features=2)),
+}
+
+
+def mechanism_state(name: str, *, arch: str = ARCH) -> dict[str, Tensor]:
+    return reference_state(arch, size=SIZE, options=ReferenceOptions(num_classes=5, **MECHANISMS[name][0]))
+
+
+@pytest.mark.parametrize("absolute", [0, 1])
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_mechanism_and_every_entry_of_it(name: str, absolute: int) -> None:
+    arch = ARCH.replace("a0", f"a{absolute}")
+    state = mechanism_state(name, arch=arch)
+    settings, attention = MECHANISMS[name]
+    options = ReferenceOptions(num_classes=5, **settings)
+    model, report = convert(state, arch, image_size=SIZE, options=options)
+    assert [stage.attention for stage in model.config.stages] == [attention, Full(), Full()]
+    without, biased = ("absolute", "absolute") if absolute else ("none", "relative")  # no biases, so no tables
+    assert [stage.position for stage in model.config.stages] == [without, biased, biased]
+    assert {old for old, _ in report.renamed} | set(report.derived) == set(state)
+    drawn = {key for key in model.state_dict() if key.endswith("draws")}  # no part of a published checkpoint
+    assert {new for _, new in report.renamed} == set(model.state_dict()) - drawn
+    assert len(drawn) == (name == "performer")
+    assert model(torch.randn(1, 3, SIZE, SIZE)).isfinite().all()
+
+
+def test_entries_of_a_mechanism_land_where_they_belong() -> None:
+    old, new = "layer1.1.attn.", "stages.0.blocks.0.attn."
+    joined = {
+        "projections.qkv.weight": ("query.weight", "kv.weight"),
+        "projections.qkv.bias": ("query.bias", "kv.bias"),
+    }
+    moved: dict[str, dict[str, tuple[str, ...]]] = {
+        "linformer": {"key_features": ("proj_k",), "projections.proj.weight": ("proj.weight",), **joined},
+        "linformer of two": {"key_features": ("proj_k",), "value_features": ("proj_v",), **joined},
+        "spatial reduction": {
+            "query.weight": ("query.weight",),
+            "key_value.weight": ("kv.weight",),
+            "key_value.bias": ("kv.bias",),
+            "reduction.weight": ("proj_sr.weight",),
+            "proj.bias": ("proj.bias",),
+        },
+        "performer": {
+            "projection": ("fast_attention.projection_matrix",),
+            "projections.qkv.weight": ("qkv.weight",),
+            "projections.proj.bias": ("proj.bias",),
+        },
+    }
+    for name, entries in moved.items():
+        state = mechanism_state(name)
+        model = model_from_reference(state, ARCH, image_size=SIZE, num_classes=5, **MECHANISMS[name][0])
+        for target, sources in entries.items():
+            expected = torch.cat([state[f"{old}{source}"] for source in sources])
+            assert torch.equal(model.state_dict()[f"{new}{target}"], expected), (name, target)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_names_decide_what_a_stage_is_whatever_attn_type_says(name: str) -> None:
+    settings, attention = MECHANISMS[name]
+    settings = {key: value for key, value in settings.items() if key != "attn_type"}
+    state = mechanism_state(name)
+    wrapped = {"net": {f"module.{key}": tensor for key, tensor in state.items()}}
+    for attn_type in ("longformerhand", "full", "performer", "srformer"):
+        model = model_from_reference(wrapped, ARCH, image_size=SIZE, num_classes=5, attn_type=attn_type, **settings)
+        assert [stage.attention for stage in model.config.stages] == [attention, Full(), Full()]
+    model = model_from_reference(state, ARCH.replace("s1", "s0"), image_size=SIZE, num_classes=5, **settings)
+    assert model.config.stages[0].attention == attention
+
+
+def test_two_matrices_of_linformer_need_their_option() -> None:
+    state = mechanism_state("linformer of two")
+    with pytest.raises(
+        ValueError, match=r"unequal: layer1\.1\.attn\.proj_v and layer1\.1\.attn\.proj_k .*share_kv=False"
+    ):
+        model_from_reference(state, ARCH, image_size=SIZE, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("linformer", r"misshapen: layer1\.1\.attn\.proj_k is \(146, 2\), expected \(146, 3\)"),
+        ("spatial reduction", r"layer1\.1\.attn\.proj_sr\.weight is \(16, 16, 2, 2\), expected \(16, 16, 3, 3\)"),
+        ("performer", r"attn\.fast_attention\.projection_matrix is \(2, 8\), expected \(3, 8\)"),
+    ],
+)
+def test_another_size_of_a_mechanism_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        model_from_reference(mechanism_state(name), ARCH.replace("f2", "f3"), image_size=SIZE, num_classes=5)
 
 
 # --- checkpoints that do not fit ---------------------------------------------------------------------------------

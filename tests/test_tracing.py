@@ -10,7 +10,7 @@ import torch
 from torch.export import Dim
 
 from model_helpers import build, config, noise, relative_error
-from vision_longformer import Full, GlobalOnly, ModelConfig, Windowed
+from vision_longformer import Full, GlobalOnly, Linformer, ModelConfig, Performer, SpatialReduction, Windowed
 
 
 def shallow(*attention: Any, **options: Any) -> ModelConfig:
@@ -23,6 +23,7 @@ WINDOWED = Windowed(window_size=2)
 TRACED = {
     "windowed": shallow(WINDOWED, Windowed(window_size=2, shape="exact"), WINDOWED, position="absolute"),
     "full": shallow(WINDOWED, Full(), GlobalOnly(), num_global_tokens=(1, 2, 3)),
+    "others": shallow(Linformer(num_features=5), SpatialReduction(ratio=3), Performer(num_features=7), position="none"),
 }
 
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision_longformer import Full, GlobalOnly, ModelConfig, StageConfig, VisionLongformer, Windowed
+from vision_longformer import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    StageConfig,
+    VisionLongformer,
+    Windowed,
+)
 from vision_longformer.attention import build_attention
 from vision_longformer.attention.geometry import Extent
 from vision_longformer.config import Attention, Position
@@ -89,6 +99,24 @@ def test_every_stage_and_the_last_global_tokens_are_seen(tokens: tuple[int, ...]
         assert watched.attention.shape == watched.stages[stage - 1].tokens
     else:
         assert watched.attention is None
+
+
+@pytest.mark.parametrize("first", [Windowed(3), None])
+@pytest.mark.parametrize("attention", [Linformer(5), SpatialReduction(2), Performer(7)], ids=str)
+def test_global_tokens_that_score_no_tokens_have_no_picture(attention: Attention, first: Attention | None) -> None:
+    """The picture is that of the last stage whose global tokens score the tokens of the map, if there is one."""
+    mechanisms = (first or attention, attention, attention)
+    stages = tuple(StageConfig(1, 8, 2, position="none", attention=mechanism) for mechanism in mechanisms)
+    network, images = VisionLongformer(ModelConfig(stages)).eval(), torch.randn(1, 3, 51, 70)
+    with torch.inference_mode(), watch(network) as watched:
+        network(images)
+    assert len(watched.stages) == 3
+    assert watched.attention_stage == (0 if first is None else 1)
+    if first is None:
+        assert watched.attention is None
+    else:
+        assert watched.attention is not None
+        assert watched.attention.shape == watched.stages[0].tokens
 
 
 def test_nothing_stays_on_the_model() -> None:
