@@ -1,6 +1,7 @@
 """The command line, `vil`. Each command is a module of `commands` that adds its arguments and runs.
 
-Exit codes: 0 all went well, 1 something failed on the way, 2 the command was not understood, 130 interrupted.
+Exit codes: 0 all went well, 1 something failed on the way, 2 the command was not understood or cannot be carried out as
+it was typed, 75 stopped by SIGTERM and saved, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 import jsonargparse
 
 from vision_longformer import __version__
-from vision_longformer.commands import convert, encode, models
+from vision_longformer.commands import compare, convert, encode, evaluate, models, predict, train
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 
 
@@ -27,7 +28,15 @@ class Command(Protocol):
         """Carry the command out and return the exit code."""
 
 
-COMMANDS: dict[str, Command] = {"encode": encode, "models": models, "convert": convert}
+COMMANDS: dict[str, Command] = {
+    "encode": encode,
+    "models": models,
+    "convert": convert,
+    "compare": compare,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

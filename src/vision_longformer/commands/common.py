@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 
@@ -17,9 +19,16 @@ class UsageError(Exception):
 class Parser(jsonargparse.ArgumentParser):
     """A parser that raises `UsageError` with one sentence."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UsageError`."""
         sentence = " ".join((message or str(ex)).split())
+        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", sentence)
+        known = [option for action in self._actions for option in action.option_strings]
+        close = difflib.get_close_matches(f"--{unknown[1]}", known, n=1) if unknown else []
+        sentence += f"; did you mean {close[0]}?" if close else ""
         command = self.prog.replace(" [options]", "")
         for name in command.split()[1:]:
             sentence = sentence.replace(f"{name}.", "")

@@ -72,11 +72,12 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         **checkpoint.about,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    with replacing(path) as temporary:
-        try:
+    try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
-        except SafetensorError as error:  # its own error hides what the system said
-            raise OSError(f"{path}: cannot be written ({error}); the previous checkpoint is intact") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"{path}: cannot be written ({reason}); the previous checkpoint is intact") from error
 
 
 def read(path: Path) -> Checkpoint:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from timm.data import create_transform
+from PIL import Image, ImageOps
+from timm.data import auto_augment, create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
 
 def training_transform(options: InputOptions, augmentation: AugmentationOptions, *, mean: Any, std: Any) -> Any:
     """Return what turns a Pillow image into an augmented (3, size, size) tensor."""
-    return create_transform(
+    transform = create_transform(
         options.size,
         is_training=True,
         scale=augmentation.crop_scale,
@@ -44,6 +45,16 @@ def training_transform(options: InputOptions, augmentation: AugmentationOptions,
         re_prob=augmentation.erasing,
         re_mode="pixel",
     )
+    for step in transform.transforms:
+        for operation in getattr(step, "ops", ()):
+            if getattr(operation, "aug_fn", None) is auto_augment.posterize:
+                operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_options: Any) -> Image.Image:
+    """Keep some bits of each value; none at all is black, which Pillow refuses and timm asks for at full strength."""
+    return ImageOps.posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
 
 
 def evaluation_transform(*, size: int, crop_share: float, interpolation: str, mean: Any, std: Any) -> Any:
@@ -70,7 +81,10 @@ class Images(Dataset[Any]):
             return str(error), 0, index  # an exception would arrive from another process as a traceback
         if isinstance(key, Key):
             seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
-        return self.transform(image), self.samples.labels[index], index
+        try:
+            return self.transform(image), self.samples.labels[index], index
+        except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
+            return f"{self.samples.paths[index]}: cannot be augmented ({error})", 0, index
 
 
 def batches(images: Images, keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Batch]:

@@ -1,0 +1,148 @@
+"""`vil train`: a recipe and a folder of images to a trained classifier."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.processes import join, leave
+from vision_longformer.training.recipes import build, override, read_recipe
+from vision_longformer.training.stopping import stop_requests
+from vision_longformer.training.trainer import Event, TrainingError, train
+
+STOPPED = 75  # as sysexits.h has it for "try again later"
+INTERRUPTED = 130
+
+
+def arguments() -> Parser:
+    parser = Parser(
+        description=(
+            "Train a classifier. Run the same command again to continue a run that was stopped: it ends as if it had "
+            f"not been. Exit codes: {STOPPED} stopped by SIGTERM and saved, {INTERRUPTED} by Ctrl-C and saved."
+        )
+    )
+    add = parser.add_argument
+    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--data", required=True, type=str, metavar="PATH", help="Folder of train/CLASS/ and val/CLASS/, or a CSV file.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
+    for option in walk(TrainConfig()):
+        default = "none" if option.value is None else option.value
+        add(f"--{option.path}", type=str | None, metavar="VALUE", help=f"{option.help} (default: {default})")
+    return parser
+
+
+def run(arguments: Arguments) -> int:
+    try:
+        config = _config(arguments)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    console = Console(stderr=True)
+    with stop_requests() as request:
+        try:
+            processes = join(config.compute.device)
+        except (RuntimeError, ValueError) as error:
+            tell(f"the processes of this run could not be joined: {error}")
+            return 1
+        try:
+            events = train(
+                config, data=arguments.data, output=arguments.output, processes=processes, should_stop=request
+            )
+            last = _follow(events, console=console, quiet=not processes.is_first)
+        except TrainingError as error:
+            tell(str(error))
+            return 1
+        except (FileNotFoundError, ValueError) as error:
+            tell(str(error))
+            return 2
+        except OSError as error:
+            tell(f"{error} (what was saved before is kept; mend this, and run the same command to continue)")
+            return 1
+        finally:
+            with contextlib.suppress(RuntimeError):
+                leave(processes)
+    if last.kind == "stopped":
+        tell(f"stopped after step {last.step} and saved; run the same command to continue")
+        return INTERRUPTED if request.signal == signal.SIGINT else STOPPED
+    if processes.is_first:
+        best = last.values["best"]
+        print(
+            f"Finished: {best:.2f}% top-1 after epoch {last.values['best_epoch']}, {last.values['seconds']:.0f} s of "
+            f"training. {arguments.output}/best.safetensors has these weights; look at {arguments.output}/report.html."
+        )
+    return 0
+
+
+def _config(arguments: Arguments) -> TrainConfig:
+    values = {} if arguments.recipe is None else read_recipe(arguments.recipe)
+    given: list[str] = []
+    for option in walk(TrainConfig()):
+        text = arguments[option.path]
+        if text is not None:
+            given += [f"--{option.path}={text}"]
+    try:
+        return build(override(values, given))
+    except ValueError as error:
+        where = "" if arguments.recipe is None else f"{arguments.recipe}: "
+        raise ValueError(f"{where}{error}") from error
+
+
+def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
+    """Show what happens; return the last event."""
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    event = Event("begun", 0)
+    shown_at = 0.0
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None, text="")
+
+        def say(text: str) -> None:
+            if not quiet:
+                console.print(Text(text), soft_wrap=True)
+
+        for event in events:
+            values = event.values
+            match event.kind:
+                case "begun" | "continued":
+                    progress.update(task, total=values["steps"], completed=event.step)
+                    say(_opening(event))
+                case "remark":
+                    say(f"  {values['text']}")
+                case "step":
+                    text = (
+                        f"epoch {values['epoch']:.1f}  loss {values['loss']:.3f}  rate {values['learning_rate']:.1e}  "
+                        f"{values['images_per_second']:.0f} images/s"
+                    )
+                    progress.update(task, completed=event.step, text=text)
+                    if not console.is_terminal and time.monotonic() - shown_at > 60:
+                        shown_at = time.monotonic()
+                        say(f"step {event.step}: {text}")
+                case "evaluated":
+                    say(
+                        f"epoch {values['epoch']}: top-1 {values['val_top1']:.2f}%, top-5 {values['val_top5']:.2f}%, "
+                        f"loss {values['val_loss']:.3f}{' (best so far)' if values['is_best'] else ''}"
+                    )
+    return event
+
+
+def _opening(event: Event) -> str:
+    values = event.values
+    verb = "Training" if event.kind == "begun" else f"Continuing after step {event.step}"
+    processes = "" if values["processes"] == 1 else f", {values['processes']} processes"
+    return (
+        f"{verb}: {values['images']} images of {len(values['classes'])} classes, {values['steps']} steps of "
+        f"{values['steps_per_epoch']} an epoch, {values['parameters'] / 1e6:.2f} million parameters, on "
+        f"{values['device']}{processes}"
+    )
