@@ -1,4 +1,4 @@
-"""What `vil encode` shows of its work: a bar while it goes on, a sentence at the end."""
+"""What `vil encode` and `vil compare` show of their work: a bar while it goes on, a sentence at the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from vision_longformer.comparison import Row
 from vision_longformer.feature_files import Result
 
 
@@ -52,3 +53,27 @@ def summary(results: Sequence[Result]) -> str:
     parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
     parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
     return ", ".join(parts) + "."
+
+
+def follow_comparison(rows: Iterable[Row], *, planned: Sequence[tuple[str, int]], console: Console) -> list[Row]:
+    """Show which mechanism is measured, at which size, and how many are left; return all rows.
+
+    Args:
+        rows: Each as it is measured.
+        planned: (mechanism, side) of each, in their order.
+        console: Shows a bar if it is a terminal, else a line for each.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    finished: list[Row] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(planned))
+        rows = iter(rows)
+        for number, (attention, side) in enumerate(planned):
+            label = f"{attention} at {side}, {len(planned) - number - 1} left"
+            progress.update(task, completed=number, description=label)
+            if not console.is_terminal:
+                console.print(Text(f"vil: {number + 1}/{len(planned)}: {label}"), soft_wrap=True)
+            finished.append(next(rows))
+            if finished[-1].note:
+                console.print(Text(f"vil: note: {attention} at {side}: {finished[-1].note}"), soft_wrap=True)
+    return finished

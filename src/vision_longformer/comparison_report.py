@@ -1,0 +1,382 @@
+"""What `vil compare` shows: tables for the terminal, two figures and a web page, from what `comparison` measured."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from vision_longformer import __version__
+from vision_longformer.comparison import Row, exponents, gigabytes
+from vision_longformer.files import replacing
+from vision_longformer.mechanisms import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
+from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels
+
+FORMAT_VERSION = 1
+PUBLISHED_MODEL = "small"  # the one that was published with each mechanism
+EXPONENTS = {
+    "attention_time": "time of\nattention",
+    "time": "time of\nthe pass",
+    "attention_multiply_adds": "MACs of\nattention",
+    "peak_memory": "peak\nmemory",
+}
+GUIDE = (
+    "Inference on one random float32 image with random weights. Time is the median of the timed passes (lowest to "
+    "highest). Memory is the peak resident memory of a pass above that of the loaded, warmed-up model, in a process of "
+    "its own. MACs are multiply-adds, counted."
+)
+EXPONENT_GUIDE = (
+    "Exponents k of growth with the number of pixels: a quantity grows like pixels to the power k, by least squares "
+    "through the measured sizes. Attention is attention proper, without its linear layers and convolutions."
+)
+PUBLISHED_GUIDE = (
+    "Published: ImageNet-1K top-1 in percent, parameters in millions and multiply-adds in billions at 224×224, from "
+    "the paper. They were not measured here."
+)
+WINDOWED_NOTE = (
+    "windowed has no published figures of its own; at 224×224 it computes the same function as partial_windowed, so "
+    "those figures are its own there."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        model: Name of the variant.
+        rows: Mechanisms at sizes.
+        memory: The bound in bytes that passes had to keep to; None without one.
+        machine: What it was measured on, as `describe_machine` tells.
+        date: When, as text.
+        command: What was typed.
+    """
+
+    model: str
+    rows: Sequence[Row]
+    memory: int | None
+    machine: dict[str, Any]
+    date: str
+    command: str
+
+    @property
+    def sides(self) -> list[int]:
+        """The sizes, smallest first."""
+        return sorted({row.side for row in self.rows})
+
+    @property
+    def attentions(self) -> list[str]:
+        """The mechanisms, in the order they were measured in."""
+        return list(dict.fromkeys(row.attention for row in self.rows))
+
+    def of(self, attention: str) -> list[Row]:
+        """Return the rows of a mechanism."""
+        return [row for row in self.rows if row.attention == attention]
+
+    def published(self, attention: str) -> PublishedComparison | None:
+        """Return the published figures of a mechanism for this model; None if there are none."""
+        return MECHANISMS[attention].published if self.model == PUBLISHED_MODEL else None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was not measured, and on what was not published."""
+        notes = [f"{row.attention} at {row.side}: {row.note}" for row in self.rows if row.note]
+        if self.model == PUBLISHED_MODEL and "windowed" in self.attentions:
+            notes.append(WINDOWED_NOTE)
+        return notes
+
+    @property
+    def threads(self) -> int:
+        """How many threads computed."""
+        used = [row.measurement.threads for row in self.rows if row.measurement is not None]
+        return used[0] if used else int(self.machine["threads"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can store it."""
+        published = {name: self.published(name) for name in self.attentions}
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "date": self.date,
+            "command": self.command,
+            "machine": {**self.machine, "threads": self.threads},
+            "memory_bound": self.memory,
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "mechanisms": [
+                {
+                    "attention": name,
+                    "exponents": exponents(self.of(name)),
+                    "published": None if figures is None else dataclasses.asdict(figures),
+                }
+                for name, figures in published.items()
+            ],
+            "notes": self.notes,
+        }
+
+
+def describe_machine(threads: int | None) -> dict[str, Any]:
+    """Say what computes here, with `threads` threads or PyTorch's default."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads or torch.get_num_threads(),
+        "system": platform.system(),
+        "torch": torch.__version__,
+        "vision_longformer": __version__,
+    }
+
+
+def write_comparison(comparison: Comparison, output: Path) -> Path:
+    """Write `comparison.json`, `time.png`, `memory.png` and `index.html`, which shows them and needs no other file.
+
+    Returns:
+        The page.
+    """
+    pictures = {"time.png": draw_panels(time_panels(comparison)), "memory.png": draw_panels(memory_panels(comparison))}
+    page = output / "index.html"
+    for name, picture in pictures.items():
+        with replacing(output / name) as temporary:
+            temporary.write_bytes(picture)
+    write_json(comparison, output / "comparison.json")
+    with replacing(page) as temporary:
+        temporary.write_text(_page(comparison, pictures), encoding="utf-8")
+    return page
+
+
+def write_json(comparison: Comparison, target: Path) -> None:
+    """Write everything that was measured as JSON."""
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+# --- tables, as text: the terminal and the page show the same cells --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A table as text.
+
+    Attributes:
+        title: What it shows.
+        header: Of its columns, the first of which holds names.
+        rows: Cells.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _size_grid(comparison: Comparison, side: int) -> _Grid:
+    header = ("mechanism", "params\nM", "MACs\nG", "time\nms", "attention\nms", "peak\nmemory")
+    rows = [_cells(row) for row in comparison.rows if row.side == side]
+    return _Grid(f"{comparison.model} at {side} × {side} pixels", header, rows)
+
+
+def _cells(row: Row) -> list[str]:
+    cells = [row.attention, f"{row.parameters / 1e6:.1f}", f"{row.multiply_adds / 1e9:,.1f}"]
+    measured = row.measurement
+    if measured is None:
+        forecast = "–" if row.forecast_memory is None else gigabytes(row.forecast_memory)
+        if row.status == "too large":
+            return [*cells, f"would need {forecast}", "–", "–"]
+        return [*cells, row.status, "–", forecast if forecast == "–" else f"({forecast})"]
+    low, middle, high = (
+        f"{1e3 * f(measured.seconds):.{0 if max(measured.seconds) >= 1 else 1}f}" for f in (min, statistics.median, max)
+    )
+    memory = "not available" if measured.peak_memory is None else gigabytes(measured.peak_memory)
+    attention = 1e3 * statistics.median(measured.attention_seconds)
+    return [*cells, f"{middle} ({low} to {high})", f"{attention:.{0 if attention >= 1000 else 1}f}", memory]
+
+
+def _summary_grid(comparison: Comparison) -> _Grid:
+    header = ("mechanism", *EXPONENTS.values(), "published\ntop-1", "published\nparams", "published\nMACs")
+    rows = []
+    for name in comparison.attentions:
+        fitted, figures = exponents(comparison.of(name)), comparison.published(name)
+        published = (
+            ["–"] * 3
+            if figures is None
+            else [f"{figures.top1:.1f}", f"{figures.parameters / 1e6:.1f}", f"{figures.multiply_adds / 1e9:.2f}"]
+        )
+        rows.append([name, *("–" if fitted[key] is None else f"{fitted[key]:.2f}" for key in EXPONENTS), *published])
+    return _Grid("Growth with the number of pixels", header, rows)
+
+
+def _grids(comparison: Comparison) -> list[_Grid]:
+    return [*(_size_grid(comparison, side) for side in comparison.sides), _summary_grid(comparison)]
+
+
+def _guides(comparison: Comparison) -> list[str]:
+    guides = [GUIDE, EXPONENT_GUIDE]
+    guides += [PUBLISHED_GUIDE] if any(comparison.published(name) for name in comparison.attentions) else []
+    if any("(" in _cells(row)[-1] for row in comparison.rows):
+        guides.append("Memory in brackets was forecast, not measured.")
+    return guides
+
+
+def comparison_tables(comparison: Comparison) -> Group:
+    """Lay out a comparison for a terminal: a table for each size, one of exponents, and notes."""
+    parts: list[Table | Text] = []
+    for grid in _grids(comparison):
+        table = Table(title=grid.title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
+        for number, heading in enumerate(grid.header):
+            table.add_column(heading, no_wrap=True, justify="right" if number else "left")
+        for row in grid.rows:
+            table.add_row(*map(Text, row))
+        parts.append(table)
+    parts += [Text(sentence) for sentence in _guides(comparison)]
+    parts += [Text(f"Note: {note}.".replace("..", ".")) for note in comparison.notes]
+    return Group(*parts)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def time_panels(comparison: Comparison) -> list[Panel]:
+    """Return the panels of time and of multiply-adds."""
+    return [
+        _panel(comparison, "Measured time of a pass", "seconds", _median_seconds),
+        _panel(comparison, "Multiply-adds of a pass", "billions", lambda row: row.multiply_adds / 1e9),
+    ]
+
+
+def memory_panels(comparison: Comparison) -> list[Panel]:
+    """Return the panels of peak memory and of parameters."""
+    return [
+        _panel(comparison, "Peak memory of a pass above the loaded model", "gigabytes", _peak_gigabytes),
+        _panel(
+            comparison,
+            "Parameters of a model built for that size",
+            "millions",
+            lambda row: row.parameters_at_size / 1e6,
+        ),
+    ]
+
+
+def _median_seconds(row: Row) -> float | None:
+    return None if row.measurement is None else statistics.median(row.measurement.seconds)
+
+
+def _peak_gigabytes(row: Row) -> float | None:
+    peak = None if row.measurement is None else row.measurement.peak_memory
+    return peak / 1e9 if peak else None  # zero has no place on a logarithmic axis
+
+
+def _panel(comparison: Comparison, title: str, y_label: str, value: Any) -> Panel:
+    lines = []
+    for name in comparison.attentions:
+        points = [(row.side, value(row)) for row in comparison.of(name)]
+        points = [(x, y) for x, y in points if y is not None]
+        lines.append(Line(name, [x for x, _ in points], [y for _, y in points], **_style(name)))
+    return Panel(title, "side of the square image in pixels", y_label, lines, comparison.sides)
+
+
+def _style(attention: str) -> dict[str, Any]:
+    """Return how a mechanism is drawn: its partial form, dashed, has its colour."""
+    whole = [name for name in list_mechanisms() if not name.startswith(PARTIAL)]
+    family = whole.index(attention.removeprefix(PARTIAL))
+    return {
+        "colour": COLOURS[family % len(COLOURS)],
+        "marker": MARKERS[list_mechanisms().index(attention) % len(MARKERS)],
+        "dashed": attention.startswith(PARTIAL),
+    }
+
+
+# --- page ------------------------------------------------------------------------------------------------------------
+
+CAPTIONS = {
+    "time.png": "Time and multiply-adds against resolution. Dashed: full attention in stages 3 and 4.",
+    "memory.png": (
+        "Memory and parameters against resolution. A model runs at any size with the parameters in the tables; these "
+        "are those of one whose position tables and projections are sized for that image."
+    ),
+}
+
+
+def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
+    machine = comparison.machine
+    facts = {
+        "Machine": ", ".join((machine["processor"], machine["capability"], f"{comparison.threads} threads")),
+        "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
+        "Date": comparison.date,
+        "Command": comparison.command,
+        "Bound on memory": "none" if comparison.memory is None else gigabytes(comparison.memory),
+    }
+    title = f"Attention mechanisms in {html.escape(comparison.model)}"
+    *of_sizes, summary = map(_html_table, _grids(comparison))
+    parts = [
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>",
+        "<dl>",
+        *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
+        "</dl>",
+        *(_html_picture(name, data) for name, data in pictures.items()),
+        summary,
+        *of_sizes,
+        *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(comparison)),
+    ]
+    if comparison.notes:
+        notes = "".join(f"<li>{html.escape(note)}" for note in comparison.notes)
+        parts.append(f"<h2>Notes</h2><ul class='guide'>{notes}</ul>")
+    return "\n".join([*parts, "</main></body></html>\n"])
+
+
+def _html_picture(name: str, data: bytes) -> str:
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    caption = html.escape(CAPTIONS[name])
+    return f"<figure><img src='{uri}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
+
+
+def _html_table(grid: _Grid) -> str:
+    header = "".join(f"<th>{html.escape(cell)}" for cell in grid.header)
+    rows = "\n".join(
+        f"<tr><th scope='row'>{html.escape(name)}" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
+        for name, *cells in grid.rows
+    )
+    return (
+        f"<h2>{html.escape(grid.title)}</h2><div class='scroll'><table><thead><tr>{header}</thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #fbfbfa; --ink: #1b1d21; --soft: #575d66; --line: #dfe1e5; }
+@media (prefers-color-scheme: dark) { :root { --ground: #141619; --ink: #e8eaed; --soft: #a7adb6; --line: #33373d; } }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1280px; margin: 0 auto; padding: 2rem clamp(1rem, 3vw, 2.5rem) 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 1rem; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .7rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.5rem; margin: 0 0 2rem; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: 0 0 2rem; background: #fff; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
+img { display: block; width: 100%; height: auto; }
+figcaption { padding: .5rem .75rem .65rem; font-size: .9em; color: #575d66; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem 0 .4rem 2rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+thead th { color: var(--soft); font-weight: 500; white-space: pre-line; vertical-align: bottom; }
+th:first-child { text-align: left; padding-left: 0; }
+th[scope=row] { font-weight: 500; }
+.guide { max-width: 80ch; }
+"""

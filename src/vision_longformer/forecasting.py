@@ -1,0 +1,80 @@
+"""How much memory a pass will take, known before it runs.
+
+The very model is run on fake tensors: they have shapes, types and storages but hold nothing, so that a pass of any size
+takes neither memory nor arithmetic. What is counted is every storage that a pass would hold, from when it is made until
+the last tensor on it is gone.
+
+Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` allows for that.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vision_longformer.attention import banded
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import ModelConfig
+
+# Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
+WORKSPACE_BYTES = 2 * banded.BAND_BYTES
+
+
+def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
+    """Return the bytes that one pass in inference holds at its peak, beside the loaded model and the images.
+
+    Args:
+        config: Of the model; it computes in float32 on a CPU.
+        size: (height, width) of the images in pixels.
+        batch: Images in a pass.
+
+    Raises:
+        ValueError: The model refuses images of this size.
+    """
+    with torch.device("meta"):
+        model = VisionLongformer(config).eval()
+    with FakeTensorMode(), torch.no_grad():
+        model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+        images = torch.empty(batch, config.in_chans, *size)
+        with _StorageCounter(known=[*model.parameters(), *model.buffers(), images]) as counter:
+            model(images)
+        peak: int = counter.peak
+    return peak + WORKSPACE_BYTES
+
+
+class _StorageCounter(TorchDispatchMode):
+    """Counts the bytes of the storages that live at once.
+
+    Attributes:
+        live: Bytes now.
+        peak: The largest of these.
+    """
+
+    def __init__(self, *, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in known)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and count the storages that it made."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, storage.nbytes()).atexit = False
+
+    def _release(self, size: int) -> None:
+        self.live -= size

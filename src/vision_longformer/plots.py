@@ -1,0 +1,129 @@
+"""Line plots for reports, drawn with matplotlib, which is loaded only when one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Okabe and Ito's colours, which colour-blind people can tell apart; their yellow is too pale for lines on white.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p")
+DPI = 150
+WIDTH = 12.0  # inches: 1800 pixels
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a panel. Lines of one label look alike in all panels and share an entry of the legend.
+
+    Attributes:
+        label: Its name.
+        x: Positions, as are `y`.
+        y: Values.
+        colour: As matplotlib understands it.
+        marker: As matplotlib calls it.
+        dashed: Whether it is dashed.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str = COLOURS[0]
+    marker: str = MARKERS[0]
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes with lines, both logarithmic.
+
+    Attributes:
+        title: What it shows.
+        x_label: Of the horizontal axis.
+        y_label: Of the vertical axis.
+        lines: What is drawn; those without points appear in the legend alone.
+        ticks: Values marked on the horizontal axis.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    ticks: Sequence[float]
+
+
+def draw_panels(panels: Sequence[Panel], *, height: float = 7.0) -> bytes:
+    """Draw panels side by side, with one legend below them.
+
+    Args:
+        panels: From left to right.
+        height: In inches, the legend included; the width is `WIDTH`.
+
+    Returns:
+        A PNG file of `DPI` dots an inch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    handles: dict[str, Any] = {}
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, panel, handles)
+    if handles:
+        legend: dict[str, Any] = {
+            "loc": "outside lower center",
+            "ncols": min(4, len(handles)),
+            "fontsize": 12,
+            "frameon": False,
+        }
+        figure.legend(handles.values(), handles.keys(), handlelength=3.2, **legend)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    for line in panel.lines:
+        (handle,) = axes.plot(
+            line.x,
+            line.y,
+            color=line.colour,
+            marker=line.marker,
+            markersize=7,
+            markerfacecolor="white" if line.dashed else line.colour,
+            linewidth=1.8,
+            linestyle=(0, (5, 2)) if line.dashed else "solid",
+        )
+        handles.setdefault(line.label, handle)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(panel.ticks, labels=[f"{tick:g}" for tick in panel.ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    if not any(map(len, (line.y for line in panel.lines))):
+        axes.set_ylim(1, 10)  # an axis has to end somewhere
+        axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", fontsize=13)
+    low, high = axes.get_ylim()
+    if high / low < 10:  # within a decade its powers alone would leave the axis almost without numbers
+        _plain_ticks(axes)
+    else:
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_title(panel.title, fontsize=15, pad=10)
+    axes.set_xlabel(panel.x_label, fontsize=13)
+    axes.set_ylabel(panel.y_label, fontsize=13)
+    axes.tick_params(labelsize=12)
+    axes.grid(True, which="major", color="#d5d8dc", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain_ticks(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
