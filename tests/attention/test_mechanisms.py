@@ -311,6 +311,11 @@ def test_linformer(case: Case) -> None:
     check(case)
 
 
+@pytest.mark.parametrize("size", [(3, 5), (1, 15), (15, 1)])
+def test_linformer_on_another_map_of_as_many_tokens(size: tuple[int, int]) -> None:
+    check(replace(EXAMPLE, attention=THREE[0], height=size[0], width=size[1], sizes=None, holes=False))
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases("spatial reduction"))
 def test_spatial_reduction(case: Case) -> None:
@@ -340,7 +345,11 @@ EXAMPLE = Case(
     band_bytes=3000,
     seed=1,
 )
-THREE = [Linformer(num_features=5, shared_projection=False), SpatialReduction(ratio=3), Performer(num_features=7)]
+THREE: list[Attention] = [
+    Linformer(num_features=5, shared_projection=False),
+    SpatialReduction(ratio=3),
+    Performer(num_features=7),
+]
 
 
 @pytest.mark.parametrize("canary", [float("nan"), 1e30])

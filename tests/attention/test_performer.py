@@ -13,6 +13,7 @@ from attention.cases import relative_error
 from model_helpers import MODELS, build, noise
 from vision_longformer import VisionLongformer
 from vision_longformer.attention import PerformerAttention
+from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.performer import draw_projection
 from vision_longformer.config import Performer
 
@@ -189,6 +190,23 @@ def test_a_batch_mate_with_huge_keys_changes_nothing() -> None:
     together, global_together = attention(x, global_tokens)
     assert relative_error(together[:1], alone) <= 1e-14
     assert relative_error(global_together[:1], global_alone) <= 1e-14
+
+
+def test_keys_of_padding_shift_no_features() -> None:
+    """Padding is zero, so its key is the bias: here, far larger than any real key."""
+    attention = layer()
+    keys, first = slice(CHANNELS, 2 * CHANNELS), attention.projections.qkv
+    with torch.no_grad():
+        first.bias[keys] = 10 * attention.projection[0].repeat(HEADS)
+        first.weight[keys, 0] = -first.bias[keys]
+    x, global_tokens = noise(1, 5, 7, CHANNELS), noise(1, 2, CHANNELS, seed=2)
+    x[..., 0] = global_tokens[..., 0] = 1  # takes the bias away again
+    valid = torch.zeros(1, 5, 7, dtype=torch.bool)
+    valid[:, :3, :4] = True
+    padded, global_padded = attention(x, global_tokens, Extent(valid=valid, sizes=torch.tensor([[3, 4]])))
+    alone, global_alone = attention(x[:, :3, :4], global_tokens)
+    assert relative_error(padded[:, :3, :4], alone) <= 1e-13
+    assert relative_error(global_padded, global_alone) <= 1e-13
 
 
 def test_more_features_come_closer_to_softmax() -> None:
