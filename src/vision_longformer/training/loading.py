@@ -116,5 +116,9 @@ def _collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the trainer finishes its step with the batches of these."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C reaches every process of the terminal, SIGTERM often every process of a job.
+
+    The trainer finishes its step with the batches of these, and ends them itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
