@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass
 from types import UnionType
@@ -163,6 +164,10 @@ _ALLOWED: dict[str, Any] = {
     "must be above 0 and at most 1": lambda value: 0 < value <= 1,
     "must lie between 0 and 1": lambda value: 0 <= value <= 1,
     "must be from 0 up to, but not including, 1": lambda value: 0 <= value < 1,
+    "must be two numbers from 0 up to, but not including, 1": lambda pair: all(0 <= value < 1 for value in pair),
+    "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": lambda text: bool(
+        re.fullmatch(r"rand(-(m|n|mmax|inc)\d+|-(mstd|p)\d+(\.\d+)?|-t\w+)*", text)
+    ),
     "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
 }
 _RULES: dict[str, tuple[str, ...]] = {
@@ -205,6 +210,8 @@ _RULES: dict[str, tuple[str, ...]] = {
         "optimizer.label_smoothing",
         "optimizer.ema_decay",
     ),
+    "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
+    "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
     "must be two numbers above 0, the smaller first": ("augmentation.crop_scale", "augmentation.crop_ratio"),
 }
 
@@ -257,7 +264,7 @@ def _is(kind: Any, value: Any) -> bool:
         case builtins.tuple:
             return isinstance(value, tuple) and len(value) == len(get_args(kind)) and all(_is(float, v) for v in value)
         case builtins.float:
-            return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         case builtins.int:
             return isinstance(value, int) and not isinstance(value, bool)
         case other:
