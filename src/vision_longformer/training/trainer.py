@@ -277,6 +277,7 @@ class _Trainer:
         """Write the report about the best weights."""
         from vision_longformer.training.report import write_report
 
+        stopped = torch.zeros((), device=self.device)
         if self.processes.is_first and not self.folder.report.exists():
             best = load_weights(self.folder.best)
             alone = self.processes
@@ -284,10 +285,12 @@ class _Trainer:
             result = self._evaluate(best.model.to(self.device))
             self.processes = alone
             if result is None:
-                yield Event("stopped", self.progress.step)
-                return
-            write_report(self.folder, result, self.config, self.progress)
-        self.processes.wait()
+                stopped += 1
+            else:
+                write_report(self.folder, result, self.config, self.progress)
+        if bool(self.processes.maximum(stopped)):
+            yield Event("stopped", self.progress.step)
+            return
         values = {
             "best": self.progress.best,
             "best_epoch": self.progress.best_epoch,
@@ -508,5 +511,5 @@ def weight_digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(state[name].detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
