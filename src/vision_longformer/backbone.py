@@ -30,7 +30,7 @@ from vision_longformer.attention import (
     WindowedAttention,
     build_attention,
 )
-from vision_longformer.attention.geometry import Extent
+from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
 
@@ -66,8 +66,9 @@ class PatchEmbed(nn.Module):
         if extent is not None:
             x = extent.clean(x)  # a patch may hold both real and padded positions
             extent = extent.downsample(self.patch_size)
-        x = x.permute(0, 3, 1, 2)
-        x = F.pad(x, (0, -x.shape[3] % self.patch_size, 0, -x.shape[2] % self.patch_size))
+        x = pad_to_multiple(x, self.patch_size).permute(0, 3, 1, 2)
+        if torch.is_grad_enabled():
+            x = x.contiguous()  # a convolution's backward pass takes half again as long over channels-last maps
         x = self.norm(self.proj(x).permute(0, 2, 3, 1))  # (B, H/p, W/p, C')
         batch, height, width, channels = x.shape
         if self.global_tokens is None:

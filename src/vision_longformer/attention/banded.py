@@ -194,12 +194,10 @@ def _windowed_attention_backward(
             k, v = (x.to(accurate) for x in band.gather_key_value(key_value, global_key_value))
             scores = q @ k.transpose(-1, -2)  # (n, h, queries, K)
             band_mask = band.mask(mask, valid, like=k)
-            if band_mask is not None:
-                scores += band_mask
-            weights = scores.softmax(dim=-1)
+            weights = (scores if band_mask is None else scores.add_(band_mask)).softmax(dim=-1)
             grad_out = band.gather_queries(grad).to(accurate)  # (n, h, queries, d)
             grad_weights = grad_out @ v.transpose(-1, -2)
-            grad_scores = weights * (grad_weights - (weights * grad_weights).sum(dim=-1, keepdim=True))
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, accurate)
             band.put_queries(grad_scores @ k * scale, grad_query)
             gathered = torch.cat([grad_scores.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ grad_out], dim=1)
             band.add_keys(gathered, grad_key_value.flatten(3, 4), grad_global_key_value.flatten(2, 3))
