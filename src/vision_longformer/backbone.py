@@ -20,7 +20,6 @@ from timm.layers import Mlp, drop_path
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (

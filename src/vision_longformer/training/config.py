@@ -57,6 +57,9 @@ class InputOptions:
 class AugmentationOptions:
     """How training images vary."""
 
+    crop: Literal["resized", "plain"] = _option(
+        "resized", "resized: a random part, of random size and shape; plain: a random square of the resized image."
+    )
     crop_scale: tuple[float, float] = _option((0.08, 1.0), "Range of the share of the area that random crops take.")
     crop_ratio: tuple[float, float] = _option((0.75, 4 / 3), "Range of the aspect ratio of random crops.")
     horizontal_flip: float = _option(0.5, "Probability of a flip.")

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image, ImageOps
 from timm.data import auto_augment, create_transform
+from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from vision_longformer.data.classification import Samples
 from vision_longformer.images import ImageError, read_rgb
@@ -45,6 +47,10 @@ def training_transform(options: InputOptions, augmentation: AugmentationOptions,
         re_prob=augmentation.erasing,
         re_mode="pixel",
     )
+    if augmentation.crop == "plain":
+        whole = round(options.size / kept_share(options))
+        resize = transforms.Resize(whole, interpolation=str_to_interp_mode(options.interpolation))
+        transform.transforms[:1] = [resize, transforms.RandomCrop(options.size)]
     for step in transform.transforms:
         for operation in getattr(step, "ops", ()):
             if getattr(operation, "aug_fn", None) is auto_augment.posterize:
@@ -55,6 +61,11 @@ def training_transform(options: InputOptions, augmentation: AugmentationOptions,
 def _posterize(image: Image.Image, bits: int, **_options: Any) -> Image.Image:
     """Keep some bits of each value; none at all is black, which Pillow refuses and timm asks for at full strength."""
     return ImageOps.posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
+
+
+def kept_share(options: InputOptions) -> float:
+    """Return the share of an image's shorter side that is kept."""
+    return options.crop_share or (0.922 if options.size >= 384 else 0.875)
 
 
 def evaluation_transform(*, size: int, crop_share: float, interpolation: str, mean: Any, std: Any) -> Any:

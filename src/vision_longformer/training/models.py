@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.files import replacing
 from vision_longformer.serialization import METADATA_KEY, PREPROCESSING, load, load_exactly, pretrained_cfg_of, save
 from vision_longformer.training.config import InputOptions, ModelOptions
+from vision_longformer.training.loading import kept_share
 from vision_longformer.variants import create_model, list_models
 
 FORMAT_VERSION = 1
@@ -59,9 +61,13 @@ def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Mod
             return create_model(options.name, **{"img_size": size, **arguments, **options.options})
         if options.name not in timm.list_models():
             create_model(options.name)  # says which name is meant
-        return timm.create_model(options.name, **{**arguments, **options.options})  # type: ignore[no-any-return]
+        if not options.drop_path_rate:
+            del arguments["drop_path_rate"]  # not every model of timm knows it
+        model: nn.Module = timm.create_model(options.name, **{**arguments, **options.options})
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ValueError(f"model.options={options.options!r}: {options.name} cannot be built so ({error})") from error
+    _try_size(model, options.name, size)
+    return model
 
 
 def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[str]) -> list[str]:
@@ -103,6 +109,19 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
         remarks.append(f"head: untrained, as the classes are others ({source.num_classes} before, {len(classes)} here)")
     load_exactly(model, {name: t.detach().clone() for name, t in state.items()}, source=str(checkpoint))
     return remarks
+
+
+@torch.no_grad()
+def _try_size(model: nn.Module, name: str, size: int) -> None:
+    """Make sure that one of timm's models, some of which are built for one size, takes the images of a run."""
+    try:
+        model.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"input.size={size}: {name} cannot take images of {size}×{size} ({error}); give it its own size, or "
+            f"model.options={{img_size: {size}}} if it has such an option"
+        ) from error
+    model.train()
 
 
 def _fit_window(state: dict[str, Tensor], name: str, window: int) -> list[str]:
@@ -173,12 +192,11 @@ def load_weights(path: str | Path) -> Trained:
 def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
     """Return how images become a model's input."""
     description = pretrained_cfg_of(model) if isinstance(model, VisionLongformer) else dict(model.pretrained_cfg)  # type: ignore[arg-type]
-    share = inputs.crop_share or (0.922 if inputs.size >= 384 else 0.875)
     return {
         "mean": list(description["mean"]),
         "std": list(description["std"]),
         "interpolation": inputs.interpolation,
-        "crop_pct": share,
+        "crop_pct": kept_share(inputs),
         "size": inputs.size,
     }
 
