@@ -63,8 +63,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint.
 
     Raises:
-        OSError: The disk is full, or the place cannot be written; the previous file is as it was.
+        OSError: The disk is full, or the place cannot be written; says whether the previous file is as it was.
     """
+    previous = path.stat().st_ino if path.exists() else None
     metadata = {
         "format_version": FORMAT_VERSION,
         "content": CONTENT,
@@ -77,7 +78,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
             save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"{path}: cannot be written ({reason}); the previous checkpoint is intact") from error
+        kept = "; the previous checkpoint is intact" if previous and path.stat().st_ino == previous else ""
+        raise OSError(f"{path}: cannot be written ({reason}){kept}") from error
 
 
 def read(path: Path) -> Checkpoint:
