@@ -6,6 +6,7 @@ nothing about randomness has to be saved, and continued training draws what unin
 
 from __future__ import annotations
 
+import functools
 import random
 
 import numpy as np
@@ -29,9 +30,12 @@ def seed_step(seed: int, *, step: int, rank: int, part: int) -> None:
     _seed(seed, _STEP, step, rank, part)
 
 
+@functools.lru_cache(maxsize=2)  # an epoch is asked for at each of its steps
 def epoch_order(seed: int, *, epoch: int, samples: int) -> np.ndarray:
     """Return a permutation of `samples` numbers, the order of an epoch."""
-    return np.random.default_rng([seed, _ORDER, epoch]).permutation(samples)
+    order = np.random.default_rng([seed, _ORDER, epoch]).permutation(samples)
+    order.setflags(write=False)
+    return order
 
 
 def _seed(*position: int, every_device: bool = True) -> None:
