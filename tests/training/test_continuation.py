@@ -10,7 +10,6 @@ import torch
 
 from training.cases import asked_at, disturb, make_images, metrics, outcome, recipe, run
 from vision_longformer.training import checkpoints
-from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.trainer import train
 
 STEPS, STEPS_PER_EPOCH, EVALUATION_BATCHES = 12, 4, 2

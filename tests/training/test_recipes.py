@@ -115,7 +115,7 @@ def test_an_impossible_value_is_refused_with_its_field_and_its_rule(path: str, v
 
 
 def test_more_parts_than_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="compute.accumulation=3: cuts a batch of 2 images"):
+    with pytest.raises(ValueError, match=r"compute\.accumulation=3: cuts a batch of 2 images"):
         build({"compute": {"batch_size": 2, "accumulation": 3}})
 
 
