@@ -208,7 +208,7 @@ def _performer(layer: PerformerAttention, query: Tensor, key: Tensor, value: Ten
         projected = x @ projection.T
         largest = projected.amax(dim=2, keepdim=True) if is_query else projected.max()
         square = (x**2).sum(dim=2, keepdim=True) / 2
-        positive: Tensor = torch.exp(projected - square - largest.detach()) + 1e-4
+        positive: Tensor = torch.exp(projected - square - largest) + 1e-4
         return positive / math.sqrt(num_features)
 
     of_queries, of_keys = features(query, is_query=True), features(key[:, real], is_query=False)

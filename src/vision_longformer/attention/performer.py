@@ -6,9 +6,9 @@ exp(q·k / √d) is the mean of φ(q)·φ(k) over random projections P, with q a
 
     φ(x) = exp(Px − |x|²/2 − c) + 1e-4
 
-c keeps the exponential in range and cancels, as would a factor 1/√m: for queries it is the largest of Px of each token
+c keeps the exponential in range; but for the 1e-4 it would cancel. For queries it is the largest of Px of each token
 and head, for keys the largest of an image, over heads, tokens and features. (The published code takes that maximum over
-the whole batch, which lets one image change another.) Then
+the whole batch, which lets one image change another.) A factor 1/√m of both would cancel. Then
 
     out = φ(q) (φ(k)ᵀ v) / (φ(q) · Σ φ(k)),
 
@@ -89,8 +89,8 @@ class PerformerAttention(nn.Module):
         query, key = query * query.shape[-1] ** -0.25, key * query.shape[-1] ** -0.25
         band = self._tokens_in_a_band(query)
         in_one = band >= query.shape[2]
-        largest = torch.stack([_largest(k, projection, r) for k, r in _split(band, key, real)]).amax(dim=0)
         run = _run if in_one else _run_again_in_backward
+        largest = torch.stack([run(_largest, k, projection, r) for k, r in _split(band, key, real)]).amax(dim=0)
         parts = [run(_key_context, k, v, projection, largest, r) for k, v, r in _split(band, key, value, real)]
         context, total = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         return torch.cat([run(_read, q, projection, context, total) for (q,) in _split(band, query)], dim=2)
@@ -122,11 +122,10 @@ def draw_projection(num_features: int, head_width: int, *, seed: int, number: in
 
 def _largest(key: Tensor, projection: Tensor, real: Tensor | None) -> Tensor:
     """Return the (B, 1, 1, 1) largest projection of an image's real keys; −∞ if it has none."""
-    with torch.no_grad():  # it cancels
-        projected = key @ projection.T
-        if real is not None:
-            projected = projected.masked_fill(~real, float("-inf"))
-        return projected.amax(dim=(1, 2, 3), keepdim=True)
+    projected = key @ projection.T
+    if real is not None:
+        projected = projected.masked_fill(~real, float("-inf"))
+    return projected.amax(dim=(1, 2, 3), keepdim=True)
 
 
 def _key_context(
@@ -143,9 +142,7 @@ def _key_context(
 
 def _read(query: Tensor, projection: Tensor, context: Tensor, total: Tensor) -> Tensor:
     """Return (B, h, n, d): what a band of queries reads from the keys' context."""
-    with torch.no_grad():
-        largest = (query @ projection.T).amax(dim=3, keepdim=True)
-    features = _features(query, projection, largest)
+    features = _features(query, projection, (query @ projection.T).amax(dim=3, keepdim=True))
     weight = features @ total  # (B, h, n, 1)
     return features @ context / torch.where(weight > 0, weight, 1)
 
