@@ -45,6 +45,9 @@ from vision_longformer.training.run_folder import RunFolder
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
 FREE = ("compute.workers", "input.check")
+SMALLER_STEPS = (
+    "Try a smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
+)
 
 
 class TrainingError(ValueError):
@@ -253,8 +256,9 @@ class _Trainer:
         """Evaluate where it is due, keep the best weights, and save."""
         due = epoch % self.config.logging.evaluate_every_epochs == 0 or epoch == self.config.schedule.epochs
         if due and self.progress.evaluated_epochs < epoch:
+            self._check_weights()
             yield Event("evaluating", self.progress.step, {"images": len(self.validation)})
-            result = self._evaluate(self._weights_to_use())
+            result = self._evaluate_or_save()
             if result is None:
                 self._save()
                 self.stopped = True
@@ -312,6 +316,14 @@ class _Trainer:
         except ValueError as error:
             raise TrainingError(f"{error}; the last checkpoint is kept") from error
 
+    def _evaluate_or_save(self) -> Evaluation | None:
+        """Evaluate; where an image cannot be read, the steps that were taken are saved first."""
+        try:
+            return self._evaluate(self._weights_to_use())
+        except ValueError as error:
+            self._save()
+            raise TrainingError(f"{error}; the run is saved, mend this and run the same command to continue") from error
+
     def _colours(self) -> dict[str, Any]:
         preprocessing = preprocessing_of(self.model, self.config.input)
         return {"mean": preprocessing["mean"], "std": preprocessing["std"]}
@@ -338,13 +350,13 @@ class _Trainer:
     def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
         files = [str(self.samples.paths[index]) for index in indices]
         listed = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
-        kept = (
-            f"{self.folder.last} holds the run as it was before" if self.folder.last.exists() else "nothing was saved"
-        )
         return (
-            f"step {step + 1}: the loss is {value}; training stopped, and {kept}. The batch's files: {listed}. Try a "
-            "smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
+            f"step {step + 1}: the loss is {value}; training stopped, and {self._kept()}. The batch's files: {listed}. "
+            f"{SMALLER_STEPS}"
         )
+
+    def _kept(self) -> str:
+        return f"{self.folder.last} holds the run as it was" if self.folder.last.exists() else "nothing was saved"
 
     # --- evaluation -------------------------------------------------------------------------------------------
 
@@ -400,8 +412,18 @@ class _Trainer:
             "versions": versions(),
         }
 
+    def _check_weights(self) -> None:
+        """Make sure that there is something to evaluate and to continue with."""
+        unusable = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
+        if unusable:
+            raise TrainingError(
+                f"step {self.progress.step}: weights are not numbers any more ({unusable[0]}); training stopped, and "
+                f"{self._kept()}. {SMALLER_STEPS}"
+            )
+
     def _save(self) -> None:
         """Write the checkpoint to continue from."""
+        self._check_weights()
         if self.processes.is_first:
             tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
             if self.ema is not None:
