@@ -46,6 +46,11 @@ def run(arguments: Arguments) -> int:
         device = choose_device(arguments.device, Processes())
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    if trained.model.num_classes != len(samples.classes):
+        raise UsageError(
+            f"{arguments.checkpoint}: has {trained.model.num_classes or 'no'} classes, without names, and "
+            f"{arguments.data} has {len(samples.classes)}"
+        )
     preprocessing = dict(trained.preprocessing)
     size, share = arguments.size or preprocessing["size"], preprocessing["crop_pct"]
     transform = evaluation_transform(
