@@ -3,8 +3,8 @@
     cd tests && python -m training.kill --kills 20
 
 Each kill is a SIGKILL, which no process can prepare for; every second one waits until a checkpoint is being written.
-The run saves after every step. Everything random is on: see `training.cases.recipe`. Trainers are forks of this process,
-which saves the seconds of importing PyTorch. Exits with 1 if any run ended otherwise.
+The run saves after every step. Everything random is on: see `training.cases.recipe`. Trainers are forks of this
+process, which saves the seconds of importing PyTorch. Exits with 1 if any run ended otherwise.
 """
 
 from __future__ import annotations

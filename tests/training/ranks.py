@@ -1,0 +1,92 @@
+"""Run by test_processes: trains with one process and with two, which are forks of this one, and prints JSON lines.
+
+python -m training.ranks FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.cases import asked_at, make_images, metrics, outcome, plain, recipe
+from vision_longformer.training import trainer
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.processes import join, leave
+
+
+def train(config: TrainConfig, data: Path, output: Path, *, count: int, stop_at: int = 10**9) -> list[dict[str, Any]]:
+    """Train with `count` processes; return what each of them saw."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output.mkdir(exist_ok=True)
+    children = []
+    for rank in range(count):
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                seen = _rank(config, data, output, asked_at(stop_at if rank == count - 1 else 10**9))
+                (output / f"rank-{rank}.json").write_text(json.dumps(seen))
+                code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(count)]
+
+
+def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> dict[str, Any]:
+    made = []
+    original = trainer._Trainer.__init__
+
+    def remember(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        made.append(self)
+
+    setattr(trainer._Trainer, "__init__", remember)  # noqa: B010, mypy forbids the assignment
+    processes = join("cpu")
+    events = list(trainer.train(config, data=data, output=output, processes=processes, should_stop=should_stop))
+    leave(processes)
+    parts = {"model": made[0].model, **({"ema": made[0].ema.module} if made[0].ema else {})}
+    return {
+        "last": events[-1].kind,
+        "losses": [event.values["loss"] for event in events if event.kind == "step"],
+        "evaluations": [event.values["val_loss"] for event in events if event.kind == "evaluated"],
+        "digests": {name: trainer.weight_digest(dict(part.state_dict())) for name, part in parts.items()},
+    }
+
+
+def main(folder: Path) -> None:
+    """Train, and print."""
+    torch.set_num_threads(1)
+    # 21 images by 6: the last step of an epoch has 3, for two processes to share; 7 images are evaluated
+    data = make_images(folder / "data")
+    for path in list((folder / "data/val").rglob("*.png"))[:2]:
+        path.unlink()
+    quiet = plain(schedule={"epochs": 5})
+    for count in (1, 2):
+        print(json.dumps(train(quiet, data, folder / f"quiet-{count}", count=count)), flush=True)
+    loud = recipe(schedule={"epochs": 2}, compute={"accumulation": 2})
+    print(json.dumps(train(loud, data, folder / "loud", count=2)), flush=True)
+    lives = [train(loud, data, folder / "in-parts", count=2, stop_at=stop_at) for stop_at in (3, 2, 2, 10**9)]
+    whole = folder / "loud"
+    same = outcome(folder / "in-parts") == outcome(whole) and metrics(folder / "in-parts") == metrics(whole)
+    print(json.dumps({"kinds": [[rank["last"] for rank in ranks] for ranks in lives], "same": same}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,69 @@
+"""Two processes, over gloo, against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vision_longformer.training.processes import Processes, choose_device, join
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    result = subprocess.run(
+        [sys.executable, "-m", "training.ranks", tmp_path_factory.mktemp("ranks")],
+        cwd=TESTS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith(("[", "{"))]
+
+
+def test_two_processes_follow_the_losses_of_one(runs: list[Any]) -> None:
+    (alone,), both = runs[0], runs[1]
+    assert len(alone["losses"]) == 20
+    assert len(alone["evaluations"]) == 5
+    for rank in both:
+        assert rank["losses"] == pytest.approx(alone["losses"], abs=1e-5)
+        assert rank["evaluations"] == pytest.approx(alone["evaluations"], abs=1e-4)
+
+
+@pytest.mark.parametrize("run", [1, 2], ids=["nothing random", "everything random"])
+def test_all_processes_hold_the_same_weights_averages_and_random_projections(run: int, runs: list[Any]) -> None:
+    first, second = runs[run]
+    assert first["digests"].keys() == {"model", "ema"}
+    assert first["digests"] == second["digests"]
+    assert first["losses"] == second["losses"]
+    assert first["evaluations"] == second["evaluations"]
+
+
+def test_a_stop_that_one_process_is_asked_for_stops_all_and_they_continue_exactly(runs: list[Any]) -> None:
+    lives = runs[3]
+    assert lives["kinds"][:2] == [["stopped", "stopped"]] * 2
+    assert lives["kinds"][-1] == ["finished", "finished"]
+    assert lives["same"]
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert join("cpu") == Processes() == Processes(count=1, rank=0)
+    assert Processes().is_first
+    assert not Processes(2, 1).is_first
+
+
+def test_a_device_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="device 'cuda:99' is not available"):
+        choose_device("cuda:99", Processes())
+    assert choose_device("cpu", Processes(2, 1, 1)).type == "cpu"
