@@ -37,9 +37,9 @@ def save(path: Path, *, at: int, kill: bool) -> dict[str, object]:
             message = str(error)
         except BaseException as error:
             message = f"not an OSError: {error!r}"
-        calls = shim.faults_counted()
+        calls, order = shim.faults_counted(), shim.faults_order().decode()
         shim.faults_begin(b"", 0, 0)
-        os.write(writing, json.dumps({"message": message, "calls": calls}).encode())
+        os.write(writing, json.dumps({"message": message, "calls": calls, "order": order}).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
@@ -63,6 +63,7 @@ def save(path: Path, *, at: int, kill: bool) -> dict[str, object]:
 
 if __name__ == "__main__":
     shim = ctypes.CDLL(sys.argv[1])
+    shim.faults_order.restype = ctypes.c_char_p
     target = Path(sys.argv[2]) / "last.safetensors"
     print(json.dumps(whole := save(target, at=0, kill=False)))
     for number in range(1, int(str(whole["calls"])) + 1):
