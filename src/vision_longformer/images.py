@@ -96,14 +96,19 @@ def read_pixels(
     return Pixels(values, valid, original_size, note)
 
 
-def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a file as an upright 8-bit RGB image, as augmentation takes it; opacity is dropped.
+def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Image.Image:
+    """Read a file as an 8-bit RGB image, as augmentation takes it; opacity is dropped.
+
+    Args:
+        image: A path.
+        max_pixels: Refuse larger files by what their header says, before they are decoded.
+        upright: Turn it as EXIF says; else rows and columns are as the file has them.
 
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
     """
     try:
-        array, _ = _to_array(image, max_pixels)
+        array, _ = _to_array(image, max_pixels, upright=upright)
         if array.dtype != np.uint8 or array.ndim == 2 or array.shape[2] != 3:
             values, _ = _unit_range(array, 3)
             array = values.mul_(255).round_().byte().numpy()
@@ -112,32 +117,81 @@ def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     return Image.fromarray(np.ascontiguousarray(array))
 
 
+def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Return the (H, W) whole numbers that an image of one channel stores: gray values, or indices into its palette.
+
+    Rows and columns are as the file has them, whatever EXIF says.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has several channels.
+    """
+    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+        if opened.width * opened.height > max_pixels:
+            raise ImageError(
+                f"{image}: it has {opened.width}×{opened.height} pixels, more than {max_pixels:,} (max_pixels)"
+            )
+        if opened.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+            raise ImageError(
+                f"{image}: has several channels or fractions ({opened.mode}), expected one of whole numbers"
+            )
+        array: Array = np.asarray(opened)
+    return array.astype(np.int64)
+
+
+def read_size(image: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) by a file's header, as it is stored: not yet turned upright.
+
+    Raises:
+        ImageError: The image is missing, damaged or no image.
+    """
+    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+        return opened.height, opened.width
+
+
+def read_orientation(image: str | os.PathLike[str]) -> int:
+    """Return EXIF's orientation, 1 to 8, of a file; 1, upright, where it has none.
+
+    Raises:
+        ImageError: The image is missing, damaged or no image.
+    """
+    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+        return _orientation(opened)
+
+
 # --- decoding ---------------------------------------------------------------------------------------------------
 
 
-def _to_array(image: ImageLike, max_pixels: int) -> tuple[Array, str]:
-    """Return an upright (H, W) or (H, W, C) array and a note on what was left out."""
+def _to_array(image: ImageLike, max_pixels: int, *, upright: bool = True) -> tuple[Array, str]:
+    """Return an (H, W) or (H, W, C) array and a note on what was left out."""
     if isinstance(image, np.ndarray):
         return image, ""
-    try:
+    with _image_errors():
         if isinstance(image, Image.Image):
-            return _decode(image), ""
+            return _decode(image, upright), ""
         with Path(image).open("rb") as file, _open(file) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise ImageError(
                     f"it has {width}×{height} pixels by its header, more than the limit of {max_pixels:,} (max_pixels)"
                 )
-            return _decode_file(opened, file)
+            return _decode_file(opened, file, upright)
+
+
+@contextmanager
+def _image_errors(name: str = "") -> Iterator[None]:
+    """Turn all that reading an image can raise into `ImageError`, beginning with the image's name if one is given."""
+    before = f"{name}: " if name else ""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("it is not an image that can be read") from error
+        raise ImageError(f"{before}it is not an image that can be read") from error
     except OSError as error:
         reason = error.strerror or f"it is damaged or cut short ({error})"
-        raise ImageError(reason[0].lower() + reason[1:]) from error
+        raise ImageError(before + reason[0].lower() + reason[1:]) from error
     except (SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError) as error:
-        raise ImageError(f"it is damaged ({error})") from error  # all of these come out of decoders
+        raise ImageError(f"{before}it is damaged ({error})") from error  # all of these come out of decoders
 
 
 @contextmanager
@@ -153,22 +207,22 @@ def _open(file: BinaryIO) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode_file(image: Image.Image, file: BinaryIO) -> tuple[Array, str]:
+def _decode_file(image: Image.Image, file: BinaryIO, upright: bool) -> tuple[Array, str]:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append("only the first picture of several was read")
     raw_modes = {_raw_mode(tile) for tile in image.tile} if isinstance(image, ImageFile) else set()
     if image.mode in ("RGB", "RGBA") and raw_modes and raw_modes <= SWAPPED_BYTES.keys():
-        high = _decode(image)
+        high = _decode(image, upright)
         file.seek(0)
         with _open(file) as again:
             assert isinstance(again, ImageFile)
             again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
-            low = _decode(again)
+            low = _decode(again, upright)
         return np.left_shift(high, 8, dtype=np.uint16) | low.astype(np.uint16), "; ".join(notes)
     if any(";16" in mode for mode in raw_modes) and image.mode in ("RGB", "RGBA"):
         notes.append("16-bit values were read with 8 bits")
-    return _decode(image), "; ".join(notes)
+    return _decode(image, upright), "; ".join(notes)
 
 
 def _raw_mode(tile: Any) -> str:
@@ -180,9 +234,9 @@ def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
     return tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
 
 
-def _decode(image: Image.Image) -> Array:
-    """Return a Pillow image as an upright array of at most four channels."""
-    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+def _decode(image: Image.Image, upright: bool) -> Array:
+    """Return a Pillow image as an array of at most four channels."""
+    orientation = _orientation(image) if upright else 1
     transparent = image.has_transparency_data
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         array: Array = np.asarray(image)
@@ -201,6 +255,11 @@ def _decode(image: Image.Image) -> Array:
     else:
         array = np.asarray(image.convert("RGBA" if transparent else "RGB"))
     return _upright(array, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _upright(array: Array, orientation: int) -> Array:

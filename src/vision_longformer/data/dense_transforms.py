@@ -1,0 +1,146 @@
+"""Images with boxes, masks and maps of classes: resized, mirrored and normalised together.
+
+What is random is drawn first, from torch's own generator, which `training.randomness.seed_sample` has seeded for the
+image, and handed on as an `Augmentation`. The rest is arithmetic. Evaluation and prediction resize only where their
+caller names a size.
+
+Boxes are x1, y1, x2, y2 in pixels; an image W pixels wide mirrors x to W − x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vision_longformer.data.masks import nearest
+
+Size = tuple[int, int]  # (height, width)
+
+
+class Augmentation(NamedTuple):
+    """What happens to an image.
+
+    Attributes:
+        size: (height, width) that it is resized to.
+        flipped: Whether it is then mirrored left to right.
+    """
+
+    size: Size
+    flipped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSample:
+    """An image as a model takes it, and what is on it: N objects on H×W pixels.
+
+    Attributes:
+        image: (3, H, W) float32, normalised.
+        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels.
+        labels: (N,) int64.
+        masks: (N, H, W) uint8, 0 or 1; None where they are not wanted.
+        semantic: (H, W) int64 classes; None where they are not wanted.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    semantic: Tensor | None = None
+
+
+def fitted_size(size: Size, *, side: int, max_side: int) -> Size:
+    """Return the size of an image whose shorter side becomes `side`, its longer one at most `max_side`."""
+    scale = min(side / min(size), max_side / max(size))
+    height, width = (max(1, min(max_side, round(length * scale))) for length in size)
+    return height, width
+
+
+def draw(size: Size, *, sides: Sequence[int], max_side: int, horizontal_flip: float) -> Augmentation:
+    """Draw what happens to a training image, from torch's generator: always two numbers, whatever the options.
+
+    Args:
+        size: (height, width) of the image.
+        sides: One of these becomes the length of the shorter side.
+        max_side: The longer side is at most so long.
+        horizontal_flip: Probability of a flip.
+    """
+    side, flip = torch.rand(2, dtype=torch.float64).tolist()
+    chosen = sides[min(int(side * len(sides)), len(sides) - 1)]
+    return Augmentation(fitted_size(size, side=chosen, max_side=max_side), flip < horizontal_flip)
+
+
+def image_to_tensor(
+    image: Image.Image,
+    how: Augmentation,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bilinear",
+) -> Tensor:
+    """Return (3, H, W) float32, resized with antialiasing, mirrored and normalised.
+
+    Args:
+        image: 8-bit RGB.
+        how: What happens to it.
+        mean: Of each channel, in [0, 1].
+        std: Deviation of each channel.
+        interpolation: bilinear or bicubic.
+    """
+    height, width = how.size
+    if (image.height, image.width) != how.size:
+        image = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    pixels = np.asarray(image)[:, ::-1] if how.flipped else np.asarray(image)
+    values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)  # (3, H, W)
+    return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+
+
+def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:
+    """Return (N, 4) boxes of an image of `size` after what happens to it."""
+    result = np.asarray(boxes, np.float64).reshape(-1, 4).copy()
+    result[:, 0::2] *= how.size[1] / size[1]
+    result[:, 1::2] *= how.size[0] / size[0]
+    if how.flipped:
+        result[:, 0::2] = how.size[1] - result[:, 2::-2]
+    return torch.from_numpy(result.astype(np.float32))
+
+
+def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
+    """Return masks or classes (..., H, W) after what happens to their image: each pixel takes the nearest one.
+
+    Masks that `masks.segmentations_to_masks` has made in the new size are mirrored only.
+    """
+    height, width = values.shape[-2:]
+    if (height, width) != how.size:
+        values = values[..., nearest(height, how.size[0])[:, None], nearest(width, how.size[1])]
+    return torch.from_numpy(np.ascontiguousarray(values[..., ::-1] if how.flipped else values))
+
+
+def grouped_by_orientation(order: NDArray[np.int64], sizes: NDArray[np.int32], *, batch_size: int) -> NDArray[np.int64]:
+    """Return the images of an epoch so that each batch holds images of like orientation, which padding costs least.
+
+    The result holds every image of `order` once, to be cut into batches of `batch_size`. All but one of the batches
+    hold images that are wider than high, or images that are not; the one that holds both, if there is one, comes
+    after the full batches, and after it only a smaller last one. It depends on nothing but its arguments, so an
+    epoch's order, drawn from (seed, epoch), gives the same batches always.
+
+    Args:
+        order: (n,) images, in the order drawn.
+        sizes: (N, 2) (height, width) of all images.
+        batch_size: Images of a step.
+    """
+    waiting: tuple[list[int], list[int]] = ([], [])
+    batches: list[int] = []
+    for image in order.tolist():
+        group = waiting[int(sizes[image, 1] > sizes[image, 0])]
+        group.append(image)
+        if len(group) == batch_size:
+            batches += group
+            group.clear()
+    return np.array(batches + waiting[0] + waiting[1], np.int64)
