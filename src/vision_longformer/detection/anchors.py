@@ -1,0 +1,58 @@
+"""Anchor boxes, x1 y1 x2 y2 in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from vision_longformer.detection.levels import Level
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """torchvision's anchors, with three differences.
+
+    Strides are given, where torchvision divides the padded size by that of the map, which changes with the batch.
+    An image has anchors on its own map only. Sides are not rounded to whole pixels, as in the published code.
+
+    Args:
+        sizes: Sides of square anchors for each level; others have the same area.
+        ratios: Height over width.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
+        super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
+
+    def generate_anchors(
+        self,
+        scales: Sequence[float],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """Return (ratios × scales, 4) anchors around the origin."""
+        device = device or torch.device("cpu")
+        side = torch.tensor(scales, dtype=dtype, device=device)
+        stretch = torch.tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
+        heights, widths = (stretch[:, None] * side).flatten(), (side / stretch[:, None]).flatten()
+        return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
+
+    def of_image(self, number: int, levels: Sequence[Level], *, like: Tensor) -> list[Tensor]:
+        """Return (H×W×anchors, 4) boxes for each level of image `number`, row by row."""
+        self.set_cell_anchors(like.dtype, like.device)
+        grids = [level.sizes[number] for level in levels]
+        boxes: list[Tensor] = self.grid_anchors(grids, [(level.stride, level.stride) for level in levels])
+        return boxes
+
+
+def rows_of_image(x: Tensor, number: int, level: Level, *, width: int) -> Tensor:
+    """Return what a (B, anchors×width, H, W) map says of the anchors of image `number`: (H×W×anchors, width).
+
+    Never in half precision, in which boxes would be pixels off.
+    """
+    height, columns = level.sizes[number]
+    own = x[number, :, :height, :columns]  # (anchors×width, H, W)
+    rows: Tensor = own.unflatten(0, (-1, width)).permute(2, 3, 0, 1).reshape(-1, width)
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

@@ -1,0 +1,181 @@
+"""What a detector is made of, as frozen dataclasses that refuse impossible values when they are built.
+
+The defaults are those of the published runs on COCO. Lists, as YAML has them, are taken for tuples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vision_longformer.config import _require, _require_integer
+
+Sizes = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class RetinaNetConfig:
+    """RetinaNet (Lin et al., Focal Loss for Dense Object Detection, https://arxiv.org/abs/1708.02002).
+
+    Attributes:
+        num_classes: Classes of objects.
+        strides: Of the backbone's maps, each twice the one before; two coarser levels are added.
+        pyramid_width: Channels of the pyramid.
+        head_depth: Convolutions before the last one, in each of the two heads.
+        head_width: Their channels.
+        anchor_sizes: Sides in pixels of the square anchors of each level.
+        anchor_ratios: Heights over widths of the anchors.
+        score_threshold: Score that detections must pass.
+        nms_threshold: Overlap (intersection over union) of two detections of a class, above which the worse one is
+            dropped.
+        candidates: Best detections of each level that go into that comparison.
+        detections: Best ones of an image that are kept.
+    """
+
+    num_classes: int
+    strides: tuple[int, ...] = (8, 16, 32)
+    pyramid_width: int = 256
+    head_depth: int = 4
+    head_width: int = 256
+    anchor_sizes: Sizes = tuple((side, side * 2 ** (1 / 3), side * 2 ** (2 / 3)) for side in (32, 64, 128, 256, 512))
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    candidates: int = 1000
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        _make_tuples(self, "strides", "anchor_sizes", "anchor_ratios")
+        for field in ("num_classes", "pyramid_width", "head_width", "candidates", "detections"):
+            _require_integer(getattr(self, field), field=field, minimum=1)
+        _require_integer(self.head_depth, field="head_depth", minimum=0)
+        require_strides(self.strides)
+        _require_anchors(self.anchor_sizes, self.anchor_ratios, levels=len(self.strides) + 2)
+        for field in ("score_threshold", "nms_threshold"):
+            _require_share(getattr(self, field), field=field)
+
+
+@dataclass(frozen=True)
+class MaskRCNNConfig:
+    """Mask R-CNN (He et al., https://arxiv.org/abs/1703.06870) with a feature pyramid.
+
+    Attributes:
+        num_classes: Classes of objects.
+        strides: Of the backbone's maps, each twice the one before; one coarser level is added for proposals.
+        pyramid_width: Channels of the pyramid.
+        head_depth: Convolutions of the mask head.
+        head_width: Their channels.
+        box_head_width: Channels of the two linear layers of the box head.
+        anchor_sizes: Sides in pixels of the square anchors of each level.
+        anchor_ratios: Heights over widths of the anchors.
+        proposal_candidates: Best proposals of each level that are compared with each other, in training and in
+            evaluation.
+        proposals: Best ones of an image that the heads look at.
+        proposal_nms_threshold: Overlap (intersection over union) of two proposals above which the worse one is
+            dropped.
+        box_size: Side of the square that the box head sees of a proposal, in positions.
+        mask_size: Side of the square that the mask head sees; masks are twice as large.
+        score_threshold: Score that detections must pass.
+        nms_threshold: As `proposal_nms_threshold`, of two detections of a class.
+        detections: Best ones of an image that are kept.
+    """
+
+    num_classes: int
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    pyramid_width: int = 256
+    head_depth: int = 4
+    head_width: int = 256
+    box_head_width: int = 1024
+    anchor_sizes: Sizes = ((32,), (64,), (128,), (256,), (512,))
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    proposal_candidates: tuple[int, int] = (2000, 1000)
+    proposals: int = 1000
+    proposal_nms_threshold: float = 0.7
+    box_size: int = 7
+    mask_size: int = 14
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        _make_tuples(self, "strides", "anchor_sizes", "anchor_ratios", "proposal_candidates")
+        for field in (
+            "num_classes",
+            "pyramid_width",
+            "head_depth",
+            "head_width",
+            "box_head_width",
+            "proposals",
+            "box_size",
+            "mask_size",
+            "detections",
+        ):
+            _require_integer(getattr(self, field), field=field, minimum=1)
+        require_strides(self.strides)
+        for stride in self.strides:
+            _require(stride & (stride - 1) == 0, field="strides", value=self.strides, rule="must be powers of 2")
+        _require_anchors(self.anchor_sizes, self.anchor_ratios, levels=len(self.strides) + 1)
+        _require(
+            len(self.proposal_candidates) == 2,
+            field="proposal_candidates",
+            value=self.proposal_candidates,
+            rule="must be two numbers, for training and for evaluation",
+        )
+        for number in self.proposal_candidates:
+            _require_integer(number, field="proposal_candidates", minimum=1)
+        for field in ("proposal_nms_threshold", "score_threshold", "nms_threshold"):
+            _require_share(getattr(self, field), field=field)
+
+
+def require_strides(strides: Sequence[int]) -> None:
+    """Check the strides of a pyramid.
+
+    Raises:
+        ValueError: One is not twice the one before.
+    """
+    _require(len(strides) > 0, field="strides", value=strides, rule="must hold at least one")
+    for stride in strides:
+        _require_integer(stride, field="strides", minimum=1)
+    for finer, coarser in itertools.pairwise(strides):
+        _require(coarser == 2 * finer, field="strides", value=strides, rule="each must be twice the one before")
+
+
+def _make_tuples(config: object, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        _require(
+            isinstance(value, Sequence) and not isinstance(value, str),
+            field=field,
+            value=value,
+            rule="must be a sequence",
+        )
+        entries = (tuple(entry) if isinstance(entry, list) else entry for entry in value)
+        object.__setattr__(config, field, tuple(entries))
+
+
+def _require_anchors(sizes: Sizes, ratios: tuple[float, ...], *, levels: int) -> None:
+    _require(
+        len(sizes) == levels and all(isinstance(level, tuple) and len(level) == len(sizes[0]) > 0 for level in sizes),
+        field="anchor_sizes",
+        value=sizes,
+        rule=f"must hold {levels} sequences, one for each level of the pyramid, all equally long",
+    )
+    for field, numbers in (("anchor_sizes", [side for level in sizes for side in level]), ("anchor_ratios", ratios)):
+        rule = "must be numbers above 0"
+        _require(len(numbers) > 0, field=field, value=numbers, rule=rule)
+        for number in numbers:
+            _require(_is_number(number) and number > 0, field=field, value=number, rule=rule)
+
+
+def _require_share(value: object, *, field: str) -> None:
+    _require(
+        _is_number(value) and 0 <= value <= 1,  # type: ignore[operator]
+        field=field,
+        value=value,
+        rule="must be a number from 0 to 1",
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,86 @@
+"""Mask R-CNN: proposals first, then a class, a box and a mask for each.
+
+It is composed from torchvision's parts, with the settings of the published code (Detectron2): 1,000 proposals in
+training and evaluation, regions aligned to the centres of positions and sampled as densely as they are large, L1
+losses of boxes, binary mask targets, initialisation. Differences that remain, none of which changes what is computed
+for COCO-sized images by more than rounding or a constant factor:
+
+- Losses of proposals are divided by the number of anchors sampled, which is 256 for an image unless it is tiny, where
+  Detectron2 always divides by 256.
+- Proposals thinner than 0.001 pixels and detections thinner than 0.01 are dropped, where Detectron2 drops empty ones.
+- The box predictor has an unused output for the box of "no object".
+- Mask targets are cut out of binary masks, where Detectron2 draws polygons directly at the mask's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vision_longformer.detection.boxes import Detections, Target, check_targets
+from vision_longformer.detection.config import MaskRCNNConfig
+from vision_longformer.detection.features import Features
+from vision_longformer.detection.heads import RegionHeads
+from vision_longformer.detection.levels import Level, Size, check_images
+from vision_longformer.detection.proposals import ProposalNetwork
+from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+
+
+class MaskRCNN(nn.Module):
+    """Detect and outline objects in images of any size; an image's detections do not depend on its batch.
+
+    Images are a padded, normalised batch (B, 3, H, W); `image_sizes`, one (height, width) for each, says which top
+    left part is real. Nothing is resized.
+
+    Args:
+        features: A backbone with maps of `config.strides`.
+        config: What to build on it.
+    """
+
+    def __init__(self, features: Features, config: MaskRCNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = FeaturePyramid(features, width=config.pyramid_width, top="subsampled")
+        self.rpn = ProposalNetwork(config)
+        self.roi_heads = RegionHeads(config)
+
+    def forward(
+        self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Return the losses "proposals", "proposal_boxes", "classification", "boxes" and "masks".
+
+        Raises:
+            ValueError: Images, sizes and targets do not fit each other.
+        """
+        sizes = check_images(images, image_sizes)
+        checked = check_targets(targets, sizes, num_classes=self.config.num_classes, masks=True, like=images)
+        maps, levels = self.backbone(images, sizes)
+        candidates = self.rpn(maps, levels)
+        proposals = self.rpn.propose(candidates, sizes)
+        return {
+            **self.rpn.losses(candidates, checked),
+            **self.roi_heads.losses(self._extended(maps, levels), proposals, checked),
+        }
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None = None) -> list[Detections]:
+        """Return what is found in each image.
+
+        Raises:
+            ValueError: Images and sizes do not fit each other.
+        """
+        sizes = check_images(images, image_sizes)
+        maps, levels = self.backbone(images, sizes)
+        proposals = self.rpn.propose(self.rpn(maps, levels), sizes)
+        return self.roi_heads.detect(self._extended(maps, levels), proposals, sizes)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of position tables and global tokens."""
+        return undecayed(self.backbone)
+
+    def _extended(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
+        """Return the maps that regions are cut out of: at the edge, sampling reads one position beyond it."""
+        count = len(self.config.strides)
+        return [level.extend(x) for x, level in zip(maps[:count], levels[:count], strict=True)]

@@ -1,0 +1,156 @@
+"""RetinaNet: a class and a box for every anchor, in one step.
+
+B images, C channels, H×W map, A anchors of a position, K classes
+
+Matching, losses and post-processing are torchvision's, which go image by image. Differences between it and the
+published code (Detectron2) that remain: the classification loss of an image is divided by that image's number of
+matched anchors, and so is its box loss, where Detectron2 divides those of the batch by a moving average of that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.models.detection.retinanet import (
+    RetinaNetClassificationHead,
+    RetinaNetHead,
+    RetinaNetRegressionHead,
+)
+
+from vision_longformer.detection.anchors import Anchors, rows_of_image
+from vision_longformer.detection.boxes import Detections, Target, check_targets
+from vision_longformer.detection.config import RetinaNetConfig
+from vision_longformer.detection.features import Features
+from vision_longformer.detection.levels import Level, Size, check_images
+from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+
+
+class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
+    """Detect objects in images of any size; an image's detections do not depend on its batch.
+
+    Images are a padded, normalised batch (B, 3, H, W); `image_sizes`, one (height, width) for each, says which top
+    left part is real. Nothing is resized.
+
+    Args:
+        features: A backbone with maps of `config.strides`.
+        config: What to build on it.
+    """
+
+    def __init__(self, features: Features, config: RetinaNetConfig) -> None:
+        anchors = Anchors(config.anchor_sizes, config.anchor_ratios)
+        backbone = FeaturePyramid(features, width=config.pyramid_width, top="convolutions")
+        super().__init__(
+            backbone,
+            anchor_generator=anchors,
+            head=Head(config, num_anchors=anchors.num_anchors_per_location()[0]),
+            num_classes=config.num_classes,
+            score_thresh=config.score_threshold,
+            nms_thresh=config.nms_threshold,
+            detections_per_img=config.detections,
+            topk_candidates=config.candidates,
+        )
+        del self.transform  # it would resize
+        self.config = config
+
+    def forward(
+        self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Return the losses "classification" and "boxes", means over the images.
+
+        Raises:
+            ValueError: Images, sizes and targets do not fit each other.
+        """
+        sizes = check_images(images, image_sizes)
+        checked = check_targets(targets, sizes, num_classes=self.config.num_classes, masks=False, like=images)
+        predictions = [_join(levels) for levels in self._predict(images, sizes)]
+        losses = self.compute_loss(
+            [{"boxes": target.boxes, "labels": target.labels} for target in checked],
+            {
+                "cls_logits": [logits for logits, _, _ in predictions],
+                "bbox_regression": [offsets for _, offsets, _ in predictions],
+            },
+            [anchors for _, _, anchors in predictions],
+        )
+        return {"classification": losses["classification"], "boxes": losses["bbox_regression"]}
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None = None) -> list[Detections]:
+        """Return what is found in each image.
+
+        Raises:
+            ValueError: Images and sizes do not fit each other.
+        """
+        sizes = check_images(images, image_sizes)
+        detections = []
+        for size, levels in zip(sizes, self._predict(images, sizes), strict=True):
+            outputs = {
+                "cls_logits": [logits[None] for logits, _, _ in levels],
+                "bbox_regression": [offsets[None] for _, offsets, _ in levels],
+            }
+            (found,) = self.postprocess_detections(outputs, [[anchors for _, _, anchors in levels]], [size])
+            detections.append(Detections(found["boxes"], found["scores"], found["labels"]))
+        return detections
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of position tables and global tokens."""
+        return undecayed(self.backbone)
+
+    def _predict(self, images: Tensor, sizes: tuple[Size, ...]) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+        """Return (H×W×A, K) logits, (H×W×A, 4) offsets and (H×W×A, 4) anchors for each level of each image."""
+        maps, levels = self.backbone(images, sizes)
+        logits, offsets = self.head(maps, levels)
+        images_of_batch = []
+        for number in range(len(sizes)):
+            rows = [
+                (
+                    rows_of_image(level_logits, number, level, width=self.config.num_classes),
+                    rows_of_image(level_offsets, number, level, width=4),
+                )
+                for level_logits, level_offsets, level in zip(logits, offsets, levels, strict=True)
+            ]
+            anchors = self.anchor_generator.of_image(number, levels, like=rows[0][0])
+            images_of_batch.append([(*row, boxes) for row, boxes in zip(rows, anchors, strict=True)])
+        return images_of_batch
+
+
+class Head(RetinaNetHead):  # type: ignore[misc]
+    """Two towers of convolutions, shared by all levels."""
+
+    def __init__(self, config: RetinaNetConfig, *, num_anchors: int) -> None:
+        super().__init__(config.head_width, num_anchors, config.num_classes)
+        for head in (self.classification_head, self.regression_head):
+            head.conv = _tower(config)
+
+    def forward(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return (B, A×K, H, W) logits and (B, A×4, H, W) offsets for each level."""
+        return (
+            [_run(self.classification_head, x, level) for x, level in zip(maps, levels, strict=True)],
+            [_run(self.regression_head, x, level) for x, level in zip(maps, levels, strict=True)],
+        )
+
+
+def _run(head: RetinaNetClassificationHead | RetinaNetRegressionHead, x: Tensor, level: Level) -> Tensor:
+    for convolution in head.conv:
+        x = F.relu(convolution(level.clean(x)))
+    last = head.cls_logits if isinstance(head, RetinaNetClassificationHead) else head.bbox_reg
+    return cast(Tensor, last(level.clean(x)))
+
+
+def _tower(config: RetinaNetConfig) -> nn.ModuleList:
+    tower, width = nn.ModuleList(), config.pyramid_width
+    for _ in range(config.head_depth):
+        convolution = nn.Conv2d(width, config.head_width, kernel_size=3, padding=1)
+        nn.init.normal_(convolution.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, convolution.bias))
+        tower.append(convolution)
+        width = config.head_width
+    return tower
+
+
+def _join(levels: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(tensors) for tensors in zip(*levels, strict=True))

@@ -1,0 +1,167 @@
+"""Semantic segmentation: a class for every pixel.
+
+B images, C channels, H×W image or map, K classes
+
+The head of Kirillov et al., Panoptic Feature Pyramid Networks, https://arxiv.org/abs/1901.02446, section 3: every
+level of the pyramid is brought to the finest one in steps of 2, and all are added up. An image's logits do not depend
+on its batch: before it is enlarged, the edges of its own map are repeated into its padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_longformer.detection.features import Features, build_features
+from vision_longformer.detection.levels import Level, Size, build_levels, check_images
+from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.segmentation.config import SemanticConfig
+from vision_longformer.segmentation.norm import RealGroupNorm
+
+
+class Branch(nn.Module):
+    """Bring one level of a pyramid to the first one: 3×3 convolution, norm, ReLU, twice the size, and again."""
+
+    def __init__(self, config: SemanticConfig, *, doublings: int) -> None:
+        super().__init__()
+        self.doublings = doublings
+        widths = [config.pyramid_width] + [config.head_width] * max(doublings, 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False)
+            for before, after in itertools.pairwise(widths)
+        )
+        self.norms = nn.ModuleList(RealGroupNorm(config.norm_groups, config.head_width) for _ in self.convolutions)
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(cast(nn.Conv2d, convolution).weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, levels: Sequence[Level], *, sizes: Sequence[Size]) -> Tensor:
+        """Turn a (B, C, H, W) map of the last of `levels` into one of the first.
+
+        Args:
+            x: The map.
+            levels: From the first one to that of the map.
+            sizes: (height, width) of the batch's map at each of them.
+        """
+        for step, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            level = levels[self.doublings - step]
+            x = F.relu(norm(convolution(level.clean(x)), level))
+            if self.doublings:
+                x = enlarge(level.extend(x), 2, size=sizes[self.doublings - step - 1])
+        return x
+
+
+class SemanticFPN(nn.Module):
+    """Classify every pixel of images of any size.
+
+    Images are a padded, normalised batch (B, 3, H, W); `image_sizes`, one (height, width) for each, says which top
+    left part is real. Nothing is resized.
+
+    Args:
+        features: A backbone with maps of `config.strides`.
+        config: What to build on it.
+    """
+
+    def __init__(self, features: Features, config: SemanticConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = FeaturePyramid(features, width=config.pyramid_width, top="none")
+        self.branches = nn.ModuleList(Branch(config, doublings=number) for number in range(len(config.strides)))
+        self.predictor = nn.Conv2d(config.head_width, config.num_classes, kernel_size=1)
+        nn.init.normal_(self.predictor.weight, std=0.01)  # all classes are about equally likely at the start
+        nn.init.zeros_(cast(Tensor, self.predictor.bias))
+
+    def forward(
+        self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the loss "cross_entropy", a mean over the real pixels of the batch.
+
+        Args:
+            images: (B, 3, H, W).
+            image_sizes: (height, width) of the real part of each.
+            targets: (B, H, W) class numbers, or `config.ignored_label`; what they hold at padding does not matter.
+
+        Raises:
+            ValueError: Images, sizes and targets do not fit each other.
+        """
+        logits, pixels = self._classify(images, image_sizes)
+        labels = self._check(targets, pixels, shape=logits.shape)
+        total = F.cross_entropy(logits, labels, ignore_index=self.config.ignored_label, reduction="sum")
+        return {"cross_entropy": total / (labels != self.config.ignored_label).sum().clamp(min=1)}
+
+    def logits(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None = None) -> Tensor:
+        """Return (B, K, H, W) logits, zero at padding.
+
+        Raises:
+            ValueError: Images and sizes do not fit each other.
+        """
+        logits, pixels = self._classify(images, image_sizes)
+        return pixels.clean(logits)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of position tables and global tokens."""
+        return undecayed(self.backbone)
+
+    def _classify(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None) -> tuple[Tensor, Level]:
+        """Return (B, K, H, W) logits, without meaning at padding, and what of them is real."""
+        sizes = check_images(images, image_sizes)
+        maps, levels = self.backbone(images, sizes)
+        map_sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        x = sum(branch(x, levels, sizes=map_sizes) for branch, x in zip(self.branches, maps, strict=True))
+        logits = levels[0].extend(self.predictor(x))
+        size = (images.shape[2], images.shape[3])
+        (pixels,) = build_levels(sizes, [1], batch_size=size, device=images.device)
+        logits = enlarge(logits, self.config.strides[0], size=size)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, pixels
+
+    def _check(self, targets: Tensor, pixels: Level, *, shape: Sequence[int]) -> Tensor:
+        """Return (B, H, W) labels with padding ignored."""
+        batch, classes, height, width = shape
+        if targets.shape != (batch, height, width) or targets.is_floating_point():
+            raise ValueError(
+                f"targets: expected class numbers of shape {(batch, height, width)}, got {targets.dtype} of shape "
+                f"{tuple(targets.shape)}"
+            )
+        ignored = self.config.ignored_label
+        labels = targets.long()
+        if pixels.real is not None:
+            labels = torch.where(pixels.real[:, 0], labels, ignored)
+        wrong = (labels != ignored) & ((labels < 0) | (labels >= classes))
+        if bool(wrong.any()):
+            image, row, column = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"targets[{image}, {row}, {column}]={int(labels[image, row, column])}: must be a class number from 0 "
+                f"to {classes - 1}, or {ignored} to be ignored"
+            )
+        return labels
+
+
+def enlarge(x: Tensor, factor: int, *, size: Size) -> Tensor:
+    """Enlarge a (B, C, H, W) map by a whole factor, and crop it to (height, width) `size`.
+
+    The factor is never that of two sizes, which would change with the batch.
+    """
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)[:, :, : size[0], : size[1]]
+
+
+def build_semantic_fpn(
+    backbone: str | nn.Module, *, num_classes: int, backbone_options: Mapping[str, Any] | None = None, **settings: Any
+) -> SemanticFPN:
+    """Build a semantic segmentation model, untrained.
+
+    Args:
+        backbone: See `detection.features.build_features`.
+        num_classes: Classes of pixels.
+        backbone_options: Further options of a backbone given by name, such as {"drop_path_rate": 0.1}.
+        **settings: Fields of `SemanticConfig`.
+
+    Raises:
+        ValueError: There is no such backbone, or a setting has an impossible value.
+        TypeError: There is no such setting.
+    """
+    config = SemanticConfig(num_classes, **settings)
+    return SemanticFPN(build_features(backbone, config.strides, options=backbone_options), config)
