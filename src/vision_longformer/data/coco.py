@@ -174,7 +174,7 @@ def read_coco(
         areas=np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas),
         is_crowd=np.array([annotation.is_crowd for annotation in store.annotations], bool),
         segmentations=store.outlines.stored() if with_masks else None,
-        skipped=dict(problems.counts),
+        skipped=problems.skipped(),
     )
 
 
@@ -382,12 +382,7 @@ def _belonging(
                 )
             seen.add(annotation_id)
             for kind, wanted, known in (("image", image_id, images), ("category", category_id, categories)):
-                if wanted in known.left_out and wanted not in known.place:
-                    raise EntryError(
-                        f"annotation of {kind} left out",
-                        f"annotation {annotation_id} points to {kind} {wanted}, which cannot be used",
-                    )
-                if wanted not in known.place:
+                if wanted not in known.place and wanted not in known.left_out:
                     raise EntryError(
                         f"annotation of no {kind}",
                         f"annotation {annotation_id} of image {image_id} points to {kind} {wanted}, "
@@ -396,7 +391,12 @@ def _belonging(
         except EntryError as error:
             problems.add(error.reason, str(error))
             continue
-        yield images.place[image_id], entry
+        if image_id not in images.place:
+            problems.consequences["annotation of an image left out"] += 1
+        elif category_id not in categories.place:
+            problems.consequences["annotation of a category left out"] += 1
+        else:
+            yield images.place[image_id], entry
 
 
 def _reasons(problems: Problems) -> str:

@@ -88,6 +88,34 @@ def crop_to_rle(crop: Mask, *, corner: tuple[int, int], size: tuple[int, int]) -
     return _rle(run_lengths.from_crop(crop, corner=corner, size=size), size)
 
 
+def soft_mask_to_rle(
+    probabilities: NDArray[np.floating[Any]], box: Sequence[float], *, size: tuple[int, int], threshold: float = 0.5
+) -> Rle:
+    """Return where probabilities, stretched over a box, are at least `threshold`, in COCO's form.
+
+    Between the centres of their cells they are interpolated bilinearly, with 0 around them, as Detectron2 does. Time
+    and memory go with the box, not with the image.
+
+    Args:
+        probabilities: (m, m) of an object's pixels.
+        box: x1, y1, x2, y2 in pixels; what reaches out of the image is dropped.
+        size: (height, width) of the image.
+        threshold: Above 0.
+    """
+    left, top = (min(max(0, int(np.floor(edge))), side) for edge, side in zip(box[:2], size[::-1], strict=True))
+    right, bottom = (max(0, min(int(np.ceil(edge)), side)) for edge, side in zip(box[2:], size[::-1], strict=True))
+    rows = _stretching(probabilities.shape[0], box[1], box[3], range(top, bottom))
+    columns = _stretching(probabilities.shape[1], box[0], box[2], range(left, right))
+    crop = rows @ probabilities.astype(np.float32) @ columns.T >= threshold  # (h, w)
+    return crop_to_rle(crop, corner=(top, left), size=size)
+
+
+def _stretching(cells: int, start: float, end: float, pixels: range) -> NDArray[np.float32]:
+    """Return the (pixels, cells) weights of cells that fill `start` to `end` in the centres of pixels."""
+    centres = (np.array(pixels, np.float64) + 0.5 - start) * (cells / max(end - start, 1e-9)) - 0.5
+    return np.asarray(np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(cells))), np.float32)
+
+
 def rle_to_mask(rle: Rle) -> Mask:
     """Return the mask (H, W) of COCO's form.
 

@@ -14,11 +14,13 @@ class Problems:
 
     Attributes:
         counts: How many entries each reason concerns.
+        consequences: How many entries go with another that cannot be used; they have no problem of their own.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.counts: Counter[str] = Counter()
+        self.consequences: Counter[str] = Counter()
         self._sentences: list[str] = []
 
     def add(self, reason: str, sentence: str) -> None:
@@ -31,6 +33,10 @@ class Problems:
         self.counts[reason] += 1
         if len(self._sentences) < SHOWN:
             self._sentences.append(sentence)
+
+    def skipped(self) -> dict[str, int]:
+        """Return how many entries are left out for each reason, where all of them are."""
+        return dict(self.counts + self.consequences)
 
     def raise_any(self) -> None:
         """Refuse the file if anything is wrong with it.

@@ -142,7 +142,7 @@ def read_semantic(
         sizes=np.array(sizes, np.int32),
         upright=np.array(upright, bool),
         ignore_index=ignore_index,
-        skipped=dict(problems.counts),
+        skipped=problems.skipped(),
     )
 
 

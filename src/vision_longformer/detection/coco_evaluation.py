@@ -29,8 +29,8 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # COCO's ranges of area
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
-    """What was found on an image: n objects.
+class FoundObjects:
+    """What was found on an image, in the pixels of the image file: n objects.
 
     Attributes:
         boxes: (n, 4) x1, y1, x2, y2 in pixels of the image as its annotations take it.
@@ -103,7 +103,7 @@ class CocoScores:
         return result
 
 
-def coco_results(split: CocoSplit, detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
+def coco_results(split: CocoSplit, detections: Mapping[int, FoundObjects]) -> list[dict[str, Any]]:
     """Return detections as entries of COCO's result files: with the file's ids, boxes as x, y, width, height.
 
     Args:
