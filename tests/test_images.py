@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vision_longformer.images import ImageError, read_pixels
+from vision_longformer.images import ImageError, read_indices, read_orientation, read_pixels, read_rgb, read_size
 
 HEIGHT, WIDTH = 5, 7
 
@@ -220,3 +220,64 @@ def test_only_the_first_page_is_read_and_the_note_says_so(tmp_path: Path) -> Non
     pixels = read_pixels(tmp_path / "x.tif")
     assert pixels.values.unique().tolist() == [1]
     assert "first" in pixels.note
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_can_be_read_as_they_are_stored(tmp_path: Path, orientation: int) -> None:
+    image = Image.fromarray(noise(HEIGHT, WIDTH, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "x.png", upright=False)), np.asarray(image))
+    np.testing.assert_array_equal(
+        np.asarray(read_rgb(tmp_path / "x.png")), np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "x.png")))
+    )
+    assert read_size(tmp_path / "x.png") == (HEIGHT, WIDTH)
+    assert read_orientation(tmp_path / "x.png") == orientation
+
+
+def test_an_orientation_that_is_none_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "x.png", exif=exif)
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "y.png")
+    assert read_orientation(tmp_path / "x.png") == read_orientation(tmp_path / "y.png") == 1
+
+
+@pytest.mark.parametrize("read", [read_size, read_orientation, read_indices, read_rgb])
+def test_files_that_are_no_images_are_named_whatever_is_asked_of_them(tmp_path: Path, read: Any) -> None:
+    (tmp_path / "x.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"/x\.png: it is not an image that can be read$"):
+        read(tmp_path / "x.png")
+    with pytest.raises(ImageError, match=r"/y\.png: no such file or directory$"):
+        read(tmp_path / "y.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("palette", [False, True])
+def test_indices_are_the_numbers_that_a_file_stores_at_any_depth(tmp_path: Path, bits: int, palette: bool) -> None:
+    if palette and bits == 16:
+        return
+    values = noise(HEIGHT, WIDTH, high=2**bits, dtype="uint16")
+    packed = np.unpackbits(values[..., None].astype(">u2").view(np.uint8), axis=-1)[..., 16 - bits :]
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in packed.reshape(HEIGHT, -1))
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 3 if palette else 0, 0, 0, 0)
+    colours = [(b"PLTE", bytes(range(255, 255 - 2**bits, -1)) * 3)] if palette else []
+    chunks = [(b"IHDR", header), *colours, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    np.testing.assert_array_equal(read_indices(tmp_path / "x.png"), values)
+
+
+def test_indices_of_large_or_coloured_images_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(noise(HEIGHT, WIDTH)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match=r"/x\.png: it has 7×5 pixels, more than 34 \(max_pixels\)"):
+        read_indices(tmp_path / "x.png", max_pixels=34)
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "y.png")
+    with pytest.raises(ImageError, match=r"/y\.png: has several channels or fractions \(RGB\)"):
+        read_indices(tmp_path / "y.png")

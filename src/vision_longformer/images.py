@@ -134,8 +134,10 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
             raise ImageError(
                 f"{image}: has several channels or fractions ({opened.mode}), expected one of whole numbers"
             )
-        array: Array = np.asarray(opened)
-    return array.astype(np.int64)
+        raw_modes = {_raw_mode(tile) for tile in opened.tile} if isinstance(opened, ImageFile) else set()
+        array = np.asarray(opened).astype(np.int64)
+    # Pillow stretches gray values of 2 and 4 bits to 0 to 255
+    return array // (85 if raw_modes == {"L;2"} else 17 if raw_modes == {"L;4"} else 1)
 
 
 def read_size(image: str | os.PathLike[str]) -> tuple[int, int]:

@@ -144,7 +144,8 @@ def test_more_than_100_detections_of_an_image_and_class_are_cut_as_pycocotools_d
 
 def test_huge_and_tiny_boxes_and_images_without_annotations_agree_with_pycocotools(tmp_path: Path) -> None:
     content = random_content(images=3, per_image=4)
-    for annotation, box in zip(content["annotations"], ([0, 0, 53, 37], [3, 3, 0.01, 0.01]), strict=False):
+    boxes = ([0.0, 0.0, 53.0, 37.0], [3.0, 3.0, 0.01, 0.01])
+    for annotation, box in zip(content["annotations"], boxes, strict=False):
         annotation["bbox"] = box
         annotation["area"] = box[2] * box[3]
     content["annotations"][2]["area"] = 100.0**2
