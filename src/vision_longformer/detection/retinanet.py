@@ -9,6 +9,7 @@ matched anchors, and so is its box loss, where Detectron2 divides those of the b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -51,7 +52,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
             num_classes=config.num_classes,
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,
-            detections_per_img=config.detections,
+            detections_per_img=sys.maxsize,  # `detect` counts those that lie in the image
             topk_candidates=config.candidates,
         )
         del self.transform  # it would resize
@@ -93,7 +94,10 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
                 "bbox_regression": [offsets[None] for _, offsets, _ in levels],
             }
             (found,) = self.postprocess_detections(outputs, [[anchors for _, _, anchors in levels]], [size])
-            detections.append(Detections(found["boxes"], found["scores"], found["labels"]))
+            boxes = found["boxes"]
+            inside = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[0]  # the rest is cut off at the edges
+            inside = inside[: self.config.detections]
+            detections.append(Detections(boxes[inside], found["scores"][inside], found["labels"][inside]))
         return detections
 
     def no_weight_decay(self) -> set[str]:
