@@ -217,6 +217,14 @@ def test_files_that_are_no_json_are_refused(folder: Path) -> None:
         read_coco(file, folder.parent / "other", with_masks=True)
 
 
+def test_numbers_of_thousands_of_digits_are_named_as_others_are(folder: Path, content: Content) -> None:
+    file = write_content(folder.parent / "a.json", content)
+    box = json.dumps(content["annotations"][0]["bbox"])
+    file.write_text(file.read_text().replace(box, f"[1, 2, 3, {'7' * 5000}]", 1))
+    with pytest.raises(ValueError, match=r"annotation 100 of image 5 \(0\.png\) has the bbox \[1, 2, 3, inf\]"):
+        read_coco(file, folder, with_masks=True)
+
+
 def entry(path: str, value: Any) -> Callable[[Content], None]:
     """Return what sets one value: "annotations.0.bbox" for example. Ellipsis deletes it."""
 
