@@ -44,18 +44,20 @@ def test_no_regions() -> None:
 def test_masks_in_boxes() -> None:
     """The left half of a box is covered; and there are more boxes than are looked at together."""
     count = 2 * REGIONS_AT_ONCE + 3
-    masks = torch.zeros(count, 40, 60, dtype=torch.bool)
+    masks = torch.zeros(7, 40, 60, dtype=torch.bool)
     boxes = torch.zeros(count, 4)
-    for number in range(count):
-        masks[number, 8 : 8 + number % 7 + 8, 10:20] = True
-        boxes[number] = torch.tensor([10, 8, 30, 8 + number % 7 + 8])
-    shown = masks_in_boxes(masks, boxes, size=4)
+    for number in range(7):
+        masks[number, 8 : number + 16, 10:20] = True
+        boxes[number::7] = torch.tensor([10, 8, 30, number + 16])
+    numbers = torch.arange(count) % 7
+    shown = masks_in_boxes(masks, numbers, boxes, size=4)
     assert shown.dtype == torch.bool
     assert shown.int().tolist() == [[[1, 1, 0, 0]] * 4] * count
-    assert masks_in_boxes(masks[:0], boxes[:0], size=4).shape == (0, 4, 4)
+    assert masks_in_boxes(masks[:0], numbers[:0], boxes[:0], size=4).shape == (0, 4, 4)
 
 
 def test_a_mask_is_seen_at_its_own_pixels() -> None:
     """Not half a pixel off: at one bin for each pixel, a mask comes back as it is."""
     mask = noise(1, 12, 16) > 0
-    assert torch.equal(masks_in_boxes(mask, torch.tensor([[3.0, 2, 11, 10]]), size=8), mask[:, 2:10, 3:11])
+    shown = masks_in_boxes(mask, torch.tensor([0]), torch.tensor([[3.0, 2, 11, 10]]), size=8)
+    assert torch.equal(shown, mask[:, 2:10, 3:11])

@@ -108,7 +108,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         shown = []
         for own, numbers, index, target in zip(boxes, matched, chosen, targets, strict=True):
             assert target.masks is not None
-            shown.append(masks_in_boxes(target.masks[numbers[index]], own, size=logits.shape[-1]))
+            shown.append(masks_in_boxes(target.masks, numbers[index], own, size=logits.shape[-1]))
         wanted = torch.cat(shown).to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / max(wanted.numel(), 1)
 

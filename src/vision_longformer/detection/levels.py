@@ -40,11 +40,11 @@ class Level:
         """Return a (B, C, H, W) map whose padding repeats the edges of each image's own map, for interpolation."""
         if self.real is None:
             return x
-        for axis in (2, 3):
-            last = torch.tensor(self.sizes, device=x.device)[:, axis - 2, None] - 1  # (B, 1)
-            index = torch.arange(x.shape[axis], device=x.device).minimum(last)  # (B, H or W)
-            x = x.gather(axis, index.unsqueeze(1).unsqueeze(5 - axis).expand_as(x))
-        return x
+        last = torch.tensor(self.sizes, device=x.device) - 1  # (B, 2)
+        rows = torch.arange(x.shape[2], device=x.device).minimum(last[:, :1])  # (B, H)
+        columns = torch.arange(x.shape[3], device=x.device).minimum(last[:, 1:])  # (B, W)
+        x = x.gather(2, rows[:, None, :, None].expand_as(x))
+        return x.gather(3, columns[:, None, None, :].expand_as(x))
 
 
 def build_levels(

@@ -51,18 +51,18 @@ def _with_image_numbers(boxes: Sequence[Tensor]) -> Tensor:
     return torch.cat([torch.cat([number, own], dim=1) for number, own in zip(numbers, boxes, strict=True)])
 
 
-def masks_in_boxes(masks: Tensor, boxes: Tensor, *, size: int) -> Tensor:
-    """Return (R, s, s) booleans: what a box that fits mask number r shows of it.
+def masks_in_boxes(masks: Tensor, numbers: Tensor, boxes: Tensor, *, size: int) -> Tensor:
+    """Return (R, s, s) booleans: the part of a mask that each box shows.
 
     Args:
-        masks: (R, h, w) booleans.
+        masks: (n, h, w) booleans.
+        numbers: (R,) which mask is looked at through each box.
         boxes: (R, 4) corners x1 y1 x2 y2 in pixels.
         size: Side s.
     """
     seen = []
-    for start in range(0, len(boxes), REGIONS_AT_ONCE):
-        part = boxes[start : start + REGIONS_AT_ONCE]
-        pixels = masks[start : start + REGIONS_AT_ONCE, None].to(part.dtype)
+    for chosen, part in zip(numbers.split(REGIONS_AT_ONCE), boxes.split(REGIONS_AT_ONCE), strict=True):
+        pixels = masks[chosen, None].to(part.dtype)  # (regions, 1, h, w)
         rois = torch.cat([torch.arange(len(part), device=part.device)[:, None].to(part), part], dim=1)
         seen.append(roi_align(pixels, rois, size, aligned=True)[:, 0] >= 0.5)
-    return torch.cat(seen) if seen else masks.new_zeros(0, size, size, dtype=torch.bool)
+    return torch.cat(seen)

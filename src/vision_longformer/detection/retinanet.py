@@ -3,8 +3,11 @@
 B images, C channels, H×W map, A anchors of a position, K classes
 
 Matching, losses and post-processing are torchvision's, which go image by image. Differences between it and the
-published code (Detectron2) that remain: the classification loss of an image is divided by that image's number of
-matched anchors, and so is its box loss, where Detectron2 divides those of the batch by a moving average of that number.
+published code (Detectron2) that remain:
+
+- The losses of an image are divided by its number of matched anchors, where Detectron2 divides those of the batch by a
+  moving average of that number.
+- Boxes are cut off at the edges of the image before overlapping ones are dropped, where Detectron2 does so after.
 """
 
 from __future__ import annotations
