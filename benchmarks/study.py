@@ -126,7 +126,7 @@ def multiply_adds(model: nn.Module) -> float:
     timm.layers.set_fused_attn(False)  # so that products of attention are seen
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.eval()(torch.zeros(1, 3, SIZE, SIZE))
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 if __name__ == "__main__":

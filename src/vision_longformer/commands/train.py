@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.training.config import TrainConfig, walk
-from vision_longformer.training.processes import join, leave
+from vision_longformer.training.processes import Processes, join, leave
 from vision_longformer.training.recipes import build, override, read_recipe
 from vision_longformer.training.stopping import stop_requests
 from vision_longformer.training.trainer import Event, TrainingError, train
@@ -56,18 +57,9 @@ def run(arguments: Arguments) -> int:
                 config, data=arguments.data, output=arguments.output, processes=processes, should_stop=request
             )
             last = _follow(events, console=console, quiet=not processes.is_first)
-        except TrainingError as error:
-            tell(str(error))
-            return 1
-        except (FileNotFoundError, ValueError) as error:
-            tell(str(error))
-            return 2
-        except OSError as error:
-            tell(f"{error} (what was saved before is kept; mend this, and run the same command to continue)")
-            return 1
-        finally:
-            with contextlib.suppress(RuntimeError):
-                leave(processes)
+        except (OSError, RuntimeError, ValueError) as error:
+            return _fail(error, processes)
+        leave(processes)
     if last.kind == "stopped":
         tell(f"stopped after step {last.step} and saved; run the same command to continue")
         return INTERRUPTED if request.signal == signal.SIGINT else STOPPED
@@ -78,6 +70,29 @@ def run(arguments: Arguments) -> int:
             f"training. {arguments.output}/best.safetensors has these weights; look at {arguments.output}/report.html."
         )
     return 0
+
+
+def _fail(error: Exception, processes: Processes) -> int:
+    """Say why this process ends, and end it. One of many ends at once, as they would wait for each other."""
+    code = 1
+    match error:
+        case TrainingError():
+            reason = str(error)
+        case FileNotFoundError() | ValueError():
+            reason, code = str(error), 2
+        case OSError():
+            reason = f"{error} (what was saved before is kept; mend this, and run the same command to continue)"
+        case _ if processes.count > 1:
+            said = " ".join(str(error).split())
+            reason = f"process {processes.rank} ends, as another one has ended or failed ({said})"
+        case _:
+            raise error
+    tell(reason)
+    if processes.count > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _config(arguments: Arguments) -> TrainConfig:

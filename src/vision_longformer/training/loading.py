@@ -76,8 +76,18 @@ def evaluation_transform(*, size: int, crop_share: float, interpolation: str, me
 class Images(Dataset[Any]):
     """Images by number, or by `Key` and then augmented with the randomness that belongs to it."""
 
-    def __init__(self, samples: Samples, transform: Any, *, seed: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        transform: Any,
+        *,
+        seed: int,
+        max_pixels: int,
+        early_transform: Any = None,
+        early_epochs: float = 0.0,
+    ) -> None:
         self.samples, self.transform, self.seed, self.max_pixels = samples, transform, seed, max_pixels
+        self.early_transform, self.early_epochs = early_transform, early_epochs
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -90,10 +100,13 @@ class Images(Dataset[Any]):
                 image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
         except ImageError as error:
             return str(error), 0, index  # an exception would arrive from another process as a traceback
+        transform = self.transform
         if isinstance(key, Key):
+            if key.epoch < self.early_epochs:
+                transform = self.early_transform
             seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         try:
-            return self.transform(image), self.samples.labels[index], index
+            return transform(image), self.samples.labels[index], index
         except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
             return f"{self.samples.paths[index]}: cannot be augmented ({error})", 0, index
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,12 @@ class Processes:
             dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
+    def share_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the values that the first one has, in place."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
@@ -60,7 +67,10 @@ def join(device: str) -> Processes:
         int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     )
     if processes.count > 1:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        if on_gpu:
+            torch.cuda.set_device(processes.local_rank)
+        dist.init_process_group("nccl" if on_gpu else "gloo")
     return processes
 
 
@@ -78,7 +88,7 @@ def choose_device(name: str, processes: Processes) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and processes.count > 1:
+    if name == "cuda" and processes.count > 1:  # each process has its own
         name = f"cuda:{processes.local_rank}"
     try:
         torch.empty(0, device=name)

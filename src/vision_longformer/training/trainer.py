@@ -8,6 +8,7 @@ moment, ends with the weights of one that was not.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import platform
@@ -174,13 +175,14 @@ class _Trainer:
     def run(self) -> Iterator[Event]:
         """Walk the steps that are left."""
         if self.folder.last.exists():
+            self.remarks = []
             self._restore()
             yield Event("continued", self.progress.step, {"epochs": self._epochs_done(), **self._about_run()})
         else:
             self._begin()
             yield Event("begun", 0, self._about_run())
-            for remark in self.remarks:
-                yield Event("remark", 0, {"text": remark})
+        for remark in self.remarks:
+            yield Event("remark", self.progress.step, {"text": remark})
         self.wrapped: nn.Module = self.model
         if self.processes.count > 1:
             on_gpu = [self.device.index] if self.device.type == "cuda" else None
@@ -305,8 +307,18 @@ class _Trainer:
     # --- parts of a step --------------------------------------------------------------------------------------
 
     def _batches(self, first: int) -> Iterator[Batch]:
-        transform = training_transform(self.config.input, self.config.augmentation, **self._colours())
-        images = Images(self.samples, transform, seed=self.config.seed, max_pixels=self.config.input.max_pixels)
+        config, schedule, early = self.config, self.config.schedule, None
+        if schedule.early_size is not None:
+            small = dataclasses.replace(config.input, size=schedule.early_size)
+            early = training_transform(small, config.augmentation, **self._colours())
+        images = Images(
+            self.samples,
+            training_transform(config.input, config.augmentation, **self._colours()),
+            seed=config.seed,
+            max_pixels=config.input.max_pixels,
+            early_transform=early,
+            early_epochs=schedule.early_share * schedule.epochs if early else 0.0,
+        )
         keys = _Keys(self.order, first, self.steps)
         return batches(images, keys, workers=self.config.compute.workers, pin=self.device.type == "cuda")
 
@@ -364,6 +376,7 @@ class _Trainer:
         return self.model if self.ema is None else self.ema.module
 
     def _evaluate(self, model: nn.Module) -> Evaluation | None:
+        self.processes.share_first(model.buffers())  # running statistics of batch norms differ between processes
         preprocessing = preprocessing_of(model, self.config.input)
         transform = evaluation_transform(
             size=self.config.input.size,
@@ -434,6 +447,7 @@ class _Trainer:
                 "scaler": self.scaler.state_dict(),
                 "classes": list(self.samples.classes),
                 "images": self._digest(),
+                "processes": self.processes.count,
                 "versions": versions(),
             }
             checkpoints.write(self.folder.last, Checkpoint(tensors, self.progress, about))
@@ -452,6 +466,12 @@ class _Trainer:
         checkpoints.restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(checkpoint.about["scaler"])
         self.progress = checkpoint.progress
+        begun_with = checkpoint.about["processes"]
+        if begun_with != self.processes.count:
+            self.remarks = [
+                f"saved with {begun_with} process(es), continued with {self.processes.count}: what is drawn at random "
+                "in each process differs, and so will the weights"
+            ]
         if self.processes.is_first:
             self.folder.forget_metrics_after(self.progress)
 
