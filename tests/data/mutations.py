@@ -53,10 +53,12 @@ NAMES_AN_ENTRY = re.compile(r"\b(image|annotation|category)\b")
 
 
 def somewhere(content: Any, generator: random.Random) -> tuple[Any, Any]:
-    """Return a (container, key) within a file, all depths alike, but not one of its three lists as a whole."""
-    container = content[generator.choice([name for name in content if content[name]])]
+    """Return a (container, key) within a file, but not one of its three lists as a whole; often in a segmentation."""
+    container = content[generator.choice([name for name in (*content, "annotations") if content[name]])]
     while True:
         key = generator.choice(list(container) if isinstance(container, dict) else range(len(container)))
+        if "segmentation" in container and generator.random() < 0.4:
+            key = "segmentation"
         if not isinstance(container[key], list | dict) or not container[key] or generator.random() < 0.3:
             return container, key
         container = container[key]

@@ -60,6 +60,16 @@ def test_annotations_stand_image_by_image_with_labels_without_gaps(folder: Path,
     assert list(split.annotations(2)) == []
 
 
+def test_classes_stand_in_the_order_of_their_ids_wherever_they_stand_in_the_file(
+    folder: Path, content: Content
+) -> None:
+    expected = read(folder, content)
+    content["categories"].reverse()
+    split = read(folder, content)
+    assert split.classes == CLASSES
+    assert split.labels.tolist() == expected.labels.tolist()
+
+
 def test_segmentations_are_kept_as_the_file_has_them(folder: Path, content: Content) -> None:
     split = read(folder, content)
     assert split.segmentations is not None
