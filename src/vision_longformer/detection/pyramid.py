@@ -2,9 +2,9 @@
 
 B images, C channels, H×W image or map; C5 is a backbone's last map, P3 to P7 are a pyramid's maps of strides 8 to 128
 
-The layers are torchvision's (Lin et al., Feature Pyramid Networks for Object Detection, https://arxiv.org/abs/1612.03144);
-the forward pass is our own, as padding must stay invisible: maps are cleaned before every 3×3 convolution, and the way
-down the pyramid goes by the factor 2, not by a ratio of map sizes, which would change with the batch.
+The layers are torchvision's (Lin et al., Feature Pyramid Networks for Object Detection,
+https://arxiv.org/abs/1612.03144). The forward pass is our own, as padding must stay invisible: maps are cleaned before
+every 3×3 convolution. A position gets what the next coarser map holds at half its row and column, rounded down.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class SemanticFPN(nn.Module):
             ValueError: Images, sizes and targets do not fit each other.
         """
         logits, pixels = self._classify(images, image_sizes)
-        labels = self._check(targets, pixels, shape=logits.shape)
+        labels = self._check(targets, pixels, logits=logits)
         total = F.cross_entropy(logits, labels, ignore_index=self.config.ignored_label, reduction="sum")
         return {"cross_entropy": total / (labels != self.config.ignored_label).sum().clamp(min=1)}
 
@@ -118,16 +118,16 @@ class SemanticFPN(nn.Module):
         logits = enlarge(logits, self.config.strides[0], size=size)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, pixels
 
-    def _check(self, targets: Tensor, pixels: Level, *, shape: Sequence[int]) -> Tensor:
+    def _check(self, targets: Tensor, pixels: Level, *, logits: Tensor) -> Tensor:
         """Return (B, H, W) labels with padding ignored."""
-        batch, classes, height, width = shape
+        batch, classes, height, width = logits.shape
         if targets.shape != (batch, height, width) or targets.is_floating_point():
             raise ValueError(
                 f"targets: expected class numbers of shape {(batch, height, width)}, got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}"
             )
         ignored = self.config.ignored_label
-        labels = targets.long()
+        labels = targets.to(device=logits.device, dtype=torch.int64)
         if pixels.real is not None:
             labels = torch.where(pixels.real[:, 0], labels, ignored)
         wrong = (labels != ignored) & ((labels < 0) | (labels >= classes))
