@@ -46,12 +46,12 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     console = Console(stderr=True)
+    try:
+        processes = join(config.compute.device)
+    except (RuntimeError, ValueError) as error:
+        tell(f"the processes of this run could not be joined: {error}")
+        return 1
     with stop_requests() as request:
-        try:
-            processes = join(config.compute.device)
-        except (RuntimeError, ValueError) as error:
-            tell(f"the processes of this run could not be joined: {error}")
-            return 1
         try:
             events = train(
                 config, data=arguments.data, output=arguments.output, processes=processes, should_stop=request

@@ -70,8 +70,26 @@ def join(device: str) -> Processes:
         on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         if on_gpu:
             torch.cuda.set_device(processes.local_rank)
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        backend = "nccl" if on_gpu else "gloo"
+        store = _store_of_this_attempt(processes)
+        dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
     return processes
+
+
+def _store_of_this_attempt(processes: Processes) -> dist.Store:
+    """Return the store where processes find each other, apart from what those before a restart left in it.
+
+    torchrun keeps one store through all restarts; gloo would connect to the addresses of processes that are gone.
+    """
+    by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        world_size=processes.count,
+        is_master=not by_agent and processes.is_first,
+        multi_tenant=not by_agent,
+    )
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def leave(processes: Processes) -> None:
