@@ -53,10 +53,14 @@ def segmentations_to_masks(
         resized: (H', W').
     """
     masks = np.zeros((len(indices), *resized), np.uint8)
+    rows, columns = nearest(size[0], resized[0]), nearest(size[1], resized[1])
     for place, index in enumerate(indices):
         if segmentations.is_runs[index]:
             mask = run_lengths.to_mask(segmentations.run_lengths(index), size)
-            masks[place] = mask[np.ix_(nearest(size[0], resized[0]), nearest(size[1], resized[1]))]
+            x1, y1, x2, y2 = mask_to_box(mask)  # most objects are small: only their part is resized
+            top, bottom = np.searchsorted(rows, (y1, y2))
+            left, right = np.searchsorted(columns, (x1, x2))
+            masks[place, top:bottom, left:right] = mask[np.ix_(rows[top:bottom], columns[left:right])]
         else:
             masks[place] = run_lengths.to_mask(_runs(segmentations, index, size, resized), resized)
     return masks

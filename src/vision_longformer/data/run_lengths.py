@@ -103,8 +103,18 @@ def from_mask(mask: NDArray[np.bool_]) -> Runs:
 
 def to_mask(runs: Runs, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the mask (H, W) of runs."""
-    values = np.arange(runs.size) % 2 == 1
-    return np.repeat(values, runs).reshape(size[1], size[0]).T
+    mask = np.zeros(size, bool)
+    if runs.size < 2:
+        return mask
+    # Only the columns from the first 1 to the last are written: most objects are small.
+    height, width = size
+    empty_right = int(runs[-1]) // height if runs.size % 2 else 0
+    first, end = int(runs[0]) // height, width - empty_right
+    counts = runs.astype(np.int64)
+    counts[0] -= first * height
+    counts[-1] -= empty_right * height
+    mask[:, first:end] = np.repeat(np.arange(runs.size) % 2 == 1, counts).reshape(end - first, height).T
+    return mask
 
 
 def area(runs: Runs) -> int:
