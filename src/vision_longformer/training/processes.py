@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -76,20 +77,21 @@ def join(device: str) -> Processes:
     return processes
 
 
-def _store_of_this_attempt(processes: Processes) -> dist.Store:
+def _store_of_this_attempt(processes: Processes) -> Any:
     """Return the store where processes find each other, apart from what those before a restart left in it.
 
     torchrun keeps one store through all restarts; gloo would connect to the addresses of processes that are gone.
     """
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         world_size=processes.count,
         is_master=not by_agent and processes.is_first,
         multi_tenant=not by_agent,
     )
-    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
 
 
 def leave(processes: Processes) -> None:
