@@ -152,7 +152,7 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", "--checkpoint", "x.png"], "x.png"),
         (["x.png", NANO, "--stages", "5"], "there is no stage 5"),
         (["x.png", NANO, "--max-side", "0"], "max_side=0: must be at least 1"),
-        (["x.png", NANO, "--device", "abacus"], "--device abacus: there is no such device"),
+        (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
         (["x.png", "--stages", "four"], "four"),
         (["x.png", "--sages", "4"], "--sages"),

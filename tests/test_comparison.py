@@ -170,7 +170,7 @@ def test_elsewhere_than_on_linux_memory_is_not_available(monkeypatch: pytest.Mon
     found = measure(TASK)
     assert found.peak_memory is None
     shown = text(result(dataclasses.replace(row("full", 224), measurement=found)))
-    assert "not available" in shown
+    assert "does not say how much memory" in shown
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------
@@ -260,19 +260,19 @@ def test_an_interrupt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- tables, page, files ----------------------------------------------------------------------------------------
 
 
-def text(shown: Comparison, width: int = 100) -> str:
+def text(shown: Comparison, width: int = 80) -> str:
     console = Console(width=width)
     with console.capture() as capture:
         console.print(comparison_tables(shown))
     return capture.get()
 
 
-def test_tables_fit_a_hundred_columns() -> None:
+def test_tables_fit_a_terminal() -> None:
     rows = [row(name, side, seconds=123.456) for side in (224, 1792) for name in list_mechanisms()]
     shown = text(result(*rows))
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
-    for cell in ("246912 (123456 to 370368)", "partial_spatial_reduction", "10,928.0", "81.9", "6.95"):
+    for cell in ("246912 (123456–370368)", "partial_spatial_reduction", "10,928", "81.9", "6.95"):
         assert cell in shown
 
 
@@ -289,7 +289,7 @@ def test_what_was_not_measured_says_so() -> None:
     assert "Note: full at 448: would need 3.00 GB." in shown
     assert "Note: performer at 448: a sentence." in shown
     assert "timed out" in shown
-    assert "(1.00 GB)" in shown
+    assert "(1000)" in shown
 
 
 def test_published_figures_stand_beside_small_alone() -> None:

@@ -28,22 +28,22 @@ from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels
 FORMAT_VERSION = 1
 PUBLISHED_MODEL = "small"  # the one that was published with each mechanism
 EXPONENTS = {
-    "attention_time": "time of\nattention",
-    "time": "time of\nthe pass",
-    "attention_multiply_adds": "MACs of\nattention",
+    "attention_time": "attn\ntime",
+    "time": "pass\ntime",
+    "attention_multiply_adds": "attn\nMACs",
     "peak_memory": "peak\nmemory",
 }
 GUIDE = (
     "Inference on one random float32 image with random weights. Time is the median of the timed passes (lowest to "
     "highest). Memory is the peak resident memory of a pass above that of the loaded, warmed-up model, in a process of "
-    "its own. MACs are multiply-adds, counted."
+    "its own. MACs are multiply-adds, counted; attn is attention proper, without its linear layers and convolutions."
 )
 EXPONENT_GUIDE = (
     "Exponents k of growth with the number of pixels: a quantity grows like pixels to the power k, by least squares "
-    "through the measured sizes. Attention is attention proper, without its linear layers and convolutions."
+    "through the measured sizes."
 )
 PUBLISHED_GUIDE = (
-    "Published: ImageNet-1K top-1 in percent, parameters in millions and multiply-adds in billions at 224×224, from "
+    "Paper: ImageNet-1K top-1 in percent, parameters in millions and multiply-adds in billions at 224×224, from "
     "the paper. They were not measured here."
 )
 WINDOWED_NOTE = (
@@ -186,29 +186,28 @@ class _Grid:
 
 
 def _size_grid(comparison: Comparison, side: int) -> _Grid:
-    header = ("mechanism", "params\nM", "MACs\nG", "time\nms", "attention\nms", "peak\nmemory")
+    header = ("mechanism", "params\nM", "MACs\nG", "time\nms", "attn\nms", "peak\nMB")
     rows = [_cells(row) for row in comparison.rows if row.side == side]
     return _Grid(f"{comparison.model} at {side} × {side} pixels", header, rows)
 
 
 def _cells(row: Row) -> list[str]:
-    cells = [row.attention, f"{row.parameters / 1e6:.1f}", f"{row.multiply_adds / 1e9:,.1f}"]
+    multiply_adds = row.multiply_adds / 1e9
+    counted = f"{multiply_adds:,.0f}" if multiply_adds >= 100 else f"{multiply_adds:.1f}"
+    cells = [row.attention, f"{row.parameters / 1e6:.1f}", counted]
     measured = row.measurement
     if measured is None:
-        forecast = "–" if row.forecast_memory is None else gigabytes(row.forecast_memory)
-        if row.status == "too large":
-            return [*cells, f"would need {forecast}", "–", "–"]
-        return [*cells, row.status, "–", forecast if forecast == "–" else f"({forecast})"]
-    low, middle, high = (
-        f"{1e3 * f(measured.seconds):.{0 if max(measured.seconds) >= 1 else 1}f}" for f in (min, statistics.median, max)
-    )
-    memory = "not available" if measured.peak_memory is None else gigabytes(measured.peak_memory)
+        if row.status == "too large" and row.forecast_memory is not None:
+            return [*cells, f"would need {gigabytes(row.forecast_memory)}", "–", "–"]
+        return [*cells, row.status, "–", "–" if row.forecast_memory is None else f"({row.forecast_memory / 1e6:.0f})"]
+    low, middle, high = (f"{1e3 * f(measured.seconds):.0f}" for f in (min, statistics.median, max))
+    memory = "–" if measured.peak_memory is None else f"{measured.peak_memory / 1e6:.0f}"
     attention = 1e3 * statistics.median(measured.attention_seconds)
-    return [*cells, f"{middle} ({low} to {high})", f"{attention:.{0 if attention >= 1000 else 1}f}", memory]
+    return [*cells, f"{middle} ({low}–{high})", f"{attention:.0f}", memory]
 
 
 def _summary_grid(comparison: Comparison) -> _Grid:
-    header = ("mechanism", *EXPONENTS.values(), "published\ntop-1", "published\nparams", "published\nMACs")
+    header = ("mechanism", *EXPONENTS.values(), "paper\ntop-1", "paper\nparams", "paper\nMACs")
     rows = []
     for name in comparison.attentions:
         fitted, figures = exponents(comparison.of(name)), comparison.published(name)
@@ -218,7 +217,7 @@ def _summary_grid(comparison: Comparison) -> _Grid:
             else [f"{figures.top1:.1f}", f"{figures.parameters / 1e6:.1f}", f"{figures.multiply_adds / 1e9:.2f}"]
         )
         rows.append([name, *("–" if fitted[key] is None else f"{fitted[key]:.2f}" for key in EXPONENTS), *published])
-    return _Grid("Growth with the number of pixels", header, rows)
+    return _Grid("Exponents of growth with the number of pixels", header, rows)
 
 
 def _grids(comparison: Comparison) -> list[_Grid]:
@@ -228,8 +227,10 @@ def _grids(comparison: Comparison) -> list[_Grid]:
 def _guides(comparison: Comparison) -> list[str]:
     guides = [GUIDE, EXPONENT_GUIDE]
     guides += [PUBLISHED_GUIDE] if any(comparison.published(name) for name in comparison.attentions) else []
-    if any("(" in _cells(row)[-1] for row in comparison.rows):
+    if any(_cells(row)[-1].startswith("(") for row in comparison.rows):
         guides.append("Memory in brackets was forecast, not measured.")
+    if any(row.measurement is not None and row.measurement.peak_memory is None for row in comparison.rows):
+        guides.append("This system does not say how much memory a process has taken.")
     return guides
 
 

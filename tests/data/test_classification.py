@@ -53,7 +53,7 @@ def refused(data: Path, split: str = "train", **options: object) -> str:
 
 def test_folders_that_do_not_fit_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     assert f"{data}/test: no such folder" in refused(data, "test")
-    assert "it has train, val" in refused(data, "test")
+    assert f"{data} has train, val" in refused(data, "test")
     assert f"{tmp_path}/other: no such folder or CSV file" in refused(tmp_path / "other")
     (data / "train" / "violet").mkdir()
     assert refused(data) == f"{data}/train/violet: no image in this class folder"

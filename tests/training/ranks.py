@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.cases import asked_at, make_images, metrics, outcome, plain, recipe
+from training.cases import asked_at, make_images, metrics, outcome, plain, recipe, weight_digest
 from vision_longformer.training import trainer
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.processes import join, leave
@@ -66,7 +66,7 @@ def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> di
         "last": events[-1].kind,
         "losses": [event.values["loss"] for event in events if event.kind == "step"],
         "evaluations": [event.values["val_loss"] for event in events if event.kind == "evaluated"],
-        "digests": {name: trainer.weight_digest(dict(part.state_dict())) for name, part in parts.items()},
+        "digests": {name: weight_digest(dict(part.state_dict())) for name, part in parts.items()},
     }
 
 

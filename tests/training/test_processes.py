@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from vision_longformer.training.processes import Processes, choose_device, join
+from vision_longformer.devices import choose_device
+from vision_longformer.training.processes import Processes, join
 
 TESTS = Path(__file__).parents[1]
 
@@ -65,5 +66,5 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_device_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="device 'cuda:99' is not available"):
-        choose_device("cuda:99", Processes())
-    assert choose_device("cpu", Processes(2, 1, 1)).type == "cpu"
+        choose_device("cuda:99")
+    assert choose_device("cpu", number=1).type == "cpu"

@@ -20,8 +20,6 @@ from vision_longformer.comparison_report import (
 from vision_longformer.mechanisms import list_mechanisms
 from vision_longformer.progress import follow_comparison
 
-FILE_WIDTH = 120  # of tables that go into a file, where no terminal says how wide it is
-
 
 def arguments() -> Parser:
     parser = Parser(
@@ -70,8 +68,6 @@ def run(arguments: Arguments) -> int:
         tell(f"{output}: cannot be written ({error})")
         return 1
     console = Console()
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
     console.print(comparison_tables(comparison))
     print(f"Look at {page}.")
     return int(any(row.status == "failed" for row in comparison.rows))

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.devices import choose_device
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import OutputError, encode_files, find_images
 from vision_longformer.progress import follow, summary
@@ -49,7 +50,7 @@ def run(arguments: Arguments) -> int:
             stages=arguments.stages,
             max_side=arguments.max_side,
             max_pixels=arguments.max_pixels,
-            device=_device(arguments.device),
+            device=choose_device(arguments.device),
         )
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -85,13 +86,3 @@ def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
         model = create_model(arguments.model)
     assert isinstance(model, VisionLongformer)
     return arguments.model, model
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: there is no such device here") from error
-    return name

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.data.classification import read_split
+from vision_longformer.devices import choose_device
 from vision_longformer.files import replacing
 from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.training.evaluation import Evaluation, evaluate
 from vision_longformer.training.loading import evaluation_transform
 from vision_longformer.training.models import load_weights
-from vision_longformer.training.processes import Processes, choose_device
 
 
 def arguments() -> Parser:
@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
     try:
         trained = load_weights(arguments.checkpoint)
         samples = read_split(arguments.data, arguments.split, classes=trained.classes)
-        device = choose_device(arguments.device, Processes())
+        device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     if trained.model.num_classes != len(samples.classes):

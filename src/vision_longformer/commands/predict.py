@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.devices import choose_device
 from vision_longformer.feature_files import find_images
 from vision_longformer.files import replacing
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.prediction import Prediction, predict
-from vision_longformer.training.processes import Processes, choose_device
 
 
 def arguments() -> Parser:
@@ -40,7 +40,7 @@ def run(arguments: Arguments) -> int:
     try:
         trained = load_weights(arguments.checkpoint)
         paths = [source.path for source in find_images(arguments.images)]
-        device = choose_device(arguments.device, Processes())
+        device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     if trained.model.num_classes == 0:

@@ -106,7 +106,7 @@ def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
     folder = data / split
     if not folder.is_dir():
         there = sorted(entry.name for entry in data.iterdir() if entry.is_dir())
-        hint = f"; it has {_some(there)}" if there else ", it has no folder at all"
+        hint = f"; {data} has {_some(there)}" if there else f"; {data} has no folder at all"
         raise FileNotFoundError(f"{folder}: no such folder. Expected {data}/{split}/CLASS/images{hint}")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:

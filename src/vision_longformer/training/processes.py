@@ -98,20 +98,3 @@ def leave(processes: Processes) -> None:
     """End what `join` began."""
     if processes.count > 1 and dist.is_initialized():
         dist.destroy_process_group()
-
-
-def choose_device(name: str, processes: Processes) -> torch.device:
-    """Return the device of this process; "auto" prefers a GPU.
-
-    Raises:
-        ValueError: There is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and processes.count > 1:  # each process has its own
-        name = f"cuda:{processes.local_rank}"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
-    return torch.device(name)

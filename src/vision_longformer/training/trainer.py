@@ -23,12 +23,13 @@ import timm
 import torch
 import torchvision
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Windowed
 from vision_longformer.data.classification import check_images, read_split
+from vision_longformer.devices import choose_device
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 from vision_longformer.training.classification import Objective
@@ -38,14 +39,14 @@ from vision_longformer.training.loading import Batch, Images, batches, evaluatio
 from vision_longformer.training.models import build_model, load_weights, preprocessing_of, save_weights, start_from
 from vision_longformer.training.optimisers import build_optimizer, build_schedule
 from vision_longformer.training.order import Order
-from vision_longformer.training.processes import Processes, choose_device
+from vision_longformer.training.processes import Processes
 from vision_longformer.training.randomness import seed_step, seed_weights
 from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
-FREE = ("compute.workers", "input.check")
+MAY_CHANGE = ("compute.workers", "input.check")
 SMALLER_STEPS = (
     "Try a smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
 )
@@ -101,7 +102,8 @@ def train(
         folder.lock()
     processes.wait()
     try:
-        with _numerics(config, choose_device(config.compute.device, processes)) as device:
+        number = processes.local_rank if processes.count > 1 else None
+        with _numerics(config, choose_device(config.compute.device, number=number)) as device:
             trainer = _Trainer(config, Path(data), folder, processes, device, should_stop)
             yield from trainer.run()
     finally:
@@ -167,8 +169,8 @@ class _Trainer:
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.samples.classes))
         self.progress = Progress()
         self.steps = config.schedule.epochs * self.order.steps_per_epoch
-        self.started = time.monotonic()
         self.saved_at = time.monotonic()
+        self.stopped = False
 
     # --- the run ----------------------------------------------------------------------------------------------
 
@@ -205,8 +207,6 @@ class _Trainer:
                 self._save()
                 yield Event("saved", self.progress.step)
         yield from self._finish()
-
-    stopped = False
 
     def _step(self, step: int, parts: Iterator[Batch]) -> Event:
         began = time.monotonic()
@@ -488,7 +488,7 @@ class _Trainer:
         """Make sure that the folder's run was begun with this configuration."""
         begun = build(read_recipe(self.folder.recipe))
         for path, _, _, value in walk(self.config):
-            if value != read(begun, path) and path not in FREE and not path.startswith("logging."):
+            if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
                 raise ValueError(
                     f"{self.folder.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
                     "repeat that to continue it, or give another --output"
@@ -546,12 +546,3 @@ def versions() -> dict[str, str]:
         "safetensors": safetensors.__version__,
         "python": platform.python_version(),
     }
-
-
-def weight_digest(state: dict[str, Tensor]) -> str:
-    """Return a digest of weights, to tell whether two runs ended alike to the bit."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,0 +1,26 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(name: str, *, number: int | None = None) -> torch.device:
+    """Return a device by name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1" and the like; "auto" prefers a GPU.
+        number: Which GPU "auto" and "cuda" mean; None leaves it to PyTorch.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and number is not None:
+        name = f"cuda:{number}"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]})") from error
+    return torch.device(name)
