@@ -324,7 +324,7 @@ def test_evaluation_of_other_classes_is_refused(finished: Path, tmp_path: Path, 
     assert "has violet, which the model's 3 classes do not include (blue, green, red)" in shown.sentence
 
 
-@pytest.mark.parametrize(("classes", "words"), [(7, "has 7 classes"), (2, "has 2 classes"), (0, "has no classes")])
+@pytest.mark.parametrize(("classes", "words"), [(7, "have 7 classes"), (2, "have 2 classes"), (0, "have no classes")])
 def test_evaluation_of_unnamed_classes_needs_as_many(
     classes: int, words: str, finished: Path, tmp_path: Path, vil: Callable[..., Shown]
 ) -> None:

@@ -93,17 +93,17 @@ def test_a_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 def test_images_that_cannot_be_read_are_named_and_counted(data: Path) -> None:
     samples = read_split(data, "train")
-    check_images(samples)
+    check_images(samples.paths)
     samples.paths[1].write_bytes(samples.paths[1].read_bytes()[:-60])
     samples.paths[3].write_text("no image")
     with pytest.raises(ValueError, match=r"blue/1.png: .* \(and 1 more\); mend or remove it"):
-        check_images(samples)
-    check_images(samples, decode=False)
+        check_images(samples.paths)
+    check_images(samples.paths, decode=False)
     samples.paths[4].unlink()
     with pytest.raises(ValueError, match=r"red/0.png: no such file"):
-        check_images(samples, decode=False)
+        check_images(samples.paths, decode=False)
 
 
 def test_images_above_the_limit_of_pixels_are_named(data: Path) -> None:
     with pytest.raises(ValueError, match=r"blue/0.png: .*20 pixels.* more than the limit of 400"):
-        check_images(read_split(data, "train"), max_pixels=400)
+        check_images(read_split(data, "train").paths, max_pixels=400)

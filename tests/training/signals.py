@@ -21,6 +21,7 @@ from training.cases import metrics, outcome, recipe
 from training.kill import kill_and_compare
 from training.trainers import Place, wait_for
 from vision_longformer.training import checkpoints, trainer
+from vision_longformer.training.tasks import classification
 
 LONG = 0.3  # seconds that a phase is made to take
 
@@ -45,10 +46,10 @@ def slowed(module: Any, name: str, marker: Path) -> Callable[[], None]:
 
 
 PHASES: dict[str, tuple[Any, str]] = {
-    "reading data": (trainer, "read_split"),
-    "building the model": (trainer, "build_model"),
+    "reading data": (classification, "read_split"),
+    "building the model": (classification, "build_model"),
     "a step": (trainer._Trainer, "_step"),
-    "evaluating": (trainer, "evaluate"),
+    "evaluating": (classification, "evaluate"),
     "saving": (checkpoints, "save_file"),
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vision_longformer.data.classification import Samples
 from vision_longformer.training.evaluation import Evaluation, evaluate
+from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.processes import Processes
 
 # Of six images: the number that the image holds, and its class.
@@ -48,8 +49,8 @@ def a_split(folder: Path, labels: tuple[int, ...], classes: int) -> Samples:
 
 
 def evaluated(samples: Samples, rows: list[list[float]], **options: Any) -> Evaluation | None:
-    how: dict[str, Any] = {"batch_size": 4, "workers": 0, "device": torch.device("cpu"), "max_pixels": 100}
-    return evaluate(LookUp(rows), samples, read, **how | options)
+    how: dict[str, Any] = {"batch_size": 4, "workers": 0, "device": torch.device("cpu")}
+    return evaluate(LookUp(rows), samples, read, EvaluationSetup(**how | options), max_pixels=100)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])

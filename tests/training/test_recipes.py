@@ -68,7 +68,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("seed", 1.5, "must be a whole number"),
     ("seed", True, "must be a whole number"),
     ("seed", -1, "must not be negative"),
-    ("task", "detection", "must be one of 'classification'"),
+    ("task", "posing", "must be one of 'classification'"),
     ("model.name", 7, "must be text"),
     ("model.options", [1], "must be a mapping"),
     ("model.drop_path_rate", 1.0, "must be from 0 up to, but not including, 1"),
@@ -78,6 +78,15 @@ WRONG: list[tuple[str, Any, str]] = [
     ("augmentation.crop_scale", [1.0, 0.5], "the smaller first"),
     ("augmentation.crop_scale", [0.5], "must be two numbers"),
     ("augmentation.crop_scale", 0.5, "must be two numbers"),
+    ("dense.sides", [], "must be whole numbers from 1 on"),
+    ("dense.sides", [640, 0], "must be whole numbers from 1 on"),
+    ("dense.sides", [640.5], "must be whole numbers from 1 on"),
+    ("dense.sides", 640, "must be a list of numbers or null"),
+    ("dense.scale", [2.0, 0.5], "the smaller first"),
+    ("dense.crop", 0, "must be at least 1"),
+    ("dense.head", [1], "must be a mapping"),
+    ("schedule.drops", [0.9, 0.6], "in ascending order"),
+    ("schedule.drops", [1.0], "between 0 and 1"),
     ("augmentation.horizontal_flip", 1.5, "must lie between 0 and 1"),
     ("augmentation.mixup", -0.1, "must not be negative"),
     ("augmentation.repeats", 0, "must be at least 1"),
@@ -181,7 +190,7 @@ def test_an_empty_recipe_has_all_defaults(tmp_path: Path) -> None:
     assert build(read_recipe(tmp_path / "recipe.yaml")) == TrainConfig()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 10**9),
     st.floats(1e-9, 10),

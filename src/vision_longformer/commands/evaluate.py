@@ -11,24 +11,47 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.data.classification import read_split
 from vision_longformer.devices import choose_device
 from vision_longformer.files import replacing
-from vision_longformer.images import MAX_PIXELS, ImageError
-from vision_longformer.training.evaluation import Evaluation, evaluate
-from vision_longformer.training.loading import evaluation_transform
+from vision_longformer.images import ImageError
+from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.metric_names import name_of, shown
 from vision_longformer.training.models import load_weights
+from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.tasks.base import Result
 
 
 def arguments() -> Parser:
-    parser = Parser(description="Measure a classifier's accuracy on labelled images.")
+    parser = Parser(
+        description=(
+            "Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
+            "intersection over union, by what they were trained for."
+        )
+    )
     add = parser.add_argument
     add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
-    add("--data", required=True, type=str, metavar="PATH", help="Folder of SPLIT/CLASS/images, or a CSV file.")
+    add(
+        "--data",
+        required=True,
+        type=str,
+        metavar="PATH",
+        help="Folder of SPLIT/CLASS/images or a CSV file; of SPLIT.json and SPLIT/; or of SPLIT/ and SPLIT_labels/.",
+    )
     add("--split", default="val", type=str, help="Which images.")
-    add("--json", type=str | None, metavar="FILE", help="Write the metrics as JSON: top1 and top5 in percent, loss.")
-    add("--size", type=int | None, metavar="PIXELS", help="Side of the square; by default that of training.")
-    add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
+    add(
+        "--json",
+        type=str | None,
+        metavar="FILE",
+        help="Write the measures as JSON: top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions.",
+    )
+    add(
+        "--size",
+        type=int | None,
+        metavar="PIXELS",
+        help="Side of a classifier's square, or shorter side that others see; by default that of training.",
+    )
+    add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
+    add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
     return parser
@@ -42,60 +65,47 @@ def run(arguments: Arguments) -> int:
         raise UsageError(f"--workers {arguments.workers}: must not be negative")
     try:
         trained = load_weights(arguments.checkpoint)
-        samples = read_split(arguments.data, arguments.split, classes=trained.classes)
+        measurement = Measurement(
+            trained, arguments.data, arguments.split, size=arguments.size, skip_invalid=arguments.skip_invalid
+        )
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    if trained.model.num_classes != len(samples.classes):
-        raise UsageError(
-            f"{arguments.checkpoint}: has {trained.model.num_classes or 'no'} classes, without names, and "
-            f"{arguments.data} has {len(samples.classes)}"
-        )
-    preprocessing = dict(trained.preprocessing)
-    size, share = arguments.size or preprocessing["size"], preprocessing["crop_pct"]
-    transform = evaluation_transform(
-        size=size,
-        crop_share=share,
-        interpolation=preprocessing["interpolation"],
-        mean=preprocessing["mean"],
-        std=preprocessing["std"],
-    )
+    for reason, count in measurement.skipped.items():
+        tell(f"left out: {count} ({reason})")
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(samples))
+        task = progress.add_task("", total=measurement.images)
+        setup = EvaluationSetup(
+            batch_size=arguments.batch_size or (32 if trained.task == "classification" else 1),
+            workers=arguments.workers,
+            device=device,
+            advance=lambda images: progress.advance(task, images),
+        )
         try:
-            result = evaluate(
-                trained.model.to(device),
-                samples,
-                transform,
-                batch_size=arguments.batch_size,
-                workers=arguments.workers,
-                device=device,
-                max_pixels=MAX_PIXELS,
-                advance=lambda images: progress.advance(task, images),
-            )
-        except ImageError as error:
+            result = measurement.run(setup)
+        except (ImageError, ImportError) as error:
             tell(str(error))
             return 1
     assert result is not None  # nothing asked it to stop
-    Console().print(_table(result, title=f"{arguments.checkpoint} on {arguments.split} of {arguments.data}"))
+    title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {measurement.images} images"
+    Console().print(_table(result, title=title))
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps({**result.metrics(), "images": len(samples)}, indent=2) + "\n")
+                values = {**result.metrics(), "images": measurement.images}
+                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1
     return 0
 
 
-def _table(result: Evaluation, *, title: str) -> Table:
-    metrics = result.metrics()
+def _table(result: Result, *, title: str) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for heading in ("images", "top-1 %", "top-5 %", "loss"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        str(len(result.samples)), f"{metrics['top1']:.2f}", f"{metrics['top5']:.2f}", f"{metrics['loss']:.4f}"
-    )
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for measure, value in result.metrics().items():
+        table.add_row(name_of(measure), shown(measure, value))
     return table

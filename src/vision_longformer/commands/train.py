@@ -1,4 +1,4 @@
-"""`vil train`: a recipe and a folder of images to a trained classifier."""
+"""`vil train`: a recipe and a folder of images to a trained model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.metric_names import in_a_line
 from vision_longformer.training.processes import Processes, join, leave
 from vision_longformer.training.recipes import build, override, read_recipe
 from vision_longformer.training.stopping import stop_requests
@@ -26,13 +27,14 @@ INTERRUPTED = 130
 def arguments() -> Parser:
     parser = Parser(
         description=(
-            "Train a classifier. Run the same command again to continue a run that was stopped: it ends as if it had "
-            f"not been. Exit codes: {STOPPED} stopped by SIGTERM and saved, {INTERRUPTED} by Ctrl-C and saved."
+            "Train a classifier, a detector or a segmentation model. Run the same command again to continue a run that "
+            f"was stopped: it ends as if it had not been. Exit codes: {STOPPED} stopped by SIGTERM and saved, "
+            f"{INTERRUPTED} by Ctrl-C and saved."
         )
     )
     add = parser.add_argument
     add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
-    add("--data", required=True, type=str, metavar="PATH", help="Folder of train/CLASS/ and val/CLASS/, or a CSV file.")
+    add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
     for option in walk(TrainConfig()):
         default = "none" if option.value is None else option.value
@@ -145,10 +147,9 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
                         shown_at = time.monotonic()
                         say(f"step {event.step}: {text}")
                 case "evaluated":
-                    say(
-                        f"epoch {values['epoch']}: top-1 {values['val_top1']:.2f}%, top-5 {values['val_top5']:.2f}%, "
-                        f"loss {values['val_loss']:.3f}{' (best so far)' if values['is_best'] else ''}"
-                    )
+                    metrics = {name.removeprefix("val_"): value for name, value in values.items()}
+                    best = " (best so far)" if values["is_best"] else ""
+                    say(f"epoch {values['epoch']}: {in_a_line(metrics)}{best}")
     return event
 
 

@@ -69,22 +69,22 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
     )
 
 
-def check_images(samples: Samples, *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
+def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
     """Make sure that all images can be decoded.
 
     Args:
-        samples: What to check.
+        paths: What to check.
         decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
         max_pixels: Refuse larger images.
 
     Raises:
         ValueError: Names the first few images that cannot be read, and says how many there are.
     """
-    missing = [path for path in samples.paths if not path.is_file()]
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{_some([str(path) for path in missing])}: no such file")
     if decode is None:
-        decode = sum(path.stat().st_size for path in samples.paths) <= AUTO_DECODE_BYTES
+        decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
     if not decode:
         return
 
@@ -96,7 +96,7 @@ def check_images(samples: Samples, *, decode: bool | None = None, max_pixels: in
         return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        problems = [text for text in threads.map(problem, samples.paths) if text is not None]
+        problems = [text for text in threads.map(problem, paths) if text is not None]
     if problems:
         rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")

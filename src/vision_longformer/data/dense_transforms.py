@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,15 +25,34 @@ Size = tuple[int, int]  # (height, width)
 
 
 class Augmentation(NamedTuple):
-    """What happens to an image.
+    """What happens to an image, in this order.
 
     Attributes:
         size: (height, width) that it is resized to.
-        flipped: Whether it is then mirrored left to right.
+        flipped: Whether it is mirrored left to right.
+        upside_down: Whether it is mirrored top to bottom.
+        window: (top, left, height, width) that is then cut out of it; None for all of it.
     """
 
     size: Size
-    flipped: bool
+    flipped: bool = False
+    upside_down: bool = False
+    window: tuple[int, int, int, int] | None = None
+
+    @property
+    def result(self) -> Size:
+        """(height, width) in the end."""
+        return self.size if self.window is None else self.window[2:]
+
+    def mirrored(self, pixels: NDArray[Any], *, row_axis: int) -> NDArray[Any]:
+        """Mirror and cut an array of the resized image, whose columns follow its rows."""
+        step = tuple(slice(None, None, -1 if mirror else 1) for mirror in (self.upside_down, self.flipped))
+        before = (slice(None),) * row_axis
+        pixels = pixels[(*before, *step)]
+        if self.window is not None:
+            top, left, height, width = self.window
+            pixels = pixels[(*before, slice(top, top + height), slice(left, left + width))]
+        return pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +81,38 @@ def fitted_size(size: Size, *, side: int, max_side: int) -> Size:
     return height, width
 
 
-def draw(size: Size, *, sides: Sequence[int], max_side: int, horizontal_flip: float) -> Augmentation:
-    """Draw what happens to a training image, from torch's generator: always two numbers, whatever the options.
+def draw(
+    size: Size,
+    *,
+    sides: Sequence[int] | None,
+    max_side: int,
+    scale: tuple[float, float] = (1.0, 1.0),
+    crop: int | None = None,
+    horizontal_flip: float,
+    vertical_flip: float = 0.0,
+) -> Augmentation:
+    """Draw what happens to a training image, from torch's generator: as many numbers whatever the options.
 
     Args:
         size: (height, width) of the image.
-        sides: One of these becomes the length of the shorter side.
-        max_side: The longer side is at most so long.
-        horizontal_flip: Probability of a flip.
+        sides: One of these becomes the length of the shorter side; None keeps the image's own.
+        max_side: The longer side is at most so long before `scale`, where there are `sides`.
+        scale: Range of a further factor, drawn log-uniformly.
+        crop: Side of the square that is cut out, where the image is larger; None leaves it whole.
+        horizontal_flip: Probability of mirroring left to right.
+        vertical_flip: Probability of mirroring top to bottom.
     """
-    side, flip = torch.rand(2, dtype=torch.float64).tolist()
-    chosen = sides[min(int(side * len(sides)), len(sides) - 1)]
-    return Augmentation(fitted_size(size, side=chosen, max_side=max_side), flip < horizontal_flip)
+    side, flip, upside_down, factor, row, column = torch.rand(6, dtype=torch.float64).tolist()
+    resized = size
+    if sides is not None:
+        resized = fitted_size(size, side=sides[min(int(side * len(sides)), len(sides) - 1)], max_side=max_side)
+    factor = scale[0] * (scale[1] / scale[0]) ** factor
+    height, width = (max(1, round(length * factor)) for length in resized)
+    window = None
+    if crop is not None and max(height, width) > crop:
+        rows, columns = min(height, crop), min(width, crop)
+        window = (int(row * (height - rows + 1)), int(column * (width - columns + 1)), rows, columns)
+    return Augmentation((height, width), flip < horizontal_flip, upside_down < vertical_flip, window)
 
 
 def image_to_tensor(
@@ -84,7 +123,7 @@ def image_to_tensor(
     std: Sequence[float],
     interpolation: str = "bilinear",
 ) -> Tensor:
-    """Return (3, H, W) float32, resized with antialiasing, mirrored and normalised.
+    """Return (3, H, W) float32, resized with antialiasing, mirrored, cut out and normalised.
 
     Args:
         image: 8-bit RGB.
@@ -96,30 +135,39 @@ def image_to_tensor(
     height, width = how.size
     if (image.height, image.width) != how.size:
         image = image.resize((width, height), Image.Resampling[interpolation.upper()])
-    pixels = np.asarray(image)[:, ::-1] if how.flipped else np.asarray(image)
+    pixels = how.mirrored(np.asarray(image), row_axis=0)
     values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)  # (3, H, W)
     return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
 
 
 def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:
-    """Return (N, 4) boxes of an image of `size` after what happens to it."""
+    """Return (N, 4) boxes of an image of `size` after what happens to it.
+
+    Those that a window cuts reach to its edge; those outside of it have no area any more.
+    """
     result = np.asarray(boxes, np.float64).reshape(-1, 4).copy()
     result[:, 0::2] *= how.size[1] / size[1]
     result[:, 1::2] *= how.size[0] / size[0]
     if how.flipped:
         result[:, 0::2] = how.size[1] - result[:, 2::-2]
+    if how.upside_down:
+        result[:, 1::2] = how.size[0] - result[:, 3::-2]
+    if how.window is not None:
+        top, left, height, width = how.window
+        result[:, 0::2] = (result[:, 0::2] - left).clip(0, width)
+        result[:, 1::2] = (result[:, 1::2] - top).clip(0, height)
     return torch.from_numpy(result.astype(np.float32))
 
 
 def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
     """Return masks or classes (..., H, W) after what happens to their image: each pixel takes the nearest one.
 
-    Masks that `masks.segmentations_to_masks` has made in the new size are mirrored only.
+    Masks that `masks.segmentations_to_masks` has made in the new size are mirrored and cut only.
     """
     height, width = values.shape[-2:]
     if (height, width) != how.size:
         values = values[..., nearest(height, how.size[0])[:, None], nearest(width, how.size[1])]
-    return torch.from_numpy(np.ascontiguousarray(values[..., ::-1] if how.flipped else values))
+    return torch.from_numpy(np.ascontiguousarray(how.mirrored(values, row_axis=values.ndim - 2)))
 
 
 def grouped_by_orientation(order: NDArray[np.int64], sizes: NDArray[np.int32], *, batch_size: int) -> NDArray[np.int64]:

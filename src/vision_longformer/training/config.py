@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 Precision = Literal["float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "qhm", "sgd"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
-Task = Literal["classification"]
+Task = Literal["classification", "detection", "instance_segmentation", "semantic_segmentation"]
 
 
 def _option(default: Any, help_text: str) -> Any:
@@ -54,8 +54,27 @@ class InputOptions:
 
 
 @dataclass(frozen=True)
+class DenseOptions:
+    """Detection and segmentation: what is built on the backbone, and the size of images. Classification has none."""
+
+    head: dict[str, Any] = _option(
+        {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
+    )
+    labels: Literal["coco", "index"] = _option(
+        "coco", "Of semantic segmentation: objects of SPLIT.json, or index images in SPLIT_labels/."
+    )
+    sides: tuple[int, ...] | None = _option(
+        (800,), "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's."
+    )
+    max_side: int = _option(1333, "The longer side is at most so long, where there are sides.")
+    scale: tuple[float, float] = _option((1.0, 1.0), "Range of a further random factor in training.")
+    crop: int | None = _option(None, "Side in pixels of a random square that training cuts out of larger images.")
+    skip_invalid: bool = _option(False, "Leave out annotations and images that cannot be used, and count them.")
+
+
+@dataclass(frozen=True)
 class AugmentationOptions:
-    """How training images vary."""
+    """How training images vary. Detection and segmentation have flips and colour jitter alone."""
 
     crop: Literal["resized", "plain"] = _option(
         "resized", "resized: a random part, of random size and shape; plain: a random square of the resized image."
@@ -97,6 +116,9 @@ class ScheduleOptions:
     warmup_epochs: float = _option(5.0, "Epochs in which the learning rate grows linearly.")
     warmup_factor: float = _option(0.002, "Share of the learning rate that warm-up starts from.")
     final_learning_rate: float = _option(1e-6, "Learning rate that the cosine ends at.")
+    drops: tuple[float, ...] | None = _option(
+        None, "Shares of the run after which the learning rate becomes a tenth, in place of the cosine."
+    )
     random_shift: bool = _option(False, "Train windowed attention with one random neighbour chunk (section 3.3).")
     random_shift_share: float = _option(0.75, "Share of the epochs after which all neighbours are seen.")
     early_size: int | None = _option(None, "Side in pixels of the training images at first; smaller ones are faster.")
@@ -135,6 +157,7 @@ class TrainConfig:
     seed: int = _option(0, "Of weights, order and augmentation.")
     model: ModelOptions = ModelOptions()
     input: InputOptions = InputOptions()
+    dense: DenseOptions = DenseOptions()
     augmentation: AugmentationOptions = AugmentationOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
@@ -173,12 +196,20 @@ _ALLOWED: dict[str, Any] = {
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": lambda text: bool(
         re.fullmatch(r"rand(-(m|n|mmax|inc)\d+|-(mstd|p)\d+(\.\d+)?|-t\w+)*", text)
     ),
+    "must be whole numbers from 1 on": lambda numbers: (
+        len(numbers) > 0 and all(isinstance(number, int) and number >= 1 for number in numbers)
+    ),
+    "must be shares of the run, between 0 and 1, in ascending order": lambda shares: (
+        all(0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
+    ),
     "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
 }
 _RULES: dict[str, tuple[str, ...]] = {
     "must be at least 1": (
         "input.size",
         "input.max_pixels",
+        "dense.max_side",
+        "dense.crop",
         "augmentation.repeats",
         "schedule.epochs",
         "compute.batch_size",
@@ -219,7 +250,13 @@ _RULES: dict[str, tuple[str, ...]] = {
     ),
     "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
-    "must be two numbers above 0, the smaller first": ("augmentation.crop_scale", "augmentation.crop_ratio"),
+    "must be whole numbers from 1 on": ("dense.sides",),
+    "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),
+    "must be two numbers above 0, the smaller first": (
+        "augmentation.crop_scale",
+        "augmentation.crop_ratio",
+        "dense.scale",
+    ),
 }
 
 
@@ -269,7 +306,9 @@ def _is(kind: Any, value: Any) -> bool:
         case typing.Literal:
             return value in get_args(kind)
         case builtins.tuple:
-            return isinstance(value, tuple) and len(value) == len(get_args(kind)) and all(_is(float, v) for v in value)
+            if not isinstance(value, tuple) or not all(_is(float, entry) for entry in value):
+                return False
+            return Ellipsis in get_args(kind) or len(value) == len(get_args(kind))
         case builtins.float:
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         case builtins.int:
@@ -282,4 +321,6 @@ def _wording(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return words.get(kind) or ("two numbers" if get_origin(kind) is tuple else "a mapping")
+    if get_origin(kind) is tuple:
+        return "a list of numbers" if Ellipsis in get_args(kind) else "two numbers"
+    return words.get(kind, "a mapping")

@@ -5,7 +5,6 @@ n images, C classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_longformer.data.classification import Samples
-from vision_longformer.training.loading import Images, batches
-from vision_longformer.training.processes import Processes
+from vision_longformer.images import MAX_PIXELS
+from vision_longformer.training.loading import Batch, Images
+from vision_longformer.training.passes import EvaluationSetup, for_each_batch
 
 TOP = 5
 
@@ -58,18 +58,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
-    samples: Samples,
-    transform: Any,
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    max_pixels: int,
-    autocast_dtype: torch.dtype | None = None,
-    processes: Processes | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    advance: Callable[[int], None] | None = None,
+    model: nn.Module, samples: Samples, transform: Any, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
 ) -> Evaluation | None:
     """Classify every image of a split.
 
@@ -77,51 +66,31 @@ def evaluate(
         model: Of images to logits; put into evaluation mode.
         samples: The split; its classes are the model's outputs.
         transform: See `evaluation_transform`.
-        batch_size: Images at once, in each process.
-        workers: Processes that read images.
-        device: Where the model is.
+        how: See there.
         max_pixels: Refuse larger images.
-        autocast_dtype: Compute in this type; None for the model's own.
-        processes: Processes that share the work.
-        should_stop: Asked before every batch.
-        advance: Told of every batch how many images it had, over all processes.
 
     Returns:
-        None if `should_stop` said so in any process.
+        None if `how.should_stop` said so in any process.
 
     Raises:
         ImageError: An image cannot be read.
     """
-    processes = processes or Processes()
     model.eval()
     count, top = len(samples), min(TOP, len(samples.classes))
     ranking = torch.zeros(count, top, dtype=torch.long)
     probability, losses = torch.zeros(count), torch.zeros(count)
     images = Images(samples, transform, seed=0, max_pixels=max_pixels)
-    for batch in _batches_or_nothing(images, batch_size, workers, processes):
-        stop = torch.tensor(float(should_stop is not None and should_stop()), device=device)
-        if bool(processes.maximum(stop)):
-            return None
-        if batch is None:
-            continue
-        with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            logits = model(batch.images.to(device))
+
+    def take(batch: Batch) -> None:
+        with how.autocast():
+            logits = model(batch.images.to(how.device))
         log_probability = F.log_softmax(logits.float(), dim=1).cpu()
         best = log_probability.topk(top, dim=1)
         indices = torch.tensor(batch.indices)
         ranking[indices], probability[indices] = best.indices, best.values[:, 0].exp()
         losses[indices] = -log_probability.gather(1, batch.labels[:, None])[:, 0]
-        if advance is not None:
-            advance(min(len(batch.indices) * processes.count, count))
-    gathered = [processes.sum(values.to(device)).cpu() for values in (ranking, probability, losses)]
+
+    if not for_each_batch(images, how, take):
+        return None
+    gathered = [how.processes.sum(values.to(how.device)).cpu() for values in (ranking, probability, losses)]
     return Evaluation(samples, *gathered)
-
-
-def _batches_or_nothing(images: Images, batch_size: int, workers: int, processes: Processes) -> Iterator[Any]:
-    """Yield this process's batches, then None until all processes have had as many."""
-    own = range(processes.rank, len(images), processes.count)
-    keys = [list(own[first : first + batch_size]) for first in range(0, len(own), batch_size)]
-    most = -(-len(range(0, len(images), processes.count)) // batch_size)
-    yield from batches(images, keys, workers=workers, pin=False)
-    for _ in range(most - len(keys)):
-        yield None

@@ -99,7 +99,7 @@ class Images(Dataset[Any]):
                 warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
                 image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
         except ImageError as error:
-            return str(error), 0, index  # an exception would arrive from another process as a traceback
+            return str(error), 0, index
         transform = self.transform
         if isinstance(key, Key):
             if key.epoch < self.early_epochs:
@@ -110,9 +110,25 @@ class Images(Dataset[Any]):
         except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
             return f"{self.samples.paths[index]}: cannot be augmented ({error})", 0, index
 
+    @staticmethod
+    def collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
+        """Return a batch, or what is wrong with an image."""
+        for image, _, _ in entries:
+            if isinstance(image, str):
+                return image
+        images = torch.stack([image for image, _, _ in entries])  # type: ignore[misc]
+        return Batch(images, torch.tensor([label for _, label, _ in entries]), [index for _, _, index in entries])
 
-def batches(images: Images, keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Batch]:
+
+def batches(images: Dataset[Any], keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Any]:
     """Read batches in the order of `keys`, ahead of their use.
+
+    Args:
+        images: Its entries are put together by its method `collate`, which returns a sentence where one cannot be
+            read: an exception would arrive from another process as a traceback.
+        keys: Of each batch.
+        workers: Processes that read; 0 reads here.
+        pin: Into memory that GPUs copy from quickly.
 
     Raises:
         ImageError: An image cannot be read; names it.
@@ -121,7 +137,7 @@ def batches(images: Images, keys: Iterable[list[Any]], *, workers: int, pin: boo
         images,
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=images.collate,  # type: ignore[attr-defined]
         pin_memory=pin,
         worker_init_fn=_leave_signals_to_the_trainer,
     )
@@ -129,14 +145,6 @@ def batches(images: Images, keys: Iterable[list[Any]], *, workers: int, pin: boo
         if isinstance(batch, str):
             raise ImageError(batch)
         yield batch
-
-
-def _collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
-    for image, _, _ in entries:
-        if isinstance(image, str):
-            return image
-    images = torch.stack([image for image, _, _ in entries])  # type: ignore[misc]
-    return Batch(images, torch.tensor([label for _, label, _ in entries]), [index for _, _, index in entries])
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:

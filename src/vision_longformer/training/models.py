@@ -37,12 +37,15 @@ class Trained:
     Attributes:
         model: In evaluation mode.
         classes: Names of its outputs; None if the file does not say.
-        preprocessing: "mean", "std", "interpolation", "crop_pct" and "size".
+        preprocessing: "mean", "std", "interpolation", "crop_pct" and "size"; of detectors and segmentation models
+            "side" and "max_side" in place of the last two (see `dense_images`).
+        task: What it was trained for.
     """
 
     model: nn.Module
     classes: tuple[str, ...] | None
     preprocessing: dict[str, Any]
+    task: str = "classification"
 
 
 def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Module:
@@ -88,6 +91,26 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
     if not isinstance(model, VisionLongformer):
         raise ValueError(f"model.checkpoint={str(checkpoint)!r}: only models of this library can start from a file")
     source = load(checkpoint)
+    state, remarks = fit_positions(source, model)
+    known = source.pretrained_cfg.get("label_names")
+    if source.num_classes != model.num_classes or (known is not None and list(known) != list(classes)):
+        own = model.state_dict()
+        for name in [name for name in own if name.startswith("head.")]:
+            state[name] = own[name]
+        for name in [name for name in state if name.startswith("head.") and name not in own]:
+            del state[name]
+        remarks.append(f"head: untrained, as the classes are others ({source.num_classes} before, {len(classes)} here)")
+    load_exactly(model, {name: t.detach().clone() for name, t in state.items()}, source=str(checkpoint))
+    return remarks
+
+
+def fit_positions(source: VisionLongformer, model: VisionLongformer) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights of `source` with its position tables fitted to `model`, and what was resized.
+
+    Args:
+        source: Its own tables are resized too.
+        model: Of the image size and the windows that are wanted.
+    """
     remarks = []
     if source.config.image_size != model.config.image_size:
         before, after = (f"{h}×{w}" for h, w in (source.config.image_size, model.config.image_size))
@@ -99,16 +122,7 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
     for name, module in model.named_modules():
         if isinstance(module, WindowedAttention) and module.position is not None:
             remarks += _fit_window(state, f"{name}.position.table", module.window)
-    known = source.pretrained_cfg.get("label_names")
-    if source.num_classes != model.num_classes or (known is not None and list(known) != list(classes)):
-        own = model.state_dict()
-        for name in [name for name in own if name.startswith("head.")]:
-            state[name] = own[name]
-        for name in [name for name in state if name.startswith("head.") and name not in own]:
-            del state[name]
-        remarks.append(f"head: untrained, as the classes are others ({source.num_classes} before, {len(classes)} here)")
-    load_exactly(model, {name: t.detach().clone() for name, t in state.items()}, source=str(checkpoint))
-    return remarks
+    return state, remarks
 
 
 @torch.no_grad()
@@ -170,12 +184,16 @@ def load_weights(path: str | Path) -> Trained:
         ValueError: It is no weight file.
     """
     path = Path(path)
-    metadata = _metadata(path)
+    metadata = describe(path)
     if metadata.get("content") == "training":
         raise ValueError(
             f"{path}: is a checkpoint to continue training from; the weights to use are in "
             f"{path.with_name('best.safetensors')}"
         )
+    if metadata.get("content") == "dense":
+        from vision_longformer.training.dense_models import load_dense  # which needs this module
+
+        return load_dense(path)
     if metadata.get("content") == "timm":
         model = timm.create_model(metadata["name"], **metadata["options"])
         with safe_open(path, framework="pt") as file:
@@ -201,7 +219,7 @@ def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
     }
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> dict[str, Any]:
     """Return the description in a file's metadata; nothing if it has none, which `load` explains."""
     if not path.is_file():
         return {}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from timm.optim import param_groups_layer_decay
-from timm.scheduler import CosineLRScheduler
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -54,14 +54,22 @@ class QHM(Optimizer):
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizer:
-    """Build the optimiser of a model, with weight decay and layer-wise learning rates where they belong."""
-    groups = param_groups_layer_decay(
-        model,
-        weight_decay=options.weight_decay,
-        no_weight_decay_list=undecayed(model),
-        weight_decay_exclude_1d=False,
-        layer_decay=options.layer_decay,
-    )
+    """Build the optimiser of a model, with weight decay and layer-wise learning rates where they belong.
+
+    Raises:
+        ValueError: The model has no layers that learning rates could follow.
+    """
+    decay: dict[str, Any] = {
+        "weight_decay": options.weight_decay,
+        "no_weight_decay_list": undecayed(model),
+        "weight_decay_exclude_1d": False,
+    }
+    if options.layer_decay == 1:
+        groups = param_groups_weight_decay(model, **decay)
+    elif hasattr(model, "group_matcher"):
+        groups = param_groups_layer_decay(model, layer_decay=options.layer_decay, **decay)
+    else:
+        raise ValueError(f"optimizer.layer_decay={options.layer_decay}: is for classifiers; leave it at 1")
     match options.name:
         case "adamw":
             return AdamW(groups, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay)
@@ -91,13 +99,19 @@ def undecayed(model: nn.Module) -> list[str]:
 
 def build_schedule(
     optimizer: Optimizer, options: ScheduleOptions, *, learning_rate: float, steps_per_epoch: int
-) -> CosineLRScheduler:
-    """Build the schedule: linear warm-up, then a cosine, by step. It follows from the number of a step alone."""
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(options.epochs * steps_per_epoch, 2),
-        lr_min=min(options.final_learning_rate, learning_rate),
-        warmup_t=int(min(options.warmup_epochs, options.epochs) * steps_per_epoch),
-        warmup_lr_init=options.warmup_factor * learning_rate,
-        t_in_epochs=False,
-    )
+) -> CosineLRScheduler | MultiStepLRScheduler:
+    """Build the schedule: linear warm-up, then a cosine or drops, by step.
+
+    A step's learning rate follows from its number alone.
+    """
+    steps = options.epochs * steps_per_epoch
+    warmup: dict[str, Any] = {
+        "warmup_t": int(min(options.warmup_epochs, options.epochs) * steps_per_epoch),
+        "warmup_lr_init": options.warmup_factor * learning_rate,
+        "t_in_epochs": False,
+    }
+    if options.drops is not None:
+        decay_t = [round(share * steps) + 1 for share in options.drops]  # timm counts steps from 1 here, and only here
+        return MultiStepLRScheduler(optimizer, decay_t=decay_t, decay_rate=0.1, warmup_prefix=False, **warmup)
+    final = min(options.final_learning_rate, learning_rate)
+    return CosineLRScheduler(optimizer, t_initial=max(steps, 2), lr_min=final, **warmup)

@@ -105,7 +105,7 @@ def _build(kind: Any, values: object, *, prefix: str) -> Any:
 
 def _check_path(path: str) -> None:
     known = {option.path for option in walk(TrainConfig())}
-    inside_mapping = path.startswith("model.options.")
+    inside_mapping = path.startswith(("model.options.", "dense.head."))
     if path not in known and not inside_mapping:
         raise ValueError(_unknown(path))
 

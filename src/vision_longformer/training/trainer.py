@@ -8,12 +8,10 @@ moment, ends with the weights of one that was not.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,26 +21,26 @@ import timm
 import torch
 import torchvision
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Windowed
-from vision_longformer.data.classification import check_images, read_split
 from vision_longformer.devices import choose_device
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
-from vision_longformer.training.classification import Objective
 from vision_longformer.training.config import TrainConfig, read, walk
-from vision_longformer.training.evaluation import Evaluation, evaluate
-from vision_longformer.training.loading import Batch, Images, batches, evaluation_transform, training_transform
-from vision_longformer.training.models import build_model, load_weights, preprocessing_of, save_weights, start_from
+from vision_longformer.training.loading import batches
+from vision_longformer.training.models import load_weights
 from vision_longformer.training.optimisers import build_optimizer, build_schedule
 from vision_longformer.training.order import Order
+from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.processes import Processes
 from vision_longformer.training.randomness import seed_step, seed_weights
 from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.training.tasks import build_task
+from vision_longformer.training.tasks.base import Batch, Result
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
@@ -79,11 +77,11 @@ def train(
     processes: Processes | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Train a classifier, or go on with a run that was interrupted.
+    """Train a model, or go on with a run that was interrupted.
 
     Args:
         config: What to train.
-        data: See `read_split`; splits "train" and "val".
+        data: A folder with splits "train" and "val", as the task has it (see `training.tasks`).
         output: Folder of the run. One that holds a run of the same configuration is continued.
         processes: Those that share the work; each calls this function.
         should_stop: Asked after every step; where any process says so, the run is saved and ends with "stopped".
@@ -129,33 +127,22 @@ class _Trainer:
                 f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
                 f"({processes.count})"
             )
-        self.samples = read_split(data, "train")
-        self.validation = read_split(data, "val", classes=self.samples.classes)
+        self.task = build_task(config, data)
         if folder.recipe.exists():
             self._refuse_other_run()
         if config.input.check != "none" and processes.is_first:
-            for split in (self.samples, self.validation):
-                decode = True if config.input.check == "decode" else None
-                check_images(split, decode=decode, max_pixels=config.input.max_pixels)
+            self.task.check()
 
         seed_weights(config.seed)
-        model = build_model(config.model, num_classes=len(self.samples.classes), size=config.input.size)
-        self.remarks = []
+        model = self.task.build_model()
+        self.remarks = list(self.task.remarks)
         if config.model.checkpoint is not None:
-            self.remarks = start_from(model, config.model.checkpoint, classes=self.samples.classes)
+            self.remarks += self.task.start_from(model, config.model.checkpoint)
         self.model = model.to(device)
         if config.compute.gradient_checkpointing:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
         self.optimizer = build_optimizer(model, config.optimizer)
-        self.order = Order(
-            samples=len(self.samples),
-            batch_size=config.compute.batch_size,
-            repeats=config.augmentation.repeats,
-            seed=config.seed,
-            ranks=processes.count,
-            rank=processes.rank,
-            accumulation=config.compute.accumulation,
-        )
+        self.order = self.task.order(processes)
         self.schedule = build_schedule(
             self.optimizer,
             config.schedule,
@@ -166,7 +153,6 @@ class _Trainer:
         if config.optimizer.ema_decay is not None:  # random projections and the like are copied, not averaged
             self.ema = ModelEmaV3(model, decay=config.optimizer.ema_decay, exclude_buffers=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.compute.precision == "float16")
-        self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.samples.classes))
         self.progress = Progress()
         self.steps = config.schedule.epochs * self.order.steps_per_epoch
         self.saved_at = time.monotonic()
@@ -215,7 +201,7 @@ class _Trainer:
         self.model.train()
         size = len(self.order.step(step))
         counts = [len(keys) for keys in self.order.parts(step)]
-        total, indices = torch.zeros((), device=self.device), []
+        totals, indices = dict[str, Tensor](), []
         for number, count in enumerate(counts):
             batch = self._next(parts)
             indices += batch.indices
@@ -224,12 +210,13 @@ class _Trainer:
             seed_step(self.config.seed, step=step, rank=self.processes.rank, part=number)
             with synchronised:
                 with self._autocast():
-                    loss = self.objective(self.wrapped, batch, device=self.device)
-                loss = loss / size if count else loss * 0
+                    losses = self.task.losses(self.wrapped, batch, self.device)
+                losses = {name: loss / size if count else loss * 0 for name, loss in losses.items()}
                 # gradients of several processes are averaged
-                self.scaler.scale(loss * self.processes.count).backward()
-            total += loss.detach()
-        value = float(self.processes.sum(total))
+                self.scaler.scale(sum_of(losses) * self.processes.count).backward()
+            totals = {name: totals.get(name, 0) + loss.detach() for name, loss in losses.items()}
+        totals = dict(zip(totals, self.processes.sum(torch.stack(list(totals.values()))), strict=True))
+        value = float(sum_of(totals))
         if not math.isfinite(value):
             raise TrainingError(self._not_a_number(step, value, indices))
         self.scaler.unscale_(self.optimizer)
@@ -246,6 +233,7 @@ class _Trainer:
         values = {
             "epoch": step / self.order.steps_per_epoch,
             "loss": value,
+            **({f"loss_{name}": float(loss) for name, loss in totals.items()} if len(totals) > 1 else {}),
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
             "images_per_second": size / seconds,
             "images": size,
@@ -259,7 +247,7 @@ class _Trainer:
         due = epoch % self.config.logging.evaluate_every_epochs == 0 or epoch == self.config.schedule.epochs
         if due and self.progress.evaluated_epochs < epoch:
             self._check_weights()
-            yield Event("evaluating", self.progress.step, {"images": len(self.validation)})
+            yield Event("evaluating", self.progress.step, {"images": self.task.validation_images})
             result = self._evaluate_or_save()
             if result is None:
                 self._save()
@@ -267,11 +255,12 @@ class _Trainer:
                 yield Event("stopped", self.progress.step)
                 return
             metrics = result.metrics()
-            is_best = self.progress.best is None or metrics["top1"] > self.progress.best
+            score = metrics[self.task.best]
+            is_best = self.progress.best is None or score > self.progress.best
             if is_best:
-                self.progress.best, self.progress.best_epoch = metrics["top1"], epoch
+                self.progress.best, self.progress.best_epoch = score, epoch
                 if self.processes.is_first:
-                    self._save_weights(self.folder.best)
+                    self.task.save_weights(self._weights_to_use(), self.folder.best)
             self.progress.evaluated_epochs = epoch
             values = {"epoch": epoch, **{f"val_{name}": value for name, value in metrics.items()}}
             if self.processes.is_first:
@@ -281,8 +270,6 @@ class _Trainer:
 
     def _finish(self) -> Iterator[Event]:
         """Write the report about the best weights."""
-        from vision_longformer.training.report import write_report
-
         stopped = torch.zeros((), device=self.device)
         if self.processes.is_first and not self.folder.report.exists():
             best = load_weights(self.folder.best)
@@ -293,7 +280,7 @@ class _Trainer:
             if result is None:
                 stopped += 1
             else:
-                write_report(self.folder, result, self.config, self.progress)
+                self.task.write_report(self.folder, result, self.progress)
         if bool(self.processes.maximum(stopped)):
             yield Event("stopped", self.progress.step)
             return
@@ -307,19 +294,8 @@ class _Trainer:
     # --- parts of a step --------------------------------------------------------------------------------------
 
     def _batches(self, first: int) -> Iterator[Batch]:
-        config, schedule, early = self.config, self.config.schedule, None
-        if schedule.early_size is not None:
-            small = dataclasses.replace(config.input, size=schedule.early_size)
-            early = training_transform(small, config.augmentation, **self._colours())
-        images = Images(
-            self.samples,
-            training_transform(config.input, config.augmentation, **self._colours()),
-            seed=config.seed,
-            max_pixels=config.input.max_pixels,
-            early_transform=early,
-            early_epochs=schedule.early_share * schedule.epochs if early else 0.0,
-        )
         keys = _Keys(self.order, first, self.steps)
+        images = self.task.training_data(self.model)
         return batches(images, keys, workers=self.config.compute.workers, pin=self.device.type == "cuda")
 
     def _next(self, parts: Iterator[Batch]) -> Batch:
@@ -328,17 +304,13 @@ class _Trainer:
         except ValueError as error:
             raise TrainingError(f"{error}; the last checkpoint is kept") from error
 
-    def _evaluate_or_save(self) -> Evaluation | None:
+    def _evaluate_or_save(self) -> Result | None:
         """Evaluate; where an image cannot be read, the steps that were taken are saved first."""
         try:
             return self._evaluate(self._weights_to_use())
         except ValueError as error:
             self._save()
             raise TrainingError(f"{error}; the run is saved, mend this and run the same command to continue") from error
-
-    def _colours(self) -> dict[str, Any]:
-        preprocessing = preprocessing_of(self.model, self.config.input)
-        return {"mean": preprocessing["mean"], "std": preprocessing["std"]}
 
     def _autocast(self) -> torch.autocast:
         dtype = DTYPES[self.config.compute.precision]
@@ -347,20 +319,22 @@ class _Trainer:
     def _set_neighbours(self, step: int) -> None:
         """Begin with random shift, if the recipe says so, and end it when its share of the epochs is over."""
         schedule = self.config.schedule
-        if not schedule.random_shift or not isinstance(self.model, VisionLongformer):
+        if not schedule.random_shift:
             return
         is_over = step >= schedule.random_shift_share * self.steps
         wanted: Literal["all", "random"] = "all" if is_over else "random"
-        windowed = [s.attention for s in self.model.config.stages if isinstance(s.attention, Windowed)]
-        if any(attention.neighbours != wanted for attention in windowed):
-            self.model.set_neighbours(wanted)
+        for model in self.model.modules():
+            if isinstance(model, VisionLongformer):
+                windowed = [s.attention for s in model.config.stages if isinstance(s.attention, Windowed)]
+                if any(attention.neighbours != wanted for attention in windowed):
+                    model.set_neighbours(wanted)
 
     def _asked_to_stop(self) -> bool:
         asked = torch.tensor(float(self.should_stop()), device=self.device)
         return bool(self.processes.maximum(asked))
 
     def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
-        files = [str(self.samples.paths[index]) for index in indices]
+        files = self.task.files(indices)
         listed = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return (
             f"step {step + 1}: the loss is {value}; training stopped, and {self._kept()}. The batch's files: {listed}. "
@@ -375,29 +349,18 @@ class _Trainer:
     def _weights_to_use(self) -> nn.Module:
         return self.model if self.ema is None else self.ema.module
 
-    def _evaluate(self, model: nn.Module) -> Evaluation | None:
+    def _evaluate(self, model: nn.Module) -> Result | None:
         self.processes.share_first(model.buffers())  # running statistics of batch norms differ between processes
-        preprocessing = preprocessing_of(model, self.config.input)
-        transform = evaluation_transform(
-            size=self.config.input.size,
-            crop_share=preprocessing["crop_pct"],
-            interpolation=self.config.input.interpolation,
-            **self._colours(),
-        )
-        return evaluate(
-            model,
-            self.validation,
-            transform,
-            batch_size=max(
-                1, self.config.compute.batch_size // self.config.compute.accumulation // self.processes.count
-            ),
-            workers=self.config.compute.workers,
+        compute = self.config.compute
+        setup = EvaluationSetup(
+            batch_size=max(1, compute.batch_size // compute.accumulation // self.processes.count),
+            workers=compute.workers,
             device=self.device,
-            max_pixels=self.config.input.max_pixels,
-            autocast_dtype=DTYPES[self.config.compute.precision],
+            autocast_dtype=DTYPES[compute.precision],
             processes=self.processes,
             should_stop=self.should_stop,
         )
+        return self.task.evaluate(model, setup)
 
     # --- files ------------------------------------------------------------------------------------------------
 
@@ -411,9 +374,9 @@ class _Trainer:
 
     def _about_run(self) -> dict[str, Any]:
         return {
-            "images": len(self.samples),
-            "validation_images": len(self.validation),
-            "classes": list(self.samples.classes),
+            "images": self.task.training_images,
+            "validation_images": self.task.validation_images,
+            "classes": list(self.task.classes),
             "steps": self.steps,
             "steps_per_epoch": self.order.steps_per_epoch,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
@@ -445,8 +408,8 @@ class _Trainer:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
             about = {
                 "scaler": self.scaler.state_dict(),
-                "classes": list(self.samples.classes),
-                "images": self._digest(),
+                "classes": list(self.task.classes),
+                "images": self.task.digest(),
                 "processes": self.processes.count,
                 "versions": versions(),
             }
@@ -455,7 +418,7 @@ class _Trainer:
 
     def _restore(self) -> None:
         checkpoint = checkpoints.read(self.folder.last)
-        if checkpoint.about["images"] != self._digest():
+        if checkpoint.about["images"] != self.task.digest():
             raise ValueError(
                 f"{self.folder.path}: the training images are not those that the run was begun with; bring them back, "
                 "or begin another run with another --output"
@@ -475,15 +438,6 @@ class _Trainer:
         if self.processes.is_first:
             self.folder.forget_metrics_after(self.progress)
 
-    def _save_weights(self, path: Path) -> None:
-        save_weights(
-            self._weights_to_use(),
-            path,
-            options=self.config.model,
-            inputs=self.config.input,
-            classes=self.samples.classes,
-        )
-
     def _refuse_other_run(self) -> None:
         """Make sure that the folder's run was begun with this configuration."""
         begun = build(read_recipe(self.folder.recipe))
@@ -494,13 +448,13 @@ class _Trainer:
                     "repeat that to continue it, or give another --output"
                 )
 
-    def _digest(self) -> str:
-        """Return a digest of the names and labels of the training images, in their order."""
-        lines = (f"{path.name}\t{label}\n" for path, label in zip(self.samples.paths, self.samples.labels, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
     def _epochs_done(self) -> float:
         return self.progress.step / self.order.steps_per_epoch
+
+
+def sum_of(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the parts of a loss."""
+    return torch.stack(list(losses.values())).sum()
 
 
 class _Keys:

@@ -1,0 +1,150 @@
+"""Detectors and segmentation models of a run: built from a recipe, started from other weights, saved for use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.detection.variants import build_mask_rcnn, build_retinanet
+from vision_longformer.files import replacing
+from vision_longformer.segmentation.semantic import build_semantic_fpn
+from vision_longformer.serialization import METADATA_KEY, load, load_exactly
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.dense_images import Preprocessing
+from vision_longformer.training.models import Trained, describe, fit_positions
+from vision_longformer.variants import list_models
+
+FORMAT_VERSION = 1
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "detection": build_retinanet,
+    "instance_segmentation": build_mask_rcnn,
+    "semantic_segmentation": build_semantic_fpn,
+}
+BACKBONE = "backbone.features.model."  # where the backbone's own weights are in all of these models
+
+
+def build_dense_model(config: TrainConfig, *, num_classes: int) -> nn.Module:
+    """Build the model of a recipe, untrained.
+
+    Raises:
+        ValueError: There is no such backbone, or an option has an impossible value.
+    """
+    options = dict(config.model.options)
+    if config.model.drop_rate:
+        options["drop_rate"] = config.model.drop_rate
+    if config.model.drop_path_rate or config.model.name in list_models():
+        options["drop_path_rate"] = config.model.drop_path_rate
+    return _build(config.task, config.model.name, options, num_classes, config.dense.head)
+
+
+def preprocessing_of(config: TrainConfig) -> Preprocessing:
+    """Return how images become the input of a recipe's model."""
+    return {
+        "mean": list(IMAGENET_DEFAULT_MEAN),
+        "std": list(IMAGENET_DEFAULT_STD),
+        "interpolation": config.input.interpolation,
+        "side": None if config.dense.sides is None else config.dense.sides[-1],
+        "max_side": config.dense.max_side,
+    }
+
+
+def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
+    """Give a new model the weights of a file, as far as they fit.
+
+    Args:
+        model: See `build_dense_model`.
+        checkpoint: A classifier of this library, whose weights its backbone gets; or a model of the same task.
+
+    Returns:
+        What was resized or left untrained, a sentence each; everything else was taken as it is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file has nothing that fits.
+    """
+    remarks: list[str] = []
+    if describe(Path(checkpoint)).get("content") == "dense":
+        state = load_dense(Path(checkpoint)).model.state_dict()
+    else:
+        source = load(checkpoint)
+        backbone = model.get_submodule(BACKBONE.rstrip("."))
+        if not isinstance(backbone, VisionLongformer):
+            raise ValueError(f"model.checkpoint={checkpoint!r}: only models of this library can start from a file")
+        source_state, remarks = fit_positions(source, backbone)
+        state = {f"{BACKBONE}{name}": tensor for name, tensor in source_state.items()}
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
+    if not fitting:
+        raise ValueError(f"{checkpoint}: has no weights that fit this model")
+    model.load_state_dict(own | {name: tensor.detach().clone() for name, tensor in fitting.items()})
+    return remarks + [f"{name}: untrained" for name in _shortened(own.keys() - fitting.keys())]
+
+
+def save_dense(
+    model: nn.Module, path: Path, *, config: TrainConfig, classes: Sequence[str], preprocessing: Preprocessing
+) -> None:
+    """Write a model so that `load_dense` needs nothing else.
+
+    Raises:
+        OSError: The disk is full, or the place cannot be written; a previous file is as it was.
+    """
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "content": "dense",
+        "task": config.task,
+        "backbone": config.model.name,
+        "backbone_options": config.model.options,
+        "head": config.dense.head,
+        "class_names": list(classes),
+        "preprocessing": preprocessing,
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def load_dense(path: Path) -> Trained:
+    """Read a model that `save_dense` wrote, in evaluation mode.
+
+    Raises:
+        ValueError: Its contents do not fit together, or it is of another version of the library.
+    """
+    about = describe(path)
+    if about.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {about.get('format_version')!r}, this version of the library reads "
+            f"{FORMAT_VERSION}"
+        )
+    try:
+        classes, task = tuple(about["class_names"]), about["task"]
+        model = _build(task, about["backbone"], about["backbone_options"], len(classes), about["head"])
+        preprocessing = about["preprocessing"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no mapping
+    load_exactly(model, state, source=str(path))
+    return Trained(model.eval(), classes, preprocessing, task)
+
+
+def _build(
+    task: str, backbone: str, options: Mapping[str, Any], num_classes: int, head: Mapping[str, Any]
+) -> nn.Module:
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in head.items()}
+    try:
+        return BUILDERS[task](backbone, num_classes=num_classes, backbone_options=options, **settings)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"dense.head={dict(head)!r}: {task} cannot be built so ({error})") from error
+
+
+def _shortened(names: set[str]) -> list[str]:
+    """Return the parts of a model that hold all of `names`, in few words: their first two levels."""
+    return sorted({".".join(name.split(".")[:2]) for name in names})

@@ -1,0 +1,112 @@
+"""How well the classes of pixels are told apart on a split."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_longformer.data.coco import CocoSplit
+from vision_longformer.data.semantic import IGNORE_INDEX, SemanticSplit
+from vision_longformer.segmentation.metrics import confusion_matrix, scores
+from vision_longformer.training.dense_images import DenseBatch, DenseImages, Preprocessing, read_label
+from vision_longformer.training.passes import EvaluationSetup, for_each_batch
+
+SHOWN_IMAGES = 12  # whose predictions are kept for a report
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticResult:
+    """How pixels were classified.
+
+    Attributes:
+        split: The images and their labels.
+        classes: Names.
+        confusion: (K, K) numbers of pixels, true class by predicted class.
+        labels: (H, W) predicted classes of a few images, by their place in the split.
+        accuracy: (n,) share of the labelled pixels of each image whose class is right; NaN where none is labelled.
+    """
+
+    split: CocoSplit | SemanticSplit
+    classes: tuple[str, ...]
+    confusion: Tensor
+    labels: dict[int, NDArray[np.int64]]
+    accuracy: Tensor
+
+    def metrics(self) -> dict[str, Any]:
+        """Return "miou", "pixel_accuracy", "iou_CLASS" of each class, None for those that do not occur."""
+        found = scores(self.confusion)
+        by_class = {
+            f"iou_{name}": None if math.isnan(iou) else iou
+            for name, iou in zip(self.classes, found.class_iou, strict=True)
+        }
+        return {"miou": found.miou, "pixel_accuracy": found.pixel_accuracy, **by_class}
+
+
+@torch.inference_mode()
+def evaluate_semantic(
+    model: nn.Module,
+    split: CocoSplit | SemanticSplit,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    how: EvaluationSetup,
+    *,
+    max_pixels: int,
+) -> SemanticResult | None:
+    """Classify every pixel of a split, at the size of its image files.
+
+    Args:
+        model: See `SemanticFPN`; put into evaluation mode.
+        split: The images.
+        classes: The model's.
+        preprocessing: See `dense_images`.
+        how: See there.
+        max_pixels: Refuse larger images.
+
+    Returns:
+        None if `how.should_stop` said so in any process.
+
+    Raises:
+        ImageError: An image or a label cannot be read.
+    """
+    model.eval()
+    images = DenseImages(split, None, preprocessing, max_pixels=max_pixels)
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    accuracy = torch.zeros(len(images), dtype=torch.float64)
+    shown = set(np.linspace(0, len(images) - 1, min(SHOWN_IMAGES, len(images))).astype(int).tolist())
+    labels: dict[int, NDArray[np.int64]] = {}
+
+    def take(batch: DenseBatch) -> None:
+        nonlocal confusion
+        with how.autocast():
+            logits = model.logits(batch.images.to(how.device), batch.sizes)  # type: ignore[operator]
+        for number, (index, size) in enumerate(zip(batch.indices, batch.sizes, strict=True)):
+            predicted = classify(logits[number, :, : size[0], : size[1]], images.size(index))
+            truth = torch.from_numpy(read_label(split, index, max_pixels=max_pixels))
+            own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=IGNORE_INDEX)
+            confusion += own
+            accuracy[index] = own.diagonal().sum() / own.sum()
+            if index in shown:
+                labels[index] = predicted.numpy()
+
+    if not for_each_batch(images, how, take):
+        return None
+    total = how.processes.sum(confusion.to(how.device)).cpu()
+    every = how.processes.sum(accuracy.to(how.device)).cpu()
+    gathered: dict[int, NDArray[np.int64]] = {}
+    for own in how.processes.gather(labels):
+        gathered |= own
+    return SemanticResult(split, classes, total, gathered, every)
+
+
+def classify(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the (H, W) classes of an image of (height, width) `size` from (K, h, w) logits."""
+    if tuple(logits.shape[1:]) != size:
+        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    return logits.argmax(dim=0).cpu()

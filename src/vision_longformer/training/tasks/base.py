@@ -1,0 +1,106 @@
+"""What a run learns: its data, model, loss and measure. The training loop knows nothing else of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vision_longformer.training.checkpoints import Progress
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.order import Order
+from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.processes import Processes
+from vision_longformer.training.run_folder import RunFolder
+
+
+class Batch(Protocol):
+    """Images and what is known of them."""
+
+    @property
+    def indices(self) -> list[int]:
+        """Of each image among those of the split."""
+
+
+class Result(Protocol):
+    """What an evaluation found."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Return measures by name, as files and logs have them."""
+
+
+class Task(ABC):
+    """A task on the data of a run.
+
+    Attributes:
+        config: Of the run.
+        classes: Names of what is told apart.
+        training_images: Their number.
+        validation_images: Their number.
+        remarks: What a person should know of the data, a sentence each.
+        best: The measure that chooses the best weights.
+    """
+
+    best: ClassVar[str]
+    config: TrainConfig
+    classes: tuple[str, ...]
+    training_images: int
+    validation_images: int
+    remarks: Sequence[str] = ()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make sure that every image can be read, as far as `input.check` asks for it.
+
+        Raises:
+            ValueError: One cannot; names it.
+        """
+
+    @abstractmethod
+    def files(self, indices: Sequence[int]) -> list[str]:
+        """Return the names of training images."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return a digest of the names and labels of the training images, in their order."""
+
+    @abstractmethod
+    def order(self, processes: Processes) -> Order:
+        """Return the order in which a process takes the training images."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Build the model, untrained."""
+
+    @abstractmethod
+    def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
+        """Give a new model the weights of a file; return what was resized or left untrained, a sentence each."""
+
+    @abstractmethod
+    def training_data(self, model: nn.Module) -> Dataset[Any]:
+        """Return the training images by `Key`, augmented; see `loading.batches`."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        """Return the parts of the loss by name, each summed over the images of a batch."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Result | None:
+        """Evaluate on the validation images; None if `how.should_stop` said so in any process.
+
+        Raises:
+            ImageError: An image cannot be read.
+        """
+
+    @abstractmethod
+    def save_weights(self, model: nn.Module, path: Path) -> None:
+        """Write a model so that `load_weights` needs nothing else."""
+
+    @abstractmethod
+    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
+        """Write the page of a run whose best weights had this result."""

@@ -1,0 +1,102 @@
+"""Classification: the class of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vision_longformer.data.classification import check_images, read_split
+from vision_longformer.training.checkpoints import Progress
+from vision_longformer.training.classification import Objective
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.evaluation import Evaluation, evaluate
+from vision_longformer.training.loading import Batch, Images, evaluation_transform, training_transform
+from vision_longformer.training.models import build_model, preprocessing_of, save_weights, start_from
+from vision_longformer.training.order import Order
+from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.processes import Processes
+from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.training.tasks.base import Task
+
+
+class Classification(Task):
+    """Class folders or a CSV file; see `data.classification`."""
+
+    best: ClassVar[str] = "top1"
+
+    def __init__(self, config: TrainConfig, data: Path) -> None:
+        self.config = config
+        self.samples = read_split(data, "train")
+        self.validation = read_split(data, "val", classes=self.samples.classes)
+        self.classes = self.samples.classes
+        self.training_images, self.validation_images = len(self.samples), len(self.validation)
+        self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
+
+    def check(self) -> None:
+        inputs = self.config.input
+        decode = True if inputs.check == "decode" else None
+        for split in (self.samples, self.validation):
+            check_images(split.paths, decode=decode, max_pixels=inputs.max_pixels)
+
+    def files(self, indices: Sequence[int]) -> list[str]:
+        return [str(self.samples.paths[index]) for index in indices]
+
+    def digest(self) -> str:
+        lines = (f"{path.name}\t{label}\n" for path, label in zip(self.samples.paths, self.samples.labels, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def order(self, processes: Processes) -> Order:
+        return Order.of(self.config, samples=len(self.samples), processes=processes)
+
+    def build_model(self) -> nn.Module:
+        return build_model(self.config.model, num_classes=len(self.classes), size=self.config.input.size)
+
+    def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
+        return start_from(model, checkpoint, classes=self.classes)
+
+    def training_data(self, model: nn.Module) -> Dataset[Any]:
+        config, schedule, early = self.config, self.config.schedule, None
+        colours = self._colours(model)
+        if schedule.early_size is not None:
+            small = dataclasses.replace(config.input, size=schedule.early_size)
+            early = training_transform(small, config.augmentation, **colours)
+        return Images(
+            self.samples,
+            training_transform(config.input, config.augmentation, **colours),
+            seed=config.seed,
+            max_pixels=config.input.max_pixels,
+            early_transform=early,
+            early_epochs=schedule.early_share * schedule.epochs if early else 0.0,
+        )
+
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        return {"cross_entropy": self.objective(model, batch, device=device)}
+
+    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Evaluation | None:
+        inputs = self.config.input
+        transform = evaluation_transform(
+            size=inputs.size,
+            crop_share=preprocessing_of(model, inputs)["crop_pct"],
+            interpolation=inputs.interpolation,
+            **self._colours(model),
+        )
+        return evaluate(model, self.validation, transform, how, max_pixels=inputs.max_pixels)
+
+    def save_weights(self, model: nn.Module, path: Path) -> None:
+        save_weights(model, path, options=self.config.model, inputs=self.config.input, classes=self.classes)
+
+    def write_report(self, folder: RunFolder, result: Evaluation, progress: Progress) -> None:
+        from vision_longformer.training.report import write_report
+
+        write_report(folder, result, self.config, progress)
+
+    def _colours(self, model: nn.Module) -> dict[str, Any]:
+        preprocessing = preprocessing_of(model, self.config.input)
+        return {"mean": preprocessing["mean"], "std": preprocessing["std"]}

@@ -1,0 +1,85 @@
+"""What detection and segmentation have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from vision_longformer.data.classification import check_images
+from vision_longformer.data.coco import CocoSplit
+from vision_longformer.data.semantic import SemanticSplit
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.dense_images import DenseImages
+from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
+from vision_longformer.training.order import Order
+from vision_longformer.training.processes import Processes
+from vision_longformer.training.tasks.base import Task
+
+
+class DenseTask(Task):
+    """A task on images of any size.
+
+    Attributes:
+        training: Its images.
+        validation: Its images.
+        learned: "boxes", "masks" or "semantic".
+    """
+
+    learned: str
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        training: CocoSplit | SemanticSplit,
+        validation: CocoSplit | SemanticSplit,
+        classes: tuple[str, ...],
+    ) -> None:
+        self.config, self.training, self.validation, self.classes = config, training, validation, classes
+        self.training_images, self.validation_images = len(training), len(validation)
+        self.preprocessing = preprocessing_of(config)
+        self.remarks = [
+            f"{split}: {count} left out ({reason})"
+            for split, images in (("train", training), ("val", validation))
+            for reason, count in images.skipped.items()
+        ]
+
+    def check(self) -> None:
+        inputs = self.config.input
+        decode = True if inputs.check == "decode" else None
+        for split in (self.training, self.validation):
+            check_images(
+                [path_of(split, index) for index in range(len(split))], decode=decode, max_pixels=inputs.max_pixels
+            )
+
+    def files(self, indices: Sequence[int]) -> list[str]:
+        return [str(path_of(self.training, index)) for index in indices]
+
+    def order(self, processes: Processes) -> Order:
+        return Order.of(self.config, samples=len(self.training), processes=processes, sizes=self.training.sizes)
+
+    def build_model(self) -> nn.Module:
+        return build_dense_model(self.config, num_classes=len(self.classes))
+
+    def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
+        return start_dense_from(model, checkpoint)
+
+    def training_data(self, model: nn.Module) -> Dataset[Any]:
+        return DenseImages(
+            self.training,
+            self.config,
+            self.preprocessing,
+            learned=self.learned,
+            max_pixels=self.config.input.max_pixels,
+        )
+
+    def save_weights(self, model: nn.Module, path: Path) -> None:
+        save_dense(model, path, config=self.config, classes=self.classes, preprocessing=self.preprocessing)
+
+
+def path_of(split: CocoSplit | SemanticSplit, index: int) -> Path:
+    """Return the file of an image."""
+    return split.path(index) if isinstance(split, CocoSplit) else split.folder / split.images[index]
