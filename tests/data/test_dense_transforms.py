@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -51,21 +53,66 @@ def test_draws_depend_on_the_position_in_training_alone_and_reach_every_side() -
     assert 60 < sum(augmentation.flipped for augmentation in first.values()) < 120
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"sides": (60,), "horizontal_flip": 0.0},
+    {"sides": (60, 90), "horizontal_flip": 1.0},
+    {"sides": None, "horizontal_flip": 1.0, "vertical_flip": 1.0, "scale": (0.5, 2.0), "crop": 16},
+]
+
+
 def test_a_draw_takes_as_many_numbers_whatever_the_options() -> None:
     states = []
-    for options in ({"sides": (60,), "horizontal_flip": 0.0}, {"sides": (60, 90), "horizontal_flip": 1.0}):
+    for options in OPTIONS:
         torch.manual_seed(0)
-        drawn = draw(SIZE, max_side=200, **options)  # type: ignore[arg-type]
+        drawn = draw(SIZE, max_side=200, **options)
         assert drawn.flipped == (options["horizontal_flip"] == 1.0)
-        states.append(torch.rand(1))
-    assert states[0] == states[1]
+        assert drawn.upside_down == ("vertical_flip" in options)
+        states.append(float(torch.rand(1)))
+    assert states == [states[0]] * len(OPTIONS)
 
 
+def test_scales_are_drawn_from_their_range_and_windows_reach_every_edge() -> None:
+    drawn = []
+    for image in range(300):
+        seed_sample(1, epoch=0, image=image, repeat=0)
+        drawn.append(draw(SIZE, sides=None, max_side=1, scale=(0.5, 2.0), crop=25, horizontal_flip=0.5))
+    factors = np.array([how.size[1] / SIZE[1] for how in drawn])
+    assert 0.5 <= factors.min() < 0.55
+    assert 1.85 < factors.max() <= 2.0
+    assert 0.45 < (factors < 1).mean() < 0.55  # as often smaller as larger
+    edges = set()
+    for how in drawn:
+        height, width = how.size
+        assert height == pytest.approx(width * SIZE[0] / SIZE[1], abs=1)
+        if how.window is None:
+            assert max(how.size) <= 25
+            assert how.result == how.size
+            continue
+        top, left, rows, columns = how.window
+        assert how.result == (rows, columns) == (min(height, 25), min(width, 25))
+        assert top >= 0
+        assert left >= 0
+        assert top + rows <= height
+        assert left + columns <= width
+        edges |= {name for name, reached in (("left", left == 0), ("right", left + columns == width)) if reached}
+        edges |= {name for name, reached in (("top", top == 0), ("bottom", top + rows == height)) if reached}
+    assert edges == {"left", "right", "top", "bottom"}
+
+
+WINDOWS = [None, (2, 3, 20, 30), (0, 0, 11, 9), (5, 2, 10, 9)]  # of an image of 30×44 or more, but the last two
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
 @pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("resized", [SIZE, (60, 88), (45, 44), (15, 11)])
-def test_images_boxes_masks_and_maps_stay_together(resized: tuple[int, int], flipped: bool) -> None:
+def test_images_boxes_masks_and_maps_stay_together(
+    resized: tuple[int, int], window: tuple[int, int, int, int] | None, flipped: bool, upside_down: bool
+) -> None:
     """A bright rectangle: after the transform, pixels, box, mask and class still tell the same place."""
-    how = Augmentation(resized, flipped)
+    if window is not None and (window[0] + window[2] > resized[0] or window[1] + window[3] > resized[1]):
+        pytest.skip("the window is larger than the image")
+    how = Augmentation(resized, flipped, upside_down, window)
     box = np.array([[4, 6, 20, 24]], np.float32)  # multiples of 4 and 6 stay whole pixels in most sizes
     mask = np.zeros((1, *SIZE), np.uint8)
     mask[:, 6:24, 4:20] = 1
@@ -74,17 +121,21 @@ def test_images_boxes_masks_and_maps_stay_together(resized: tuple[int, int], fli
     new_mask = transformed_map(mask, how)
     new_map = transformed_map(mask[0].astype(np.int64) * 7, how)
     image = image_to_tensor(Image.fromarray(pixels), how, mean=(0, 0, 0), std=(1, 1, 1))
-    assert image.shape == (3, *resized)
-    assert new_mask.shape == (1, *resized)
+    top, left, rows, columns = window or (0, 0, *resized)
+    assert image.shape == (3, rows, columns)
+    assert new_mask.shape == (1, rows, columns)
     assert new_box.dtype == torch.float32
-    left = (44 - 20 if flipped else 4) * resized[1] / 44
-    expected = (left, 6 * resized[0] / 30, left + 16 * resized[1] / 44, 24 * resized[0] / 30)
-    torch.testing.assert_close(new_box[0], torch.tensor(expected))
-    np.testing.assert_allclose(mask_to_box(new_mask[0].numpy() == 1), expected, atol=0.5)
+    x = (44 - 20 if flipped else 4) * resized[1] / 44 - left
+    y = (30 - 24 if upside_down else 6) * resized[0] / 30 - top
+    expected = np.array([x, y, x + 16 * resized[1] / 44, y + 18 * resized[0] / 30])
+    expected = expected.clip(0, [columns, rows, columns, rows])
+    np.testing.assert_allclose(new_box[0].numpy(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(new_map, new_mask[0].long() * 7)
-    inside = image[0][new_mask[0] == 1]
-    assert float(inside.mean()) > 0.9
-    assert float(image[0][new_mask[0] == 0].mean()) < 0.1
+    if (expected[2:] > expected[:2]).all():  # otherwise it lies outside
+        np.testing.assert_allclose(mask_to_box(new_mask[0].numpy() == 1), expected, atol=0.5)
+        assert float(image[0][new_mask[0] == 1].mean()) > 0.75  # pixels at its edges are mixed
+    if (new_mask == 0).any():
+        assert float(image[0][new_mask[0] == 0].mean()) < 0.1
 
 
 def test_transforms_leave_their_arguments_alone() -> None:

@@ -63,7 +63,7 @@ class DenseSample:
         image: (3, H, W) float32, normalised.
         boxes: (N, 4) float32 x1, y1, x2, y2 in pixels.
         labels: (N,) int64.
-        masks: (N, H, W) uint8, 0 or 1; None where they are not wanted.
+        masks: (N, H, W) booleans; None where they are not wanted.
         semantic: (H, W) int64 classes; None where they are not wanted.
     """
 

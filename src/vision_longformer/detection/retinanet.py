@@ -154,7 +154,7 @@ def _tower(config: RetinaNetConfig) -> nn.ModuleList:
         convolution = nn.Conv2d(width, config.head_width, kernel_size=3, padding=1)
         nn.init.normal_(convolution.weight, std=0.01)
         nn.init.zeros_(cast(Tensor, convolution.bias))
-        tower.append(convolution)
+        tower.append(nn.Sequential(convolution))  # named as torchvision's, which else renames weights in loading
         width = config.head_width
     return tower
 

@@ -137,7 +137,7 @@ class DenseImages(Dataset[Any]):
         if self.learned == "masks":
             assert split.segmentations is not None
             drawn = segmentations_to_masks(split.segmentations, places.tolist(), size, resized=how.size)
-            masks = transformed_map(drawn, how)
+            masks = transformed_map(drawn, how).bool()
             seen = masks.flatten(1).any(dim=1)
             places, boxes, masks = places[seen.numpy()], boxes[seen], masks[seen]
             if how.window is not None and len(masks):  # what is left of an object may be smaller than its cut box
@@ -169,10 +169,7 @@ class DenseImages(Dataset[Any]):
             if semantic is not None:
                 assert sample.semantic is not None
                 semantic[number, :own_height, :own_width] = sample.semantic
-        targets = [
-            Target(sample.boxes, sample.labels, None if sample.masks is None else sample.masks.bool())
-            for sample in samples
-        ]
+        targets = [Target(sample.boxes, sample.labels, sample.masks) for sample in samples]
         return DenseBatch(images, sizes, [] if semantic is not None else targets, semantic, indices)
 
 

@@ -1,0 +1,278 @@
+"""Detection and segmentation through the training loop: continuation, processes, weights, measures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.coco_cases import CATEGORY_IDS, CLASSES
+from detection.cases import BACKBONE
+from training.cases import asked_at, disturb, largest_difference, metrics, outcome, run
+from training.dense_cases import TASKS, dense_recipe, make_coco
+from vision_longformer import VisionLongformer, save
+from vision_longformer.training.dense_images import DenseImages
+from vision_longformer.training.dense_models import load_dense
+from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.models import load_weights
+from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.processes import Processes
+from vision_longformer.training.tasks import build_task
+
+SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
+MEASURES = {
+    "detection": {"box_ap", "box_ap50"},
+    "instance_segmentation": {"box_ap", "box_ap50", "mask_ap", "mask_ap50"},
+    "semantic_segmentation": {"miou", "pixel_accuracy", "iou_background", "iou_cell"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what gives the folder of a finished run of a task."""
+    folders: dict[str, Path] = {}
+
+    def of(task: str) -> Path:
+        if task not in folders:
+            folders[task] = tmp_path_factory.mktemp(task) / "run"
+            run(dense_recipe(task), data, folders[task])
+        return folders[task]
+
+    return of
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_a_stopped_run_ends_as_one_that_was_not(
+    task: str, stop: int, data: Path, finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    events = run(dense_recipe(task), data, tmp_path, should_stop=asked_at(stop))
+    assert events[-1].kind == "stopped"
+    disturb()
+    assert run(dense_recipe(task, compute={"workers": 1}), data, tmp_path)[-1].kind == "finished"
+    assert outcome(tmp_path) == outcome(finished(task))
+    assert metrics(tmp_path) == metrics(finished(task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_weights_hold_all_that_is_needed_to_use_them(task: str, data: Path, finished: Callable[[str], Path]) -> None:
+    """The best weights, measured from their file, give what the run has logged for them."""
+    trained = load_weights(finished(task) / "best.safetensors")
+    assert trained.task == task
+    assert trained.classes == (("background", *CLASSES) if task == "semantic_segmentation" else CLASSES)
+    result = Measurement(trained, data, "val").run(SETUP)
+    assert result is not None
+    measured = result.metrics()
+    assert MEASURES[task] <= measured.keys()
+    logged = [line for line in metrics(finished(task)) if "val_loss" in line or "epoch" in line]
+    best = {"detection": "box_ap", "instance_segmentation": "mask_ap", "semantic_segmentation": "miou"}[task]
+    scores = [line[f"val_{best}"] for line in logged if f"val_{best}" in line]
+    assert len(scores) == 3
+    assert measured[best] == pytest.approx(max(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_parts_of_the_loss_add_up(task: str, finished: Callable[[str], Path]) -> None:
+    steps = [line for line in metrics(finished(task)) if "loss" in line]
+    assert len(steps) == 9
+    for line in steps:
+        parts = [value for name, value in line.items() if name.startswith("loss_")]
+        assert len(parts) == {"detection": 2, "instance_segmentation": 5, "semantic_segmentation": 0}[task]
+        if parts:
+            assert line["loss"] == pytest.approx(sum(parts), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["detection", "semantic_segmentation"])
+def test_parts_of_a_step_give_the_gradient_of_the_whole(task: str, data: Path) -> None:
+    """Without padding between images, which changes nothing, and without dropout."""
+    calm = {"model": {"drop_path_rate": 0.0, "drop_rate": 0.0}, "dense": {"sides": [24], "scale": [1.0, 1.0], "crop": 24}}
+    ends = []
+    for parts in (1, 2):
+        config = dense_recipe(task, **calm, compute={"accumulation": parts, "batch_size": 4}, schedule={"epochs": 1})
+        folder = data.parent / f"{task}-{parts}"
+        shutil.rmtree(folder, ignore_errors=True)
+        events = run(config, data, folder)
+        ends.append([event.values["loss"] for event in events if event.kind == "step"])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+
+
+class Apart(Processes):
+    """One of two processes without the other: what it would gather is put together by the test."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def test_processes_see_every_image_once(data: Path, finished: Callable[[str], Path]) -> None:
+    trained = load_weights(finished("detection") / "best.safetensors")
+    found: dict[int, Any] = {}
+    for rank in range(2):
+        setup = EvaluationSetup(batch_size=1, workers=0, device=torch.device("cpu"), processes=Apart(2, rank))
+        result: Any = Measurement(trained, data, "val").run(setup)
+        assert not found.keys() & result.found.keys()
+        found |= result.found
+    whole: Any = Measurement(trained, data, "val").run(SETUP)
+    assert found.keys() == whole.found.keys() == {0, 1, 2}
+    for image, objects in found.items():
+        np.testing.assert_allclose(objects.boxes, whole.found[image].boxes, atol=1e-2)
+
+
+# --- starting from other weights --------------------------------------------------------------------------------
+
+
+def test_a_backbone_starts_from_a_classifier(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    classifier = VisionLongformer(BACKBONE)
+    save(classifier, tmp_path / "classifier.safetensors")
+    config = dense_recipe("detection", model={"checkpoint": str(tmp_path / "classifier.safetensors")})
+    task = build_task(config, data)
+    model = task.build_model()
+    remarks = task.start_from(model, str(tmp_path / "classifier.safetensors"))
+    assert remarks == ["backbone.extra: untrained", "backbone.fpn: untrained"] + [
+        f"head.{name}: untrained" for name in ("classification_head", "regression_head")
+    ]
+    own, given = model.state_dict(), classifier.state_dict()
+    backbone = {name.removeprefix("backbone.features.model."): own[name] for name in own if "features.model." in name}
+    assert backbone
+    assert largest_difference(backbone, {name: given[name] for name in backbone}) == 0
+
+
+def test_a_detector_starts_from_one_of_other_classes(
+    data: Path, finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    content = json.loads((data / "train.json").read_text())
+    content["categories"] = content["categories"][:2]  # the third has no object
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    for split in ("train", "val"):
+        content = json.loads((data / f"{split}.json").read_text())
+        content["categories"] = content["categories"][:2]
+        (other / f"{split}.json").write_text(json.dumps(content))
+    source = finished("detection") / "best.safetensors"
+    task = build_task(dense_recipe("detection"), other)
+    model = task.build_model()
+    remarks = task.start_from(model, str(source))
+    assert remarks == ["head.classification_head: untrained"]
+    given = load_dense(source).model.state_dict()
+    same = [name for name, tensor in model.state_dict().items() if tensor.shape == given[name].shape]
+    own = model.state_dict()
+    assert largest_difference({name: own[name] for name in same}, {name: given[name] for name in same}) == 0
+
+
+def test_a_file_without_anything_that_fits_is_refused(data: Path, tmp_path: Path) -> None:
+    save(VisionLongformer(BACKBONE), tmp_path / "x.safetensors")
+    config = dense_recipe("detection", model={"name": "resnet10t", "options": {}, "drop_path_rate": 0.0})
+    task = build_task(config, data)
+    with pytest.raises(ValueError, match="only models of this library can start from a file"):
+        task.start_from(task.build_model(), str(tmp_path / "x.safetensors"))
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+def test_index_images_are_labels_too(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        (tmp_path / split).mkdir()
+        (tmp_path / f"{split}_labels").mkdir()
+        for number in range(count):
+            generator = np.random.default_rng([number, count])
+            pixels = generator.integers(0, 256, (30, 40, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / f"{number}.png")
+            label = generator.integers(0, 3, (30, 40)).astype(np.uint8)
+            label[0, 0] = 255
+            Image.fromarray(label).save(tmp_path / f"{split}_labels" / f"{number}.png")
+    (tmp_path / "classes.txt").write_text("sky\nsea\nland\n")
+    config = dense_recipe("semantic_segmentation", dense={"labels": "index"}, schedule={"epochs": 1})
+    assert run(config, tmp_path, tmp_path / "run")[-1].kind == "finished"
+    trained = load_weights(tmp_path / "run/best.safetensors")
+    assert trained.classes == ("sky", "sea", "land")
+    result = Measurement(trained, tmp_path, "val").run(SETUP)
+    assert result is not None
+    assert {"iou_sky", "iou_sea", "iou_land"} <= result.metrics().keys()
+
+
+def broken(data: Path, folder: Path) -> Path:
+    """Copy a data set and break one annotation of it."""
+    shutil.copytree(data, folder)
+    content = json.loads((folder / "train.json").read_text())
+    content["annotations"][1]["bbox"] = [1.0, 2.0, 0.0, 3.0]
+    (folder / "train.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_what_cannot_be_used_stops_the_run_before_it_begins_or_is_counted(data: Path, tmp_path: Path) -> None:
+    folder = broken(data, tmp_path / "data")
+    with pytest.raises(ValueError, match=r"annotation 101"):
+        build_task(dense_recipe("detection"), folder)
+    task = build_task(dense_recipe("detection", dense={"skip_invalid": True}), folder)
+    assert len(task.remarks) == 1
+    assert task.remarks[0].startswith("train: 1 left out (")
+
+
+def test_other_classes_in_val_are_refused(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    content = json.loads((data / "val.json").read_text())
+    content["categories"][0]["name"] = "dragon"
+    (tmp_path / "data/val.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="dragon"):
+        build_task(dense_recipe("detection"), tmp_path / "data")
+
+
+def test_changed_annotations_are_noticed_when_a_run_goes_on(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    run(dense_recipe("detection"), tmp_path / "data", tmp_path / "run", should_stop=asked_at(2))
+    content = json.loads((data / "train.json").read_text())
+    content["annotations"][0]["category_id"] = CATEGORY_IDS[content["annotations"][0]["category_id"] == CATEGORY_IDS[0]]
+    (tmp_path / "data/train.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="not those that the run was begun with"):
+        run(dense_recipe("detection"), tmp_path / "data", tmp_path / "run")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_impossible_setting_of_the_head_is_named(task: str, data: Path) -> None:
+    built = build_task(dense_recipe(task, dense={"head": {"pyramid_depth": 7}}), data)
+    with pytest.raises(ValueError, match=r"dense.head=.*pyramid_depth"):
+        built.build_model()
+
+
+def test_a_detector_has_no_layers_for_layer_decay(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"layer_decay=0\.9: is for classifiers"):
+        run(dense_recipe("detection", optimizer={"layer_decay": 0.9}), data, tmp_path / "run")
+
+
+def test_images_of_a_step_are_all_wide_or_all_high(data: Path) -> None:
+    task = build_task(dense_recipe("detection"), data)
+    order = task.order(Processes())
+    images = task.training_data(task.build_model())
+    assert isinstance(images, DenseImages)
+    mixed = 0
+    for step in range(3 * order.steps_per_epoch):
+        wide = {images.size(key.image)[1] > images.size(key.image)[0] for key in order.step(step)}
+        mixed += len(wide) > 1
+    assert mixed <= 3  # at most one batch of an epoch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
