@@ -31,6 +31,7 @@ class RunFolder:
         self.best = self.path / "best.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
         self._lock: int | None = None
 
     def lock(self) -> None:
@@ -95,7 +96,11 @@ class RunFolder:
         kept = [
             line
             for line in self.read_metrics()
-            if (line["epoch"] <= evaluations if "val_top1" in line else line["step"] <= progress.step)
+            if (line["epoch"] <= evaluations if _is_of_evaluation(line) else line["step"] <= progress.step)
         ]
         if self.metrics.exists():
             self.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _is_of_evaluation(line: dict[str, Any]) -> bool:
+    return any(name.startswith("val_") for name in line)

@@ -41,6 +41,7 @@ from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.tasks.base import Batch, Result
+from vision_longformer.training.tensorboard import Scalars
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
@@ -157,6 +158,7 @@ class _Trainer:
         self.steps = config.schedule.epochs * self.order.steps_per_epoch
         self.saved_at = time.monotonic()
         self.stopped = False
+        self.scalars: Scalars | None = None
 
     # --- the run ----------------------------------------------------------------------------------------------
 
@@ -169,6 +171,8 @@ class _Trainer:
         else:
             self._begin()
             yield Event("begun", 0, self._about_run())
+        if self.config.logging.tensorboard and self.processes.is_first:
+            self.scalars = Scalars(self.folder.tensorboard, step=self.progress.step)
         for remark in self.remarks:
             yield Event("remark", self.progress.step, {"text": remark})
         self.wrapped: nn.Module = self.model
@@ -239,7 +243,7 @@ class _Trainer:
             "images": size,
         }
         if self.processes.is_first and (step + 1) % self.config.logging.every_steps == 0:
-            self.folder.append_metrics({"step": step + 1, **values})
+            self._log({"step": step + 1, **values})
         return Event("step", step + 1, values)
 
     def _end_epoch(self, epoch: int) -> Iterator[Event]:
@@ -264,7 +268,7 @@ class _Trainer:
             self.progress.evaluated_epochs = epoch
             values = {"epoch": epoch, **{f"val_{name}": value for name, value in metrics.items()}}
             if self.processes.is_first:
-                self.folder.append_metrics({"step": self.progress.step, **values})
+                self._log({"step": self.progress.step, **values})
             yield Event("evaluated", self.progress.step, {**values, "is_best": is_best})
         self._save()
 
@@ -387,6 +391,11 @@ class _Trainer:
             "seed": self.config.seed,
             "versions": versions(),
         }
+
+    def _log(self, values: dict[str, Any]) -> None:
+        self.folder.append_metrics(values)
+        if self.scalars is not None:
+            self.scalars.write(values)
 
     def _check_weights(self) -> None:
         """Make sure that there is something to evaluate and to continue with."""

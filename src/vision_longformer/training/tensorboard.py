@@ -1,0 +1,35 @@
+"""The lines of metrics.jsonl for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+class Scalars:
+    """Writes numbers as TensorBoard's events.
+
+    Args:
+        folder: Of the events.
+        step: Where the run stands: what events of an interrupted run say about later steps, TensorBoard forgets.
+
+    Raises:
+        ValueError: TensorBoard is not installed; says how to.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                'logging.tensorboard=True: needs TensorBoard: pip install "vision-longformer[train]"'
+            ) from error
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Write a line of metrics.jsonl: measures of evaluations under val/, the rest under train/."""
+        for name, value in values.items():
+            if name not in ("step", "images") and value is not None:
+                tag = f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
+                self.writer.add_scalar(tag, value, values["step"])
+        self.writer.flush()
