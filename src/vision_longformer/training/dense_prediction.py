@@ -1,0 +1,142 @@
+"""What detectors and segmentation models find in image files of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vision_longformer.data.masks import Rle, mask_to_rle, nearest, rle_to_mask
+from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.large_images import find_objects
+from vision_longformer.detection.levels import Size
+from vision_longformer.detection.tiling import Tiling
+from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.segmentation.large_images import label_pixels
+from vision_longformer.training.dense_images import Preprocessing, evaluation_size
+from vision_longformer.training.models import Trained
+
+
+@dataclass(frozen=True, eq=False)
+class DensePrediction:
+    """What was found in an image.
+
+    Attributes:
+        path: The image.
+        image: Its pixels, RGB, turned upright; None if it cannot be read.
+        tiles: How many parts it was looked at in.
+        objects: Of detectors.
+        labels: (H, W) classes of pixels, of segmentation models.
+        error: Why there is nothing; "" if there is.
+    """
+
+    path: Path
+    image: Image.Image | None = None
+    tiles: int = 0
+    objects: FoundObjects | None = None
+    labels: NDArray[np.integer] | None = None
+    error: str = ""
+
+
+def predict_dense(
+    trained: Trained,
+    paths: Sequence[Path],
+    *,
+    tiling: Tiling,
+    device: torch.device,
+    scale: float,
+    min_score: float = 0.0,
+    classes: Collection[int] | None = None,
+    on_tile: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[DensePrediction]:
+    """Look at image files, one after the other.
+
+    Args:
+        trained: See `load_weights`.
+        paths: Image files.
+        tiling: Which tiles to look at.
+        device: Where the model is.
+        scale: Factor that images are resized by before the model sees them; what is found is given in the pixels of
+            the file.
+        min_score: Drop objects that are less certain.
+        classes: Keep objects of these class numbers only; None keeps all.
+        on_tile: Called after each tile with how many of the image's are done, and of how many.
+    """
+    colours = {"mean": trained.preprocessing["mean"], "std": trained.preprocessing["std"]}
+    for path in paths:
+        counted = 0
+
+        def count(done: int, total: int) -> None:
+            nonlocal counted
+            counted = total
+            on_tile(done, total)
+
+        try:
+            image = read_rgb(path)
+            seen = resized(image, scale)
+            if trained.task == "semantic_segmentation":
+                labels = label_pixels(
+                    trained.model,  # type: ignore[arg-type]
+                    seen,
+                    tiling=tiling,
+                    device=device,
+                    on_tile=count,
+                    **colours,
+                )
+                yield DensePrediction(path, image, counted, labels=_labels_of_file(labels, image))
+            else:
+                objects = find_objects(
+                    trained.model,  # type: ignore[arg-type]
+                    seen,
+                    tiling=tiling,
+                    device=device,
+                    min_score=min_score,
+                    classes=classes,
+                    on_tile=count,
+                    **colours,
+                )
+                yield DensePrediction(path, image, counted, objects=objects_of_file(objects, seen, image))
+        except (ImageError, MemoryError, ValueError) as error:
+            text = str(error)
+            yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
+
+
+def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:
+    """Return the factor by which evaluation resizes images of these (height, width) sizes: the median, if they differ."""
+    return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))
+
+
+def resized(image: Image.Image, scale: float) -> Image.Image:
+    """Return an image resized by a factor, as evaluation does."""
+    if scale == 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def objects_of_file(objects: FoundObjects, seen: Image.Image, image: Image.Image) -> FoundObjects:
+    """Return objects of a resized image in the pixels of the image itself."""
+    if seen.size == image.size:
+        return objects
+    factors = np.array([image.width / seen.width, image.height / seen.height] * 2)
+    masks = objects.masks
+    if masks is not None:
+        masks = [_mask_of_file(mask, (image.height, image.width)) for mask in masks]
+    return FoundObjects(objects.boxes * factors, objects.scores, objects.labels, masks)
+
+
+def _mask_of_file(rle: Rle, size: Size) -> Rle:
+    mask = rle_to_mask(rle)
+    rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
+    return mask_to_rle(mask[rows[:, None], columns])
+
+
+def _labels_of_file(labels: NDArray[np.integer], image: Image.Image) -> NDArray[np.integer]:
+    rows, columns = nearest(labels.shape[0], image.height), nearest(labels.shape[1], image.width)
+    return labels if labels.shape == (image.height, image.width) else labels[rows[:, None], columns]
