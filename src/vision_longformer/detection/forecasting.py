@@ -48,7 +48,8 @@ def forecast_dense_memory(model: nn.Module, size: Size) -> int:
             images = pixels * 1  # normalised
             del pixels
             after = _run(fake, images, size, counter)
-    return round(MARGIN * (max(counter.peak, after) + WORKSPACE_BYTES))
+        peak: int = max(counter.peak, after)
+    return round(MARGIN * (peak + WORKSPACE_BYTES))
 
 
 class _Counter(StorageCounter):

@@ -3,14 +3,14 @@
 n parts; boxes x1 y1 x2 y2 in pixels of the image
 
 A part is what one tile shows of an object. It is cut if its box reaches a border of its tile that is not one of the
-image. Three rules make objects of parts:
+image. Four rules make objects of parts:
 
-1. Two parts of a class that are cut at borders inside each other's tiles are joined if they agree on what both tiles
+1. A cut part that lies within an uncut one of the same class, from another tile, is dropped.
+2. Two parts of a class that are cut at borders inside each other's tiles are joined if they agree on what both tiles
    show: of the smaller one's share of it, the larger one's covers at least half. Each part is joined to the best of a
    tile only, and only if that holds both ways.
-2. What is still cut then, and lies within an object of the same class that goes on beyond the border, is dropped: it
-   is a part of it.
-3. The rest is compared by torchvision's non-maximum suppression, as in a single image: an object that several tiles
+3. What is still cut then, and lies within an object of the same class that goes on beyond the border, is dropped too.
+4. The rest is compared by torchvision's non-maximum suppression, as in a single image: an object that several tiles
    show whole is one.
 
 Masks, where there are any, say how far two parts agree; else boxes do.
@@ -81,13 +81,13 @@ def merge(parts: Parts, tiles: Sequence[Tile], *, size: tuple[int, int], nms_thr
     """
     borders = np.array([tile.box for tile in tiles], np.float64)
     cut = _cut_edges(parts, borders, size)
+    alone = [[number] for number in range(len(cut))]
+    unexplained = _unexplained(_unite(parts, alone), _edges(parts, alone, borders, cut), by=~cut.any(axis=1))
+    parts, cut = _select_parts(parts, np.flatnonzero(unexplained)), cut[unexplained]
     groups = _join(parts, borders, cut)
     objects = _unite(parts, groups)
-    open_edges = [
-        [(edge, borders[parts.tiles[part], edge]) for part in group for edge in np.flatnonzero(cut[part])]
-        for group in groups
-    ]
-    objects = _select(objects, np.flatnonzero(_unexplained(objects, open_edges)))
+    unexplained = _unexplained(objects, _edges(parts, groups, borders, cut), by=np.ones(len(groups), bool))
+    objects = _select(objects, np.flatnonzero(unexplained))
     kept = batched_nms(
         torch.from_numpy(objects.boxes),
         torch.from_numpy(objects.scores),
@@ -95,6 +95,16 @@ def merge(parts: Parts, tiles: Sequence[Tile], *, size: tuple[int, int], nms_thr
         nms_threshold,
     )
     return _select(objects, kept.numpy())
+
+
+def _edges(
+    parts: Parts, groups: Sequence[Sequence[int]], borders: Boxes, cut: NDArray[np.bool_]
+) -> list[list[tuple[int, float]]]:
+    """Return where the parts of each group are cut: the number of an edge of a box, and where the border is."""
+    return [
+        [(int(edge), float(borders[parts.tiles[part], edge])) for part in group for edge in np.flatnonzero(cut[part])]
+        for group in groups
+    ]
 
 
 def _cut_edges(parts: Parts, borders: Boxes, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -185,26 +195,29 @@ def _unite(parts: Parts, groups: Sequence[Sequence[int]]) -> Objects:
 # --- dropping what is part of something larger ------------------------------------------------------------------
 
 
-def _unexplained(objects: Objects, edges: Sequence[Sequence[tuple[int, float]]]) -> NDArray[np.bool_]:
+def _unexplained(
+    objects: Objects, edges: Sequence[Sequence[tuple[int, float]]], *, by: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Return (n,): false for what is cut, and part of another object that goes on beyond the border.
 
     Args:
         objects: n of them.
-        edges: Of each, where its parts were cut: the number of an edge of a box, and where the border is.
+        edges: Where each is cut, see `_edges`.
+        by: (n,) which of them others may be part of.
     """
     boxes, areas = objects.boxes, _area(objects.boxes)
     kept = np.ones(len(boxes), bool)
-    for number in np.argsort(areas, kind="stable"):  # the smallest first: parts of parts go too
+    for number in np.argsort(areas, kind="stable").tolist():  # the smallest first: parts of parts go too
         beyond = np.zeros(len(boxes), bool)
         for edge, border in edges[number]:
             goes_on = boxes[:, edge] < border if edge < 2 else boxes[:, edge] > border
             if not goes_on[number]:  # else another part of it went on there
                 beyond |= goes_on
-        beyond &= kept & (objects.labels == objects.labels[number])
+        beyond &= kept & by & (objects.labels == objects.labels[number])
         beyond &= objects.scores >= LEAST_CERTAINTY * objects.scores[number]
         beyond &= areas > areas[number]
         beyond &= _area(_intersection(boxes, boxes[number])) >= CONTAINED * areas[number]
-        kept[number] = not any(_covers(objects, other, number) for other in np.flatnonzero(beyond))
+        kept[number] = not any(_covers(objects, other, number) for other in np.flatnonzero(beyond).tolist())
     return kept
 
 
@@ -215,6 +228,11 @@ def _covers(objects: Objects, larger: int, smaller: int) -> bool:
     mask = objects.masks[smaller].within(objects.masks[smaller].pixels)
     both = mask & objects.masks[larger].within(objects.masks[smaller].pixels)
     return bool(both.sum() >= AGREEMENT * mask.sum())
+
+
+def _select_parts(parts: Parts, numbers: NDArray[np.int64]) -> Parts:
+    masks = None if parts.masks is None else [parts.masks[number] for number in numbers]
+    return Parts(parts.boxes[numbers], parts.scores[numbers], parts.labels[numbers], parts.tiles[numbers], masks)
 
 
 def _select(objects: Objects, numbers: NDArray[np.int64]) -> Objects:

@@ -45,8 +45,7 @@ class Tiling:
         self.model, self.tile, self.overlap = model, tile, overlap
         self.smallest: int = max(backbone.strides)
         fixed: Size | None = getattr(getattr(backbone, "features", None), "fixed_size", None)
-        self._largest: Size = (LARGEST_TILE, LARGEST_TILE) if fixed is None else fixed
-        self._most = self._largest if fixed is not None else None
+        self._most = fixed  # that the model takes; None where it takes any
         if tile is not None:
             if tile < self.smallest:
                 raise ValueError(
@@ -101,8 +100,8 @@ class Tiling:
             least = min(self.smallest, max(size))
             needed = forecast_dense_memory(self.model, _tile_size(least, size))
             raise ValueError(
-                f"memory={self.memory:,}: this model needs about {needed:,} bytes for a tile of {least}×{least} pixels, "
-                f"the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); free some memory, or "
+                f"memory={self.memory:,}: this model needs about {needed:,} bytes for a tile of {least}×{least} "
+                f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); free some memory, or "
                 "choose a smaller model"
             )
         low, high = 0, len(sides)  # sides[low] fits, sides[high] does not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,6 +64,6 @@ def label_pixels(
 
 def _shares(ranges: Sequence[tuple[int, int]]) -> dict[int, tuple[int, int]]:
     """Return, by the starts of overlapping ranges, the part of each up to the middle of what it shares."""
-    edges = [(end + start) // 2 for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False)]
+    edges = [(end + start) // 2 for (_, end), (start, _) in itertools.pairwise(ranges)]
     starts, ends = [ranges[0][0], *edges], [*edges, ranges[-1][1]]
     return {tile[0]: (start, end) for tile, start, end in zip(ranges, starts, ends, strict=True)}
