@@ -16,7 +16,7 @@ def tensors_of(attention: str, size: tuple[int, int], *, batch: int = 1) -> int:
 
 def count(*, make: list[int], keep: int) -> int:
     """Return the peak while tensors of some MiB are made one after the other, of which the last `keep` live on."""
-    with forecasting._StorageCounter(known=[]) as counter:
+    with forecasting.StorageCounter(known=[]) as counter:
         alive: list[torch.Tensor] = []
         for mebibytes in make:
             alive = [*alive, torch.empty(mebibytes * MIB, dtype=torch.uint8)][-keep:]
@@ -34,7 +34,7 @@ def test_the_peak_is_what_lives_at_once() -> None:
 
 def test_views_and_weights_count_once_or_not_at_all() -> None:
     weight = torch.empty(5 * MIB, dtype=torch.uint8)
-    with forecasting._StorageCounter(known=[weight]) as counter:
+    with forecasting.StorageCounter(known=[weight]) as counter:
         made = torch.empty(3 * MIB, dtype=torch.uint8)
         views = [made[1:], made.view(3, MIB).T, weight[: 2 * MIB], weight.view(5, MIB)]
     assert counter.peak == 3 * MIB

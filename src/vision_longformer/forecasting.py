@@ -41,13 +41,13 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
     with FakeTensorMode(), torch.no_grad():
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         images = torch.empty(batch, config.in_chans, *size)
-        with _StorageCounter(known=[*model.parameters(), *model.buffers(), images]) as counter:
+        with StorageCounter(known=[*model.parameters(), *model.buffers(), images]) as counter:
             model(images)
         peak: int = counter.peak
     return peak + WORKSPACE_BYTES
 
 
-class _StorageCounter(TorchDispatchMode):
+class StorageCounter(TorchDispatchMode):
     """Counts the bytes of the storages that live at once.
 
     Attributes:

@@ -45,10 +45,14 @@ class LongformerFeatures(nn.Module):
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size]) -> list[Tensor]:
         """Return a (B, C, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride."""
+        padded = any(tuple(size) != tuple(images.shape[2:]) for size in image_sizes)
         return cast(
             list[Tensor],
             self.model.forward_intermediates(
-                images, indices=self.stages, intermediates_only=True, image_sizes=image_sizes
+                images,
+                indices=self.stages,
+                intermediates_only=True,
+                image_sizes=image_sizes if padded else None,  # sizes as a tensor stop a pass on fake tensors
             ),
         )
 
