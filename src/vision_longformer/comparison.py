@@ -30,13 +30,12 @@ from vision_longformer.costs import attention_multiply_adds, multiply_adds
 from vision_longformer.forecasting import forecast_memory
 from vision_longformer.measuring import Measurement, Task
 from vision_longformer.mechanisms import find_mechanism, with_attention
+from vision_longformer.memory import gigabytes
 from vision_longformer.variants import CONFIGS, PREFIX, VARIANTS
 
 Status = Literal["measured", "refused", "too large", "killed", "timed out", "failed"]
-AVAILABLE_SHARE = 0.6  # of the memory available now, if no bound is given
 POLL_SECONDS = 0.02
 CHILD = (sys.executable, "-m", "vision_longformer.measuring")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -221,45 +220,6 @@ def _resident(process: int) -> int | None:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):  # it has ended, or this is not Linux
         return None
-
-
-def available_memory() -> int | None:
-    """Return the bytes that new processes can take without swapping; None where the system does not tell."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def default_bound() -> int | None:
-    """Return the bytes that a pass may take if no bound is given."""
-    available = available_memory()
-    return None if available is None else int(AVAILABLE_SHARE * available)
-
-
-def parse_bytes(text: str) -> int:
-    """Return the bytes that a text such as "8GB", "1.5 GiB" or "500000000" stands for.
-
-    Raises:
-        ValueError: It stands for none.
-    """
-    number = text.strip().rstrip("BKMGTIbkmgti").strip()
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        value = float(number) * UNITS[unit]
-    except (ValueError, KeyError):
-        value = math.nan
-    if not (math.isfinite(value) and value >= 1):
-        raise ValueError(f"{text!r} is no amount of memory: write a number and a unit, such as 8GB or 500MB")
-    return int(value)
-
-
-def gigabytes(size: float) -> str:
-    """Return bytes as text, in gigabytes, or in megabytes if that is less than a tenth of one."""
-    if size < 1e8:
-        return f"{size / 1e6:.1f} MB"
-    return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"
 
 
 def fitted_exponent(sizes: Iterable[float], values: Iterable[float | None]) -> float | None:

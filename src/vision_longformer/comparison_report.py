@@ -20,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer import __version__
-from vision_longformer.comparison import Row, exponents, gigabytes
+from vision_longformer.comparison import Row, exponents
 from vision_longformer.files import replacing
 from vision_longformer.mechanisms import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
+from vision_longformer.memory import gigabytes
 from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels
 
 FORMAT_VERSION = 1

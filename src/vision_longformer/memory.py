@@ -1,13 +1,16 @@
-"""How much memory is free."""
+"""How much memory is free, and amounts of it as text."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import torch
 
 _MEMORY, _LIMITS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+SHARE_OF_FREE = 0.6
 UNKNOWN = 2 * 10**9  # bytes that are taken to be free where the system does not tell
 
 
@@ -21,6 +24,11 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     found = [number for number in (_of_system(), _of_container()) if number is not None]
     return min(found, default=UNKNOWN)
+
+
+def default_bound(device: torch.device) -> int:
+    """Return the bytes that a pass may take on a device if nobody gives a bound."""
+    return int(SHARE_OF_FREE * free_memory(device))
 
 
 def _of_system() -> int | None:
@@ -47,3 +55,27 @@ def _of_container() -> int | None:
             continue
         return max(0, left)
     return None
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that a text such as "8GB", "1.5 GiB" or "500000000" stands for.
+
+    Raises:
+        ValueError: It stands for none.
+    """
+    number = text.strip().rstrip("BKMGTIbkmgti").strip()
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        value = float(number) * UNITS[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not (math.isfinite(value) and value >= 1):
+        raise ValueError(f"{text!r} is no amount of memory: write a number and a unit, such as 8GB or 500MB")
+    return int(value)
+
+
+def gigabytes(size: float) -> str:
+    """Return bytes as text, in gigabytes, or in megabytes if that is less than a tenth of one."""
+    if size < 1e8:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"

@@ -97,7 +97,7 @@ def test_the_parts_of_the_loss_add_up(task: str, finished: Callable[[str], Path]
 @pytest.mark.parametrize("task", ["detection", "semantic_segmentation"])
 def test_parts_of_a_step_give_the_gradient_of_the_whole(task: str, data: Path) -> None:
     """Without padding between images, which changes nothing, and without dropout."""
-    calm = {
+    calm: dict[str, Any] = {
         "model": {"drop_path_rate": 0.0, "drop_rate": 0.0},
         "dense": {"sides": [24], "scale": [1.0, 1.0], "crop": 24},
     }

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from training.cases import asked_at, make_images, recipe, run
 from vision_longformer.training.checkpoints import Progress

@@ -6,10 +6,11 @@ import datetime
 import shlex
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.comparison import Settings, compare, comparison_config, default_bound, parse_bytes
+from vision_longformer.comparison import Settings, compare, comparison_config
 from vision_longformer.comparison_report import (
     Comparison,
     comparison_tables,
@@ -18,6 +19,7 @@ from vision_longformer.comparison_report import (
     write_json,
 )
 from vision_longformer.mechanisms import list_mechanisms
+from vision_longformer.memory import default_bound, parse_bytes
 from vision_longformer.progress import follow_comparison
 
 
@@ -97,7 +99,7 @@ def _settings(arguments: Arguments, sides: list[int], output: Path) -> Settings:
     if arguments.json and Path(arguments.json).is_dir():
         raise ValueError(f"--json {arguments.json}: is a folder, not a file")
     try:
-        memory = default_bound() if arguments.memory is None else parse_bytes(arguments.memory)
+        memory = default_bound(torch.device("cpu")) if arguments.memory is None else parse_bytes(arguments.memory)
     except ValueError as error:
         raise ValueError(f"--memory {error}") from error
     return Settings(

@@ -39,7 +39,7 @@ def select(
         wanted &= np.isin(found.labels, list(classes))
     chosen = np.flatnonzero(wanted)
     chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")][:most]
-    masks = None if found.masks is None else [found.masks[number] for number in chosen]
+    masks = None if found.masks is None else [found.masks[number] for number in chosen.tolist()]
     return FoundObjects(found.boxes[chosen], found.scores[chosen], found.labels[chosen], masks)
 
 
@@ -94,7 +94,8 @@ def _tint(pixels: NDArray[np.uint8], rle: Rle, colour: Colour, size: tuple[int, 
     """Mix a colour into what a mask covers, and draw its outline; only its own part of the image is touched."""
     if tuple(rle["size"]) != size:
         raise ValueError(
-            f"masks: one has the size {rle['size'][0]}×{rle['size'][1]} (height×width), and the image {size[0]}×{size[1]}"
+            f"masks: one has the size {rle['size'][0]}×{rle['size'][1]} (height×width), and the image "
+            f"{size[0]}×{size[1]}"
         )
     mask, (top, left) = _crop(rle)
     if not mask.size:

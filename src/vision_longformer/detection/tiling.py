@@ -10,9 +10,8 @@ from torch import nn
 from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiles import Tile, check_overlap, cut_into_tiles
-from vision_longformer.memory import free_memory
+from vision_longformer.memory import default_bound
 
-SHARE_OF_FREE_MEMORY = 0.6
 SHARE_OF_OVERLAP = 0.25  # of the tile
 LARGEST_TILE = 8192
 REMEMBERED = 256  # sizes of images
@@ -62,8 +61,7 @@ class Tiling:
         if memory is not None and memory <= 0:
             raise ValueError(f"memory={memory}: must be a number of bytes above 0")
         if memory is None:
-            free = free_memory(next((parameter.device for parameter in model.parameters()), torch.device("cpu")))
-            memory = int(SHARE_OF_FREE_MEMORY * free)
+            memory = default_bound(next((parameter.device for parameter in model.parameters()), torch.device("cpu")))
         self.memory = memory
         self._chosen: dict[Size, int | None] = {}
 
@@ -101,8 +99,8 @@ class Tiling:
             needed = forecast_dense_memory(self.model, _tile_size(least, size))
             raise ValueError(
                 f"memory={self.memory:,}: this model needs about {needed:,} bytes for a tile of {least}×{least} "
-                f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); free some memory, or "
-                "choose a smaller model"
+                f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); free some "
+                "memory, or choose a smaller model"
             )
         low, high = 0, len(sides)  # sides[low] fits, sides[high] does not
         while high - low > 1:

@@ -37,7 +37,7 @@ from vision_longformer.training.order import Key
 from vision_longformer.training.randomness import seed_sample
 
 MIN_SIDE = 1.0  # pixels of the box that a window or shrinking leaves of an object; thinner ones are dropped
-Preprocessing = dict[str, Any]  # "mean", "std", "interpolation", "side" and "max_side"
+Preprocessing = dict[str, Any]  # "mean", "std", "interpolation", "side", "max_side"; in weight files also "scale"
 
 
 class DenseBatch(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class DensePrediction:
     image: Image.Image | None = None
     tiles: int = 0
     objects: FoundObjects | None = None
-    labels: NDArray[np.integer] | None = None
+    labels: NDArray[Any] | None = None
     error: str = ""
 
 
@@ -108,7 +109,7 @@ def predict_dense(
 
 
 def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:
-    """Return the factor by which evaluation resizes images of these (height, width) sizes: the median, if they differ."""
+    """Return the factor by which evaluation resizes images of (height, width) `sizes`; where it differs, the median."""
     return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))
 
 
@@ -137,6 +138,6 @@ def _mask_of_file(rle: Rle, size: Size) -> Rle:
     return mask_to_rle(mask[rows[:, None], columns])
 
 
-def _labels_of_file(labels: NDArray[np.integer], image: Image.Image) -> NDArray[np.integer]:
+def _labels_of_file(labels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     rows, columns = nearest(labels.shape[0], image.height), nearest(labels.shape[1], image.width)
     return labels if labels.shape == (image.height, image.width) else labels[rows[:, None], columns]

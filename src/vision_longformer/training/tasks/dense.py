@@ -15,6 +15,7 @@ from vision_longformer.data.semantic import SemanticSplit
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_images import DenseImages
 from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
+from vision_longformer.training.dense_prediction import training_scale
 from vision_longformer.training.order import Order
 from vision_longformer.training.processes import Processes
 from vision_longformer.training.tasks.base import Task
@@ -41,6 +42,8 @@ class DenseTask(Task):
         self.config, self.training, self.validation, self.classes = config, training, validation, classes
         self.training_images, self.validation_images = len(training), len(validation)
         self.preprocessing = preprocessing_of(config)
+        sizes = [(height, width) for height, width in training.sizes.tolist()]
+        self.preprocessing["scale"] = training_scale(sizes, self.preprocessing)
         self.remarks = [
             f"{split}: {count} left out ({reason})"
             for split, images in (("train", training), ("val", validation))

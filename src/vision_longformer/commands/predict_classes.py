@@ -1,0 +1,98 @@
+"""The part of `vil predict` that is for classifiers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.files import replacing
+from vision_longformer.training.models import Trained
+from vision_longformer.training.prediction import Prediction, predict
+
+
+def predict_classes(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
+    """Name the most probable classes of images; return the exit code."""
+    top = 5 if arguments.top is None else arguments.top
+    form = arguments.format or "table"
+    for name, value in (("top", top), ("size", arguments.size)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} {value}: must be at least 1")
+    if form not in _FORMATS:
+        raise UsageError(f"--format {form}: must be one of {', '.join(_FORMATS)}")
+    if trained.model.num_classes == 0:
+        raise UsageError(f"{arguments.checkpoint}: has no classifier")
+    predictions = []
+    for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
+        if prediction.error:
+            tell(f"failed: {prediction.error}")
+        predictions.append(prediction)
+    if arguments.output is None:
+        if form == "table":
+            Console().print(_table(predictions))
+        else:
+            print(_FORMATS[form](predictions), end="")
+    else:
+        try:
+            with replacing(Path(arguments.output)) as temporary:
+                temporary.write_text(_FORMATS[form](predictions), encoding="utf-8")
+        except OSError as error:
+            tell(f"{arguments.output}: cannot be written ({error.strerror})")
+            return 1
+    return int(any(prediction.error for prediction in predictions))
+
+
+def _table(predictions: Sequence[Prediction]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for prediction in predictions:
+        if prediction.error:
+            table.add_row(str(prediction.path), "cannot be read", "")
+        for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
+            table.add_row("" if rank else str(prediction.path), name, f"{probability:.4f}")
+    return table
+
+
+def _as_text(predictions: Sequence[Prediction]) -> str:
+    buffer = io.StringIO()
+    Console(file=buffer, width=120).print(_table(predictions))
+    return buffer.getvalue()
+
+
+def _as_json(predictions: Sequence[Prediction]) -> str:
+    rows = [
+        {
+            "path": str(prediction.path),
+            "classes": [
+                {"name": name, "probability": probability}
+                for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
+            ],
+            **({"error": prediction.error} if prediction.error else {}),
+        }
+        for prediction in predictions
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_csv(predictions: Sequence[Prediction]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "rank", "class", "probability"])
+    for prediction in predictions:
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        for rank, (name, probability) in enumerate(pairs, start=1):
+            writer.writerow([prediction.path, rank, name, f"{probability:.6f}"])
+    return buffer.getvalue()
+
+
+_FORMATS = {"table": _as_text, "json": _as_json, "csv": _as_csv}

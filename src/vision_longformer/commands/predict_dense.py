@@ -1,0 +1,161 @@
+"""The part of `vil predict` that is for detectors and segmentation models."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.detection.coco_evaluation import FoundObjects, write_results
+from vision_longformer.detection.drawing import draw_objects
+from vision_longformer.detection.tiling import Tiling
+from vision_longformer.files import replacing
+from vision_longformer.memory import parse_bytes
+from vision_longformer.segmentation.drawing import draw_classes
+from vision_longformer.training.dense_prediction import DensePrediction
+from vision_longformer.training.dense_prediction import predict_dense as predict
+from vision_longformer.training.models import Trained
+
+MIN_SCORE = 0.5
+FOLDER = "predictions"
+
+
+def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
+    """Draw what is found in images, and write it as COCO's results or index images; return the exit code."""
+    names = trained.classes or ()
+    scale = trained.preprocessing["scale"] if arguments.scale is None else arguments.scale
+    min_score = MIN_SCORE if arguments.min_score is None else arguments.min_score
+    if not scale > 0:
+        raise UsageError(f"--scale {scale}: must be above 0")
+    if not 0 <= min_score <= 1:
+        raise UsageError(f"--min-score {min_score}: must lie between 0 and 1")
+    try:
+        tiling = Tiling(
+            trained.model.to(device),
+            tile=arguments.tile,
+            overlap=arguments.overlap,
+            memory=None if arguments.memory is None else parse_bytes(arguments.memory),
+        )
+        wanted = None if arguments.classes is None else [_number(name, names) for name in arguments.classes]
+        output = Path(arguments.output or FOLDER)
+        output.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be made ({error.strerror})") from error
+    if scale != 1 and arguments.scale is None:
+        tell(f"images are resized by {scale:.3g}, as in training; --scale 1 keeps their size")
+    console, table, failed = Console(stderr=True), _table(trained), False
+    results: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TextColumn("{task.fields[tiles]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(paths), tiles="")
+        predictions = predict(
+            trained,
+            paths,
+            tiling=tiling,
+            device=device,
+            scale=scale,
+            min_score=min_score,
+            classes=wanted,
+            on_tile=lambda done, total: progress.update(task, tiles=f"tile {done} of {total}" if total > 1 else ""),
+        )
+        try:
+            for number, prediction in enumerate(predictions, start=1):
+                progress.advance(task)
+                if prediction.error or prediction.image is None:
+                    failed = True
+                    tell(f"failed: {prediction.error}")
+                    continue
+                stem = f"{number:04d}_{prediction.path.stem}" if len(paths) > 1 else prediction.path.stem
+                table.add_row(*_row(prediction, names))
+                _draw(prediction, prediction.image, output, stem, names)
+                listed.append(_described(number, prediction.path, prediction.image))
+                results += _entries(number, prediction.objects)
+            if trained.task != "semantic_segmentation":
+                write_results(output / "results.json", results)
+                about = {"images": listed, "categories": [{"id": n + 1, "name": name} for n, name in enumerate(names)]}
+                with replacing(output / "images.json") as temporary:
+                    temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            tell(f"{output}: cannot be written ({error.strerror})")
+            return 1
+    Console().print(table)
+    print(f"Look at {output}.")
+    return int(failed)
+
+
+def _number(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ValueError(f"--classes {name}: the weights know {', '.join(names)}")
+    return list(names).index(name)
+
+
+def _table(trained: Trained) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("pixels", justify="right")
+    table.add_column("tiles", justify="right")
+    table.add_column("share of pixels" if trained.task == "semantic_segmentation" else "objects")
+    return table
+
+
+def _row(prediction: DensePrediction, names: Sequence[str]) -> tuple[str, ...]:
+    assert prediction.image is not None
+    image = prediction.image
+    if prediction.labels is not None:
+        shares = np.bincount(prediction.labels.ravel(), minlength=len(names)) / prediction.labels.size
+        found = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True) if share)
+    else:
+        assert prediction.objects is not None
+        counts = Counter(prediction.objects.labels.tolist())
+        found = ", ".join(f"{counts[number]} {names[number]}" for number in sorted(counts)) or "none"
+    return str(prediction.path), f"{image.width}×{image.height}", str(prediction.tiles), found
+
+
+def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: str, names: Sequence[str]) -> None:
+    """Write the picture of what was found, and the index image of classes."""
+    if prediction.labels is not None:
+        _save(Image.fromarray(prediction.labels), output / f"{stem}.png")
+        _save(draw_classes(image, prediction.labels, classes=names), output / f"{stem}.jpg")
+    else:
+        assert prediction.objects is not None
+        _save(draw_objects(image, prediction.objects, classes=names), output / f"{stem}.jpg")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    options: dict[str, Any] = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 90}
+    with replacing(path) as temporary:
+        image.save(temporary, **options)
+
+
+def _described(number: int, path: Path, image: Image.Image) -> dict[str, Any]:
+    return {"id": number, "file_name": str(path), "width": image.width, "height": image.height}
+
+
+def _entries(number: int, objects: FoundObjects | None) -> Iterator[dict[str, Any]]:
+    """Yield objects as COCO's results have them; the categories' ids are those of images.json."""
+    if objects is None:
+        return
+    for place, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
+        entry: dict[str, Any] = {
+            "image_id": number,
+            "category_id": int(objects.labels[place]) + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(objects.scores[place]),
+        }
+        if objects.masks is not None:
+            entry["segmentation"] = objects.masks[place]
+        yield entry
