@@ -35,7 +35,7 @@ def arguments() -> Parser:
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
     add("--min-score", type=float | None, metavar="SCORE", help="Detectors: leave out less certain objects (0.5).")
-    add("--classes", type=list[str] | None, nargs="+", metavar="NAME", help="Detectors: keep these classes only.")
+    add("--classes", type=str, nargs="+", metavar="NAME", help="Detectors: keep these classes only.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
     add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
