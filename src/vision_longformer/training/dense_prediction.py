@@ -80,7 +80,7 @@ def predict_dense(
 
         try:
             image = read_rgb(path)
-            seen = resized(image, scale)
+            seen = resized(image, scale, interpolation=trained.preprocessing["interpolation"])
             if trained.task == "semantic_segmentation":
                 labels = label_pixels(
                     trained.model,  # type: ignore[arg-type]
@@ -113,12 +113,12 @@ def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float
     return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))
 
 
-def resized(image: Image.Image, scale: float) -> Image.Image:
+def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:
     """Return an image resized by a factor, as evaluation does."""
     if scale == 1:
         return image
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.BILINEAR)
+    return image.resize(size, Image.Resampling[interpolation.upper()])
 
 
 def objects_of_file(objects: FoundObjects, seen: Image.Image, image: Image.Image) -> FoundObjects:

@@ -1,0 +1,238 @@
+"""`vil train`, `vil evaluate` and `vil predict` of detectors and segmentation models, from the command line on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.coco_cases import CLASSES, SIZES
+from training.dense_cases import TASKS, dense_recipe, make_coco
+from vision_longformer.cli import main
+from vision_longformer.data.coco import read_coco
+from vision_longformer.data.masks import rle_to_mask
+from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.models import load_weights
+from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.recipes import write_recipe
+
+LOW = "0.000001"  # what an untrained model is sure of
+
+
+class Shown:
+    """What a command showed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        assert "Traceback" not in err
+
+
+@pytest.fixture
+def vil(capsys: pytest.CaptureFixture[str]) -> Callable[..., Shown]:
+    def run(*arguments: object) -> Shown:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Shown(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what gives the folder of a run of one epoch, beside its data."""
+    folders: dict[str, Path] = {}
+
+    def of(task: str) -> Path:
+        if task not in folders:
+            folder = tmp_path_factory.mktemp(task)
+            make_coco(folder / "data")
+            head = {**dense_recipe(task).dense.head, **({} if task.startswith("sem") else {"score_threshold": 0.0})}
+            config = dense_recipe(task, schedule={"epochs": 1}, dense={"head": head})
+            (folder / "recipe.yaml").write_text(write_recipe(config))
+            places = [f"--recipe={folder}/recipe.yaml", f"--data={folder}/data", f"--output={folder}/run"]
+            assert main(["train", *places]) == 0
+            folders[task] = folder
+        return folders[task]
+
+    return of
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_writes_the_measures_of_the_task(
+    task: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished(task)
+    shown = vil(
+        "evaluate", folder / "run/best.safetensors", "--data", folder / "data", "--json", tmp_path / "x.json",
+        "--workers", 0,
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["images"] == 3
+    names = {
+        "detection": ["box_ap", "box_ap50", "box_ap75"],
+        "instance_segmentation": ["box_ap", "mask_ap", "mask_ap50"],
+        "semantic_segmentation": ["miou", "pixel_accuracy"],
+    }[task]
+    for name in names:
+        assert 0 <= found[name] <= 1
+    assert ("mIoU" if task.startswith("sem") else "box AP50") in shown.out
+
+
+@pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
+def test_prediction_draws_objects_and_writes_cocos_results(
+    task: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished(task)
+    shown = vil(
+        "predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path, "--min-score", LOW
+    )
+    assert shown.code == 0, shown.err
+    about = json.loads((tmp_path / "images.json").read_text())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [Path(image["file_name"]).name for image in about["images"]] == ["0.png", "1.png", "2.png"]
+    assert [(image["height"], image["width"]) for image in about["images"]] == list(SIZES)
+    assert [category["name"] for category in about["categories"]] == list(CLASSES)
+    assert results
+    for image, result in ((image, result) for image in about["images"] for result in results):
+        if result["image_id"] == image["id"]:
+            x, y, width, height = result["bbox"]
+            assert -1e-3 <= x <= x + width <= image["width"] + 1e-3
+            assert -1e-3 <= y <= y + height <= image["height"] + 1e-3
+            if task == "instance_segmentation":
+                assert rle_to_mask(result["segmentation"]).shape == (image["height"], image["width"])
+    for number, size in enumerate(SIZES):
+        with Image.open(tmp_path / f"{number + 1:04d}_{number}.jpg") as picture:
+            assert (picture.height, picture.width) == size
+
+
+def test_prediction_of_classes_of_pixels_writes_index_images(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("semantic_segmentation")
+    shown = vil("predict", folder / "run/best.safetensors", folder / "data/val/1.png", "--output", tmp_path)
+    assert shown.code == 0, shown.err
+    with Image.open(tmp_path / "1.png") as label:
+        assert (label.height, label.width) == SIZES[1]
+        assert np.asarray(label).max() <= len(CLASSES)
+    assert (tmp_path / "1.jpg").exists()
+    assert "%" in shown.out
+
+
+def test_filters_choose_classes_and_scores(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    base = ("predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path)
+    everything = results(vil, tmp_path, *base, "--min-score", LOW)
+    leaves = results(vil, tmp_path, *base, "--min-score", LOW, "--classes", "leaf")
+    assert {result["category_id"] for result in everything} >= {1, 2}
+    assert {result["category_id"] for result in leaves} == {2}
+    middle = sorted(result["score"] for result in everything)[len(everything) // 2]
+    better = results(vil, tmp_path, *base, "--min-score", middle)
+    assert 0 < len(better) < len(everything)
+    assert min(result["score"] for result in better) >= middle
+
+
+def results(vil: Callable[..., Shown], folder: Path, *arguments: object) -> list[dict[str, float]]:
+    shown = vil(*arguments)
+    assert shown.code == 0, shown.err
+    found: list[dict[str, float]] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_results_can_be_compared_with_the_annotations(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    """At the size of evaluation, prediction finds what evaluation finds."""
+    folder = finished("detection")
+    scale = 32 / min(SIZES[0])
+    assert load_weights(folder / "run/best.safetensors").preprocessing["scale"] == 1  # the median of three sizes
+    found = results(
+        vil, tmp_path, "predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path,
+        "--min-score", LOW, "--scale", scale,
+    )  # fmt: skip
+
+    trained = load_weights(folder / "run/best.safetensors")
+    result = Measurement(trained, folder / "data", "val").run(EvaluationSetup(1, 0, torch.device("cpu")))
+    expected = result.found[0]  # type: ignore[union-attr]
+    boxes = np.array([entry["bbox"] for entry in found])
+    boxes[:, 2:] += boxes[:, :2]
+    order = np.argsort(-expected.scores, kind="stable")[: len(boxes)]
+    np.testing.assert_allclose([entry["score"] for entry in found], expected.scores[order], atol=1e-5)
+    np.testing.assert_allclose(boxes, expected.boxes[order], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--top", 3), "--top: is not for"),
+        (("--size", 3), "--size: is not for"),
+        (("--classes", "cat"), "--classes cat: the weights know cell, leaf, unused"),
+        (("--tile", 4), "tile=4: must be at least"),
+        (("--tile", 256, "--overlap", 256), "overlap=256"),
+        (("--memory", "lots"), "'lots' is no amount of memory"),
+        (("--scale", 0), "--scale 0.0: must be above 0"),
+        (("--min-score", 2), "--min-score 2.0: must lie between 0 and 1"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(
+    options: tuple[object, ...],
+    message: str,
+    finished: Callable[[str], Path],
+    vil: Callable[..., Shown],
+    tmp_path: Path,
+) -> None:
+    folder = finished("detection")
+    arguments = ("predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path / "out")
+    shown = vil(*arguments, *options)
+    assert shown.code == 2
+    assert message in shown.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_cannot_be_read_are_named_and_passed_over(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    shutil.copytree(folder / "data/val", tmp_path / "images")
+    (tmp_path / "images/1.png").write_text("no image")
+    shown = vil("predict", folder / "run/best.safetensors", tmp_path / "images", "--output", tmp_path / "out")
+    assert shown.code == 1
+    assert f"failed: {tmp_path}/images/1.png" in shown.err
+    assert {image["id"] for image in json.loads((tmp_path / "out/images.json").read_text())["images"]} == {1, 3}
+
+
+def test_too_little_memory_is_said_with_numbers(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    shown = vil(
+        "predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path, "--memory", "1KB"
+    )
+    assert shown.code == 1
+    assert "memory=1,000: this model needs about" in shown.err
+
+
+def test_skipped_annotations_are_counted(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    shutil.copytree(folder / "data", tmp_path / "data")
+    content = json.loads((tmp_path / "data/val.json").read_text())
+    content["annotations"][0]["image_id"] = 12345
+    (tmp_path / "data/val.json").write_text(json.dumps(content))
+    arguments = ("evaluate", folder / "run/best.safetensors", "--data", tmp_path / "data", "--workers", 0)
+    refused = vil(*arguments)
+    assert refused.code == 2
+    assert "12345" in refused.err
+    shown = vil(*arguments, "--skip-invalid")
+    assert shown.code == 0
+    assert "left out: 1 (" in shown.err
+    assert read_coco(tmp_path / "data/val.json", tmp_path / "data/val", with_masks=False, skip_invalid=True).skipped
