@@ -94,8 +94,8 @@ def _without_band(points: Sequence[Point]) -> list[Point]:
 
 
 DENSE_STYLE = """
-.key.miss { color: var(--ink); border-top-style: dashed; }
-.recalls { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 230px), 1fr)); }
+.tiles { grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); }
+.recalls { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
 .recalls figure { padding: .6rem .7rem .2rem; }
 .recalls figcaption { overflow-wrap: anywhere; }
 .recall { max-width: 300px; margin: 0 auto; }
@@ -116,7 +116,7 @@ DENSE_STYLE = """
 .shot .truth rect { stroke-width: 1.2; }
 .shot .truth rect.halo { stroke-width: 2.4; }
 .shot .quiet rect { stroke: none; }
-.shot text { font-size: 15px; font-weight: 600; fill: #fff; stroke: #000; stroke-width: 3.5px; stroke-dasharray: none;
+.shot text { font-size: 14px; font-weight: 600; fill: #fff; stroke: #000; stroke-width: 3.5px; stroke-dasharray: none;
   stroke-linejoin: round; paint-order: stroke; pointer-events: none; }
 .toggles { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: 0 0 1rem; }
 .toggles label { display: inline-flex; align-items: center; gap: .45em; cursor: pointer; }

@@ -75,7 +75,7 @@ def mask_layer(masks: NDArray[np.bool_], colour: Colour, *, filled: bool) -> Ima
 def error_picture(photo: Image.Image, wrong: NDArray[np.bool_], colour: Colour) -> Image.Image:
     """Return a photograph in faint gray with the wrong pixels in a colour."""
     gray = np.asarray(photo.convert("L"), np.uint8)[..., None].repeat(3, axis=2)
-    faint = (110 + gray.astype(np.int64) // 2).clip(0, 255)
+    faint = 160 + gray.astype(np.int64) * 95 // 255
     return Image.fromarray(np.where(wrong[..., None], np.array(colour), faint).astype(np.uint8))
 
 

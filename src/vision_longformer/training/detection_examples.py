@@ -19,7 +19,8 @@ from vision_longformer.training.report_parts import counted, small
 SIDE = 512  # pixels of the longer side, and units of the drawing over it
 PHOTO_BYTES, LAYER_BYTES = 110_000, 30_000
 MAX_DRAWN = 120  # objects of an image; mistakes come first
-MAX_NAMED = 25  # an image of more has names only where one points
+MAX_NAMED = 16  # an image of more has names only where one points
+CHARACTER = 8.5  # width of one, in units of the drawing
 LAYERS = {"truth": (255, 255, 255), "hit": (86, 180, 233), "alarm": (255, 140, 26), "miss": (247, 236, 63)}
 
 
@@ -29,7 +30,7 @@ class Drawn(NamedTuple):
     Attributes:
         kind: "hit", "alarm", "miss", or "truth": the annotation of a hit.
         box: x1, y1, x2, y2 in pixels of the image.
-        name: What stands beside it.
+        name: What stands beside it, where there is room: of a single class, its score alone.
         title: What is shown where one points.
         detection: Its number among those of the image; None for an annotation.
         place: Of its annotation in the split; None for a false alarm.
@@ -49,7 +50,7 @@ def examples(
     """Return a section of images; `how` says how the threshold was chosen."""
     spread, worst = choose_examples(matchings, threshold)
     parts, shown = [], 0
-    for title, images in (("Spread over the split", spread), ("Most mistakes", worst)):
+    for title, images in (("Spread over the split", spread), ("Lowest F1", worst)):
         figures = [_figure(result, matchings[image], threshold, image, max_pixels=max_pixels) for image in images]
         readable = [figure for figure in figures if figure]
         shown += len(readable)
@@ -69,7 +70,7 @@ def examples(
         chosen += f"; the other {len(worst)} have the lowest F1 of all that are left"
     guide = (
         f"{chosen}. {how} An object is found if a box of its class overlaps its own by half (IoU 0.5). Names and "
-        f"scores stand beside boxes where an image has at most {MAX_NAMED} of them; point at a box to read them elsewhere."
+        f"scores stand beside boxes where an image has at most {MAX_NAMED} of them; point at a box to read more."
     )
     note = small(left_out(len(spread) + len(worst), shown))
     return (
@@ -92,7 +93,7 @@ def _figure(result: DetectionResult, matching: Matching, threshold: float, image
     hits = {thing.place for thing in main if thing.kind == "hit"}
     drawn = [thing for thing in every if thing.kind == "truth" and thing.place in hits] + main[::-1]
     with_masks = result.scores.mask is not None
-    boxes = "".join(_box(thing, unit, named=len(main) <= MAX_NAMED, quiet=with_masks) for thing in drawn)
+    boxes = "".join(_box(thing, unit, width * unit, named=len(main) <= MAX_NAMED, quiet=with_masks) for thing in drawn)
     layers = _layers(result, drawn, image, (photo.height, photo.width)) if with_masks else ""
     picture = encode(photo, "jpeg", max_bytes=PHOTO_BYTES)
     name = escape(split.path(image).name)
@@ -109,17 +110,18 @@ def _summary(matching: Matching, threshold: float, *, left: int, drawn: int) -> 
     hits, alarms = len(matching.hits(threshold)), len(matching.false_alarms(threshold))
     words = f"{hits:,} of {counted(len(matching.places), 'object')} found, {counted(alarms, 'false alarm')}"
     f1 = matching.f1(threshold)
-    words += "" if math.isnan(f1) else f"; F1 {f1:.2f}"
+    words += "" if math.isnan(f1) else f"; F1\u00a0{f1:.2f}"
     return words + (f"; mistakes and {MAX_DRAWN} objects at the most are drawn" if drawn < left else "")
 
 
 def _objects(result: DetectionResult, matching: Matching, threshold: float, image: int) -> Iterator[Drawn]:
     """Yield what is to be drawn: misses, false alarms and hits, the surest first, then the annotations of hits."""
     split, found = result.split, result.found.get(image)
-    annotations = []
+    one_class, annotations = len(split.classes) == 1, []
     for place in matching.misses(threshold).tolist():
         name = split.classes[split.labels[place]]
-        yield Drawn("miss", tuple(split.boxes[place].tolist()), name, f"{name}, missed", place=place)
+        words = "" if one_class else shorten(name)
+        yield Drawn("miss", tuple(split.boxes[place].tolist()), words, f"{name}, missed", place=place)
     if found is None:
         return
     for kind, detections in (("alarm", matching.false_alarms(threshold)), ("hit", matching.hits(threshold))):
@@ -127,26 +129,25 @@ def _objects(result: DetectionResult, matching: Matching, threshold: float, imag
             name = split.classes[int(found.labels[number])]
             score, taken = f"{matching.scores[number]:.2f}", int(matching.taken[number])
             box = tuple(float(value) for value in found.boxes[number])
+            words = score if one_class else f"{shorten(name)} {score}"
             if kind == "alarm":
-                yield Drawn(kind, box, f"{name} {score}", f"{name}, false alarm, score {score}", number)
+                yield Drawn(kind, box, words, f"{name}, false alarm, score {score}", number)
                 continue
             title = f"{name}, found, score {score}, overlap {matching.iou[number]:.2f}"
-            yield Drawn(kind, box, f"{name} {score}", title, number, taken)
+            yield Drawn(kind, box, words, title, number, taken)
             annotations.append(
                 Drawn("truth", tuple(split.boxes[taken].tolist()), "", f"{name}, annotation", None, taken)
             )
     yield from annotations
 
 
-def _box(thing: Drawn, unit: float, *, named: bool, quiet: bool) -> str:
+def _box(thing: Drawn, unit: float, width: float, *, named: bool, quiet: bool) -> str:
     x1, y1, x2, y2 = (unit * value for value in thing.box)
     place = f"x='{x1:.1f}' y='{y1:.1f}' width='{max(0.0, x2 - x1):.1f}' height='{max(0.0, y2 - y1):.1f}'"
     words = ""
-    if named and thing.name:
-        name, _, score = thing.name.rpartition(" ") if thing.detection is not None else (thing.name, "", "")
-        words = (
-            f"<text x='{x1 + 2:.1f}' y='{y1 - 5 if y1 > 20 else y1 + 15:.1f}'>{escape(shorten(name))} {score}</text>"
-        )
+    if thing.name and named:
+        left = max(2.0, min(x1, width - CHARACTER * len(thing.name)))
+        words = f"<text x='{left:.1f}' y='{y1 - 4 if y1 > 18 else y1 + 14:.1f}'>{escape(thing.name)}</text>"
     halo = "" if quiet else f"<rect class='halo' {place}/>"
     title = f"<title>{escape(thing.title)}</title>"
     return f"<g class='{thing.kind}{' quiet' * quiet}'>{title}{halo}<rect {place}/>{words}</g>"

@@ -102,8 +102,8 @@ def class_section(result: DetectionResult, counts: Counts, threshold: float) -> 
         return section("Classes", "<p>No object is annotated in the split, so that AP is not defined.</p>")
     guide = (
         f"<p class='guide'>Worst first. The bar ends at {measured[0][0]} AP, the mark on it is AP50. Recall is the "
-        "share of the objects that was found, precision the share of the detections that are objects: both of boxes at IoU "
-        f"0.5, of detections with a score of {threshold:.2f} or more.</p>"
+        "share of the objects that was found, precision the share of the detections that are objects: both of boxes at "
+        f"IoU 0.5, of detections with a score of {threshold:.2f} or more.</p>"
     )
     rows = (_class_row(label, classes[label], measured, counts) for label in order[:MAX_ROWS])
     notes = table_notes(len(classes), min(len(order), MAX_ROWS), len(order), why="without an object")

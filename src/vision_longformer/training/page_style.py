@@ -28,6 +28,7 @@ dd.value { font-size: 1.6rem; line-height: 1.3; font-weight: 600; color: var(--i
 figcaption { font-size: .9rem; color: var(--soft); }
 figcaption b { color: var(--ink); margin-right: .3em; }
 .legend { float: right; }
+.entry { white-space: nowrap; }
 .key { display: inline-block; position: relative; width: 1.6em; margin: 0 .4em 0 .9em; vertical-align: .25em;
   border-top: 2.5px solid; }
 .key.marked::after { content: ""; position: absolute; left: .5em; top: calc(-.3em - 1.25px); width: .6em; height: .6em;

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vision_longformer.training.curves import Colour
 
 SIDE = 200  # of the square between the axes, in SVG units, near CSS pixels
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 18, 10, 40
 
 
 class Curve(NamedTuple):

@@ -185,7 +185,7 @@ def figure(chart: Chart, *, epochs: int) -> str:
 
 
 def _key(colour: Colour, label: str, *, marked: bool) -> str:
-    return f"<span class='key {colour}{' marked' if marked else ''}'></span>{label}"
+    return f"<span class='entry'><span class='key {colour}{' marked' if marked else ''}'></span>{label}</span> "
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
