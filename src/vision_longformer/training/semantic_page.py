@@ -101,7 +101,7 @@ def class_table(result: SemanticResult, measured: SemanticScores) -> str:
         "<p class='guide'>Worst first. Recall is the share of a class's pixels that were recognised, precision the "
         "share of the pixels taken for it that are of it; Pixels, its share of all labelled pixels.</p>"
     )
-    notes = table_notes(len(result.classes), len(rows), len(order), why="that do not occur")
+    notes = table_notes(len(result.classes), len(rows), len(order), why="without a pixel")
     return section("Classes", f"{guide}{table(columns, rows)}{small(notes)}")
 
 
