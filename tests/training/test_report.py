@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.pages import HOSTILE, Page
 from vision_longformer.data.classification import Samples
 from vision_longformer.training import curves
 from vision_longformer.training.checkpoints import Progress
@@ -21,38 +21,6 @@ from vision_longformer.training.matrix import MAX_WHOLE, OTHER, PICKED, choose_m
 from vision_longformer.training.mistakes import class_results, confused_pairs, count_pairs, wilson_interval
 from vision_longformer.training.report import MAX_CLASSES, MAX_PAIRS, MAX_THUMBNAILS, THUMBNAIL, write_report
 from vision_longformer.training.run_folder import RunFolder
-
-HOSTILE = ("<script>alert(1)</script>", 'a & b "c"', "it's 🐈", "</title>")
-
-
-class Page(HTMLParser):
-    """What a page shows, its elements, and every address in it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.images: list[dict[str, str | None]] = []
-        self.elements: list[tuple[str, str]] = []  # tag and class
-        self.addresses: list[str] = []
-        self.text = ""
-        self.feed(self.source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "img":
-            self.images.append(values)
-        self.elements.append((tag, values.get("class") or ""))
-        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def count(self, tag: str, kind: str) -> int:
-        return sum(element == tag and kind in classes.split() for element, classes in self.elements)
-
-    def section(self, title: str) -> str:
-        """Return the source of a section."""
-        return next(part for part in self.source.split("<section>") if part.startswith(f"<h2>{title}"))
 
 
 def judged(

@@ -14,7 +14,7 @@ MAX_POINTS = 240  # a longer series is averaged
 MAX_MARKED = 60  # a longer series is a line without points
 FEW = 5
 
-Colour = Literal["blue", "orange"]  # properties of the page: --blue, --orange
+Colour = Literal["blue", "orange", "green", "purple", "gray"]  # of the page; all but the first two are broken lines
 
 
 class Point(NamedTuple):

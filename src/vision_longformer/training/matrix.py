@@ -60,11 +60,17 @@ def choose_matrix(counts: Counter[tuple[int, int]], pairs: Sequence[Pair], *, cl
     return Matrix(labels, among, totals, partial=len(labels) < classes)
 
 
-def draw_matrix(matrix: Matrix, classes: Sequence[str]) -> str:
-    """Return the matrix as an <svg> element, colours by the share of the row."""
+def draw_matrix(matrix: Matrix, classes: Sequence[str], *, shares: bool = False) -> str:
+    """Return the matrix as an <svg> element, colours by the share of the row.
+
+    Args:
+        matrix: What to draw.
+        classes: Names of all classes.
+        shares: Write percentages of the row in place of counts.
+    """
     names = [shorten(classes[label]) for label in matrix.labels] + ["others"] * matrix.partial
     widest = max(map(_width, names)) * CHARACTER
-    digits = len(str(max(matrix.counts.values(), default=0)))
+    digits = 4 if shares else len(str(max(matrix.counts.values(), default=0)))
     cell = max(44 if len(names) <= 12 else 30 if len(names) <= 25 else 24, digits * DIGIT + 6)
     upright = widest <= cell - 4
     left, top = 34 + widest, 32 + (18 if upright else widest * math.sin(math.pi / 4) + 10)
@@ -96,9 +102,11 @@ def draw_matrix(matrix: Matrix, classes: Sequence[str]) -> str:
             if count:
                 share = count / matrix.totals[truth]
                 name = "any class not shown" if predicted == OTHER else classes[predicted]
-                title = f"{classes[truth]} taken for {name}: {count} of {matrix.totals[truth]}"
+                title = f"{classes[truth]} taken for {name}: {count:,} of {matrix.totals[truth]:,}"
                 kind = "right" if truth == predicted else "wrong"
-                parts.append(_cell(left + column * cell, y, cell, count, share, kind, title))
+                parts.append(
+                    _cell(left + column * cell, y, cell, _percent(share) if shares else str(count), share, kind, title)
+                )
     return "".join([*parts, "</svg>"])
 
 
@@ -124,14 +132,22 @@ def escape(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _cell(x: float, y: float, cell: float, count: int, share: float, kind: str, title: str) -> str:
+def _cell(x: float, y: float, cell: float, text: str, share: float, kind: str, title: str) -> str:
     opacity = strength(share)
     ink = "strong" if opacity > 0.85 else "middle" if opacity > 0.55 else "faint"
     return (
         f"<g><title>{escape(title)}</title><rect class='{kind}' x='{x + 0.5:.1f}' y='{y + 0.5:.1f}' "
         f"width='{cell - 1:.1f}' height='{cell - 1:.1f}' fill-opacity='{opacity:.2f}'/>"
-        f"<text class='{ink}' x='{x + cell / 2:.1f}' y='{y + cell / 2 + 5:.1f}' text-anchor='middle'>{count}</text></g>"
+        f"<text class='{ink}' x='{x + cell / 2:.1f}' y='{y + cell / 2 + 5:.1f}' text-anchor='middle'>{text}</text></g>"
     )
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, in four characters at the most."""
+    value = 100 * share
+    if value < 0.05:
+        return "&lt;.1"
+    return f"{value:.1f}" if value < 99.95 else "100"
 
 
 def _width(text: str) -> int:

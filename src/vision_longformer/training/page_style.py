@@ -1,10 +1,12 @@
-"""The style sheet of a run's page, light and dark. Blue and orange are of Okabe and Ito's palette."""
+"""The style sheet of a run's page, light and dark. Its colours are of Okabe and Ito's palette, or near it."""
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --ink: #1b1d21; --soft: #575d66; --line: #dfe1e5;
-  --blue: #0072b2; --orange: #d55e00; --strong: #fff; --middle: #1b1d21; }
+  --blue: #0072b2; --orange: #d55e00; --green: #00805f; --purple: #a8487f; --gray: #575d66;
+  --strong: #fff; --middle: #1b1d21; }
 @media (prefers-color-scheme: dark) { :root { --ground: #141619; --card: #1c1f24; --ink: #e8eaed; --soft: #a7adb6;
-  --line: #33373d; --blue: #56b4e9; --orange: #e69f00; --strong: #101214; --middle: #101214; } }
+  --line: #33373d; --blue: #56b4e9; --orange: #e69f00; --green: #2bc39a; --purple: #e39ac3; --gray: #a7adb6;
+  --strong: #101214; --middle: #101214; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 2rem clamp(1rem, 3vw, 2.5rem) 4rem; }
@@ -26,12 +28,16 @@ dd.value { font-size: 1.6rem; line-height: 1.3; font-weight: 600; color: var(--i
 figcaption { font-size: .9rem; color: var(--soft); }
 figcaption b { color: var(--ink); margin-right: .3em; }
 .legend { float: right; }
+.entry { white-space: nowrap; }
 .key { display: inline-block; position: relative; width: 1.6em; margin: 0 .4em 0 .9em; vertical-align: .25em;
   border-top: 2.5px solid; }
 .key.marked::after { content: ""; position: absolute; left: .5em; top: calc(-.3em - 1.25px); width: .6em; height: .6em;
   border-radius: 50%; background: currentColor; }
 .key.blue { color: var(--blue); }
 .key.orange { color: var(--orange); }
+.key.green { color: var(--green); border-top-style: dashed; }
+.key.purple { color: var(--purple); border-top-style: dotted; }
+.key.gray { color: var(--gray); border-top-style: double; border-top-width: 4px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-size: 14px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); }
@@ -39,9 +45,15 @@ svg .axis { stroke: var(--soft); }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .line.blue { stroke: var(--blue); }
 svg .line.orange { stroke: var(--orange); }
+svg .line.green { stroke: var(--green); stroke-dasharray: 8 4; }
+svg .line.purple { stroke: var(--purple); stroke-dasharray: 2 3; }
+svg .line.gray { stroke: var(--gray); stroke-dasharray: 12 3 2 3; }
 svg .point { stroke: var(--card); stroke-width: 1; }
 svg .blue:not(.line) { fill: var(--blue); }
 svg .orange:not(.line) { fill: var(--orange); }
+svg .green:not(.line) { fill: var(--green); }
+svg .purple:not(.line) { fill: var(--purple); }
+svg .gray:not(.line) { fill: var(--gray); }
 svg .band { fill-opacity: .2; }
 svg .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
 .matrix text { font-size: 13px; fill: var(--ink); }

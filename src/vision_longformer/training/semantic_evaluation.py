@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,8 @@ from vision_longformer.data.coco import CocoSplit
 from vision_longformer.data.semantic import IGNORE_INDEX, SemanticSplit
 from vision_longformer.segmentation.metrics import confusion_matrix, scores
 from vision_longformer.training.dense_images import DenseBatch, DenseImages, Preprocessing, read_label
+from vision_longformer.training.example_choice import WORST_IMAGES, evenly
 from vision_longformer.training.passes import EvaluationSetup, for_each_batch
-
-SHOWN_IMAGES = 12  # whose predictions are kept for a report
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class SemanticResult:
         split: The images and their labels.
         classes: Names.
         confusion: (K, K) numbers of pixels, true class by predicted class.
-        labels: (H, W) predicted classes of a few images, by their place in the split.
+        labels: (H, W) predicted classes of a few images, by their place in the split: some at even distances, and the
+            worst of the others; see `examples`.
         accuracy: (n,) share of the labelled pixels of each image whose class is right; NaN where none is labelled.
     """
 
@@ -47,6 +48,11 @@ class SemanticResult:
             for name, iou in zip(self.classes, found.class_iou, strict=True)
         }
         return {"miou": found.miou, "pixel_accuracy": found.pixel_accuracy, **by_class}
+
+    def examples(self) -> tuple[list[int], list[int]]:
+        """Return the places of the images in `labels`: those at even distances in the split, and the worst first."""
+        even = evenly(len(self.split))
+        return even, worst_of([image for image in self.labels if image not in even], self.accuracy)
 
 
 @torch.inference_mode()
@@ -79,7 +85,7 @@ def evaluate_semantic(
     images = DenseImages(split, None, preprocessing, max_pixels=max_pixels)
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     accuracy = torch.zeros(len(images), dtype=torch.float64)
-    shown = set(np.linspace(0, len(images) - 1, min(SHOWN_IMAGES, len(images))).astype(int).tolist())
+    even = evenly(len(images))
     labels: dict[int, NDArray[np.int64]] = {}
 
     def take(batch: DenseBatch) -> None:
@@ -92,8 +98,10 @@ def evaluate_semantic(
             own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=IGNORE_INDEX)
             confusion += own
             accuracy[index] = own.diagonal().sum() / own.sum()
-            if index in shown:
-                labels[index] = predicted.numpy()
+            labels[index] = predicted.numpy()
+            kept = {*even, *worst_of([image for image in labels if image not in even], accuracy)}
+            for image in labels.keys() - kept:
+                del labels[image]
 
     if not for_each_batch(images, how, take):
         return None
@@ -102,7 +110,15 @@ def evaluate_semantic(
     gathered: dict[int, NDArray[np.int64]] = {}
     for own in how.processes.gather(labels):
         gathered |= own
+    kept = {*even, *worst_of([image for image in gathered if image not in even], every)}
+    gathered = {image: gathered[image] for image in sorted(gathered.keys() & kept)}
     return SemanticResult(split, classes, total, gathered, every)
+
+
+def worst_of(images: Iterable[int], accuracy: Tensor) -> list[int]:
+    """Return the few images with the lowest accuracy, worst first; never one that is all right, or has no labels."""
+    wrong = [image for image in images if float(accuracy[image]) < 1]
+    return sorted(wrong, key=lambda image: (float(accuracy[image]), image))[:WORST_IMAGES]
 
 
 def classify(logits: Tensor, size: tuple[int, int]) -> Tensor:
