@@ -259,7 +259,8 @@ def test_masks_are_measured_and_laid_over_the_images(tmp_path: Path) -> None:
 
 def test_a_detector_that_finds_nothing_right_has_a_page(tmp_path: Path) -> None:
     split = make(tmp_path, [[(A, 0)], [(B, 1)]])
-    for detections in ([[], []], [[(C, 0, 0.9)], []]):
+    cases: list[list[list[Detection]]] = [[[], []], [[(C, 0, 0.9)], []]]
+    for detections in cases:
         page = write(tmp_path, found_on(split, detections))
         assert "<dt>Box AP</dt><dd class='value'>0.000</dd>" in page.source
         assert "0.5 was taken, as no detection is right." in page.text

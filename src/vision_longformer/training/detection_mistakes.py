@@ -84,7 +84,7 @@ def match(split: CocoSplit, image: int, found: FoundObjects | None) -> Matching:
             object_score[best] = scores[detection]
     within = _overlaps(boxes, _corners(split, crowds), of_first=True)
     within[labels[:, None] != split.labels[crowds]] = 0.0
-    return Matching(scores, taken, iou, (within >= MIN_IOU).any(axis=1), places, object_score)
+    return Matching(scores, taken, iou, np.asarray((within >= MIN_IOU).any(axis=1)), places, object_score)
 
 
 def best_threshold(matchings: Sequence[Matching]) -> float:
@@ -125,7 +125,7 @@ def choose_examples(matchings: Sequence[Matching], threshold: float) -> tuple[li
 
 def _void(matching: Matching) -> NDArray[np.bool_]:
     """Return which detections count neither as right nor as wrong."""
-    return (matching.scores <= 0) | (matching.ignored & (matching.taken == NONE))
+    return np.asarray((matching.scores <= 0) | (matching.ignored & (matching.taken == NONE)))
 
 
 def _corners(split: CocoSplit, places: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -142,4 +142,4 @@ def _overlaps(
     shared = np.maximum(high - low, 0.0).prod(axis=2)
     own, other = ((pair[:, 2:] - pair[:, :2]).prod(axis=1) for pair in (boxes, others))
     whole = own[:, None] + (0.0 * other if of_first else other - shared)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    return np.asarray(np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0))

@@ -198,7 +198,7 @@ class Column(NamedTuple):
     text: bool = False
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[Column], rows: Iterable[Iterable[str]]) -> str:
     """Return a table; the first cell of a row is its heading."""
     opened = [" class='text'" if column.text else "" for column in columns]
     head = "".join(f"<th{kind}>{column.heading}" for kind, column in zip(opened, columns, strict=True))
