@@ -15,9 +15,13 @@ from typing import Any
 import torch
 
 from training.cases import asked_at, make_images, metrics, outcome, plain, recipe, weight_digest
+from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.training import trainer
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.processes import join, leave
+
+
+MEASURE = {"classification": "val_loss", "detection": "val_box_ap"}
 
 
 def train(config: TrainConfig, data: Path, output: Path, *, count: int, stop_at: int = 10**9) -> list[dict[str, Any]]:
@@ -65,7 +69,7 @@ def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> di
     return {
         "last": events[-1].kind,
         "losses": [event.values["loss"] for event in events if event.kind == "step"],
-        "evaluations": [event.values["val_loss"] for event in events if event.kind == "evaluated"],
+        "evaluations": [event.values[MEASURE[config.task]] for event in events if event.kind == "evaluated"],
         "digests": {name: weight_digest(dict(part.state_dict())) for name, part in parts.items()},
     }
 
@@ -87,6 +91,16 @@ def main(folder: Path) -> None:
     whole = folder / "loud"
     same = outcome(folder / "in-parts") == outcome(whole) and metrics(folder / "in-parts") == metrics(whole)
     print(json.dumps({"kinds": [[rank["last"] for rank in ranks] for ranks in lives], "same": same}), flush=True)
+    # 5 images by 4: the last step has one, which two processes cannot share
+    coco = make_coco(folder / "coco")
+    calm = dense_recipe(
+        "detection",
+        model={"drop_path_rate": 0.0, "drop_rate": 0.0},
+        optimizer={"name": "sgd", "learning_rate": 0.01, "clip_norm": None},
+        compute={"batch_size": 4},
+    )
+    for count in (1, 2):
+        print(json.dumps(train(calm, coco, folder / f"coco-{count}", count=count)), flush=True)
 
 
 if __name__ == "__main__":

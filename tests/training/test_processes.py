@@ -56,6 +56,16 @@ def test_a_stop_that_one_process_is_asked_for_stops_all_and_they_continue_exactl
     assert lives["same"]
 
 
+def test_two_processes_follow_one_in_detection(runs: list[Any]) -> None:
+    """Images are padded to those of their process alone, which our backbones do not see."""
+    (alone,), both = runs[4], runs[5]
+    assert len(alone["losses"]) == 6
+    for rank in both:
+        assert rank["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+        assert rank["evaluations"] == pytest.approx(alone["evaluations"], abs=1e-3)
+    assert both[0]["digests"] == both[1]["digests"]
+
+
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
