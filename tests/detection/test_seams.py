@@ -16,7 +16,6 @@ from detection.scenes import (
     rectangle,
     same_score,
 )
-from vision_longformer.data.masks import mask_to_rle, rle_iou
 
 SIZE = (203, 267)
 TILE, OVERLAP = 96, 24
