@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def test_tiles_cover_an_image_evenly_and_share_what_they_should(tile: int, overl
         assert covered.all()
         for ends in ({(part.top, part.bottom) for part in tiles}, {(part.left, part.right) for part in tiles}):
             ordered = sorted(ends)
-            shared = [one[1] - other[0] for one, other in zip(ordered, ordered[1:], strict=False)]
+            shared = [one[1] - other[0] for one, other in itertools.pairwise(ordered)]
             assert all(pixels >= overlap for pixels in shared)
             assert not shared or max(shared) - min(shared) <= 1
 

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from detection.cases import RETINANET, retinanet
+from detection.cases import RETINANET as SMALL
+from detection.cases import retinanet
 from vision_longformer.detection import build_retinanet
 from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.memory import free_memory
 
-LARGE = (3000, 5000)
+LARGE = (1500, 2500)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_tiles_are_as_large_as_memory_allows(model: Any) -> None:
     tiles = Tiling(model, memory=memory).cut(LARGE)
     assert len({tile.size for tile in tiles}) == 1
     height, width = tiles[0].size
-    assert forecast_dense_memory(model, (height, width)) <= memory < forecast_dense_memory(model, (2000, 3000))
+    assert forecast_dense_memory(model, (height, width)) <= memory < forecast_dense_memory(model, (1200, 2000))
     first, second = sorted({tile.left for tile in tiles})[:2]
     assert width - (second - first) >= width // 4
 
@@ -73,7 +74,7 @@ def test_too_little_memory_says_how_much_is_needed(model: Any) -> None:
 
 def test_backbones_of_one_size_limit_the_tile() -> None:
     built_for_one = build_retinanet(
-        "vit_tiny_patch16_224", backbone_options={"img_size": (224, 320), "pretrained": False}, **RETINANET
+        "vit_tiny_patch16_224", backbone_options={"img_size": (224, 320), "pretrained": False}, **SMALL
     )
     tiles = Tiling(built_for_one).cut((300, 700))
     assert all(tile.size[0] <= 224 and tile.size[1] <= 320 for tile in tiles)

@@ -96,7 +96,8 @@ def _tint(pixels: NDArray[np.uint8], rle: Rle, colour: Colour, size: tuple[int, 
     """Mix a colour into what a mask covers, and draw its outline; only its own part of the image is touched."""
     if tuple(rle["size"]) != size:
         raise ValueError(
-            f"masks: one has the size {rle['size'][0]}×{rle['size'][1]} (height×width), and the image {size[0]}×{size[1]}"
+            f"masks: one has the size {rle['size'][0]}×{rle['size'][1]} (height×width), and the image "
+            f"{size[0]}×{size[1]}"
         )
     mask, (top, left) = _crop(rle)
     if not mask.size:
