@@ -16,7 +16,7 @@ from vision_longformer.data.masks import Mask, Rle
 from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.colours import BLACK, Colour, class_colour, text_colour
 
-LINES_OF_SIDE = 400  # a line is so many times thinner than the image's shorter side
+LINES_OF_SIDE = 300  # a line is so many times thinner than the image's shorter side
 TEXT_OF_SIDE = 45
 SMALLEST_TEXT, LARGEST_TEXT = 11, 120  # pixels
 MASK_OPACITY = 0.4
@@ -67,6 +67,8 @@ def draw_objects(
     drawn = Image.fromarray(pixels)
     draw = ImageDraw.Draw(drawn)
     line, font = _scale(size)
+    if found.masks is not None:
+        line = max(1, line // 2)  # the outline of the mask says more
     for number in worst_first:
         _frame(draw, found.boxes[number], class_colour(int(found.labels[number])), line)
     if labels:
@@ -87,7 +89,7 @@ def font_of(size: tuple[int, int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFo
 def _scale(size: tuple[int, int]) -> tuple[int, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     side = min(size)
     pixels = min(max(side / TEXT_OF_SIDE, SMALLEST_TEXT), LARGEST_TEXT)
-    return max(1, round(side / LINES_OF_SIDE)), ImageFont.load_default(pixels)
+    return max(2, round(side / LINES_OF_SIDE)), ImageFont.load_default(pixels)
 
 
 def _tint(pixels: NDArray[np.uint8], rle: Rle, colour: Colour, size: tuple[int, int]) -> None:
@@ -130,12 +132,12 @@ def _eroded(mask: Mask) -> Mask:
 
 
 def _frame(draw: ImageDraw.ImageDraw, box: NDArray[np.floating], colour: Colour, line: int) -> None:
-    """Draw a box with a dark rim around its line, so that it shows on any ground."""
+    """Draw a box with a thin dark rim around it, so that it shows on light ground as on dark."""
     x1, y1, x2, y2 = (float(edge) for edge in box)
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
     rim = max(1, line // 3)
-    if min(x2 - x1, y2 - y1) > 6 * (line + rim):
-        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=BLACK, width=line + 2 * rim)
+    if line > 1:
+        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=BLACK, width=rim)
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
 
 

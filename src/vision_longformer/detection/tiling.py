@@ -99,8 +99,8 @@ class Tiling:
             needed = forecast_dense_memory(self.model, _tile_size(least, size))
             raise ValueError(
                 f"memory={self.memory:,}: this model needs about {needed:,} bytes for a tile of {least}×{least} "
-                f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); free some "
-                "memory, or choose a smaller model"
+                f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); "
+                "free some memory, or choose a smaller model"
             )
         low, high = 0, len(sides)  # sides[low] fits, sides[high] does not
         while high - low > 1:

@@ -43,10 +43,9 @@ def draw_classes(
     drawn = Image.fromarray(pixels)
     if not legend or not shown:
         return drawn
-    entries = [
-        (f"{classes[number]} {_share(counts[number] / labels.size)}", _colour(number, background)) for number in shown
-    ]
-    return _with_legend(drawn, entries)
+    names = [f"{classes[number]} {_share(counts[number] / labels.size)}" for number in shown]
+    colours = [_colour(number, background) for number in shown]
+    return _with_legend(drawn, list(zip(names, colours, strict=True)))
 
 
 def _share(share: float) -> str:
