@@ -20,7 +20,6 @@ from vision_longformer.training import trainer
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.processes import join, leave
 
-
 MEASURE = {"classification": "val_loss", "detection": "val_box_ap"}
 
 
