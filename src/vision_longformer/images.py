@@ -96,6 +96,20 @@ def read_pixels(
     return Pixels(values, valid, original_size, note)
 
 
+def read_array(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[Array, str]:
+    """Return a file's (H, W) or (H, W, C) values as they are stored, upright, and a note on what was left out.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
+    """
+    try:
+        return _to_array(image, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{image}: it does not fit into memory") from error
+
+
 def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Image.Image:
     """Read a file as an 8-bit RGB image, as augmentation takes it; opacity is dropped.
 
@@ -286,9 +300,7 @@ def _unit_range(array: Array, channels: int) -> tuple[Tensor, Tensor]:
     return values, valid
 
 
-def unit_range(
-    array: Array, channels: int, *, value_range: tuple[float, float] | None = None
-) -> tuple[Tensor, Tensor]:
+def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] | None = None) -> tuple[Tensor, Tensor]:
     """Scale an image, or some of its rows, to [0, 1].
 
     Args:

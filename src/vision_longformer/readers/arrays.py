@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images import ImageError
-from vision_longformer.readers.base import Array, ImageInfo, Mask, PixelRows
+from vision_longformer.readers.base import Array, ImageInfo, Mask, PixelRows, identity
 
 
 class ArrayReader:
@@ -20,13 +20,22 @@ class ArrayReader:
         name: For messages.
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
+        note: What of a file is left out.
+        identity: Changes when the file does.
 
     Raises:
         ImageError: The array has no pixels, or another number of axes.
     """
 
     def __init__(
-        self, array: Any, *, name: str = "the image", valid: Mask | None = None, preferred_rows: int = 1
+        self,
+        array: Any,
+        *,
+        name: str = "the image",
+        valid: Mask | None = None,
+        preferred_rows: int = 1,
+        note: str = "",
+        identity: str = "",
     ) -> None:
         shape = tuple(array.shape)
         if len(shape) not in (2, 3) or 0 in shape:
@@ -43,6 +52,8 @@ class ArrayReader:
             channels=shape[2] if len(shape) == 3 else 1,
             dtype=np.dtype(array.dtype),
             preferred_rows=preferred_rows,
+            note=note,
+            identity=identity,
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
@@ -75,7 +86,7 @@ def open_npy(path: str | os.PathLike[str]) -> ArrayReader:
         raise ImageError(f"{path}: there is no such file") from error
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
-    return ArrayReader(array, name=str(path))
+    return ArrayReader(array, name=str(path), identity=identity(path))
 
 
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
@@ -104,7 +115,7 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> Arra
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # stores, codecs and metadata each raise their own
         raise ImageError(f"{path}: it is no Zarr array, or a damaged one ({error})") from error
-    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows)
+    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, identity=identity(path))
 
 
 def _member(group: Any, name: str | None) -> Any:

@@ -5,6 +5,7 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,8 @@ class ImageInfo:
         dtype: Of the stored values.
         preferred_rows: Rows that are cheapest to read together, such as the height of a tile.
         note: What of the file is left out, for people to read; "" if nothing is.
+        opacity: Whether the last of two or four channels is opacity.
+        identity: Changes when the file does; "" where there is no file.
         georeference: Where on earth the image lies (see `readers.geotiff`); empty if it does not say.
     """
 
@@ -49,14 +52,23 @@ class ImageInfo:
     dtype: np.dtype[Any]
     preferred_rows: int = 1
     note: str = ""
+    opacity: bool = True
+    identity: str = ""
     georeference: dict[str, Any] = field(default_factory=dict)
+
+
+def identity(path: str | os.PathLike[str]) -> str:
+    """Return what changes when a file is written anew: its size and time."""
+    status = os.stat(path)
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 class Reader(Protocol):
     """An image whose rows can be read one band after the other.
 
-    Values are booleans, uint8, uint16, or floats in [0, 1]. One, two, three or four channels are gray, gray and
-    opacity, RGB, RGB and opacity, unless the model takes that many channels.
+    Values are booleans, uint8, uint16, or floats in [0, 1]; anything else needs a stated range. One, two, three or four
+    channels are gray, gray and opacity, RGB, RGB and opacity, unless the model takes that many channels, or `info` says
+    otherwise.
     """
 
     @property

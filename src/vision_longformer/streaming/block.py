@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vision_longformer.attention import GlobalOnlyAttention, WindowedAttention
 from vision_longformer.attention.band import BandAttention
+from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import QueryKeyValue
 from vision_longformer.backbone import MLP_TOKENS, Block
 from vision_longformer.streaming.ring import Ring
@@ -63,9 +64,9 @@ class StreamedBlock:
         return Ring(projected), Ring(like.new_empty(capacity, self.width, dtype=torch.bool))
 
     def _start_gathering(self, of_global: QueryKeyValue) -> RunningSoftmax:
-        layer = self.block.attn
-        position = layer.position
-        bias = position.global_queries if isinstance(layer, WindowedAttention) and position is not None else position
+        position = self.block.attn.position
+        bias = position.global_queries if isinstance(position, RelativePositionBias) else position
+        assert bias is None or isinstance(bias, GlobalQueryBias)
         if self.projections.qkv_global is not None:
             of_global = self.projections.split(self.block.norm1(self.global_tokens[None]), self.projections.qkv_global)
         return RunningSoftmax(of_global, bias)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vision_longformer.attention.geometry import pad_to_multiple
 from vision_longformer.attention.position import axis_positions, interpolate
@@ -71,8 +70,9 @@ class StreamedEmbedding:
 
     def _downsample(self, valid: Tensor) -> Tensor:
         """Turn (n, W) into (n/p, W/p): a token is real if its patch holds a real position."""
-        tiles = pad_to_multiple(valid[None, ..., None], self.patch)[0, ..., 0]
-        return tiles.unflatten(1, (-1, self.patch)).unflatten(0, (-1, self.patch)).any(dim=3).any(dim=1)
+        tiles: Tensor = pad_to_multiple(valid[None, ..., None], self.patch)[0, ..., 0]
+        tiles = tiles.unflatten(1, (-1, self.patch)).unflatten(0, (-1, self.patch))  # (n/p, p, W/p, p)
+        return tiles.any(dim=3).any(dim=1)
 
     def _whole_patches(self, source: Iterator[Rows]) -> Iterator[Rows]:
         """Cut rows so that each piece begins at a patch, and ends at one or at the end of the map."""
@@ -96,6 +96,8 @@ class StreamedEmbedding:
 def _joined(parts: list[Rows]) -> Rows:
     valid = None
     if any(part.valid is not None for part in parts):
-        masks = [part.tokens.new_ones(part.tokens.shape[:2]).bool() if part.valid is None else part.valid for part in parts]
+        masks = [
+            part.tokens.new_ones(part.tokens.shape[:2]).bool() if part.valid is None else part.valid for part in parts
+        ]
         valid = torch.cat(masks)
     return Rows(parts[0].top, torch.cat([part.tokens for part in parts]), valid)

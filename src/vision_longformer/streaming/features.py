@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,6 @@ class Pool:
             raise ImageError(f"{self._image.name}: all of its pixels are transparent or missing")
         normed = self._norm(global_tokens)
         if self._global_pool == "token":
-            return normed[0].clone()
-        mean = (self._sum + normed.sum(dim=0, dtype=torch.float64)) / (self._count + len(normed))
+            return cast(Tensor, normed[0].clone())
+        mean: Tensor = (self._sum + normed.sum(dim=0, dtype=torch.float64)) / (self._count + len(normed))
         return mean.to(global_tokens.dtype)

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from vision_longformer.attention.band import check_streamable
-from vision_longformer.backbone import VisionLongformer
+from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
 from vision_longformer.feature_files import weights_digest
 from vision_longformer.readers.base import Reader
@@ -100,9 +101,9 @@ def _check(
     band_rows: int | None,
 ) -> None:
     depth = len(model.stages)
-    for stage in wanted:
-        if not 1 <= stage <= depth:
-            raise ValueError(f"stages: there is no stage {stage}, the model has stages 1 to {depth}")
+    for chosen in wanted:
+        if not 1 <= chosen <= depth:
+            raise ValueError(f"stages: there is no stage {chosen}, the model has stages 1 to {depth}")
     for field, value in (("band_bytes", band_bytes), ("band_rows", band_rows)):
         if value is not None and value < 1:
             raise ValueError(f"{field}={value}: must be at least 1")
@@ -112,7 +113,7 @@ def _check(
         raise ValueError("the model is in training mode: call model.eval() first")
     for number, stage in enumerate(model.stages, start=1):
         try:
-            check_streamable(stage.blocks[0].attn)  # type: ignore[union-attr, index, arg-type]
+            check_streamable(cast(Block, cast(Stage, stage).blocks[0]).attn)
         except ValueError as error:
             raise ValueError(f"stage {number}: {error}") from error
 

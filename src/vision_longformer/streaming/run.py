@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
@@ -125,11 +124,11 @@ class Run:
         assert streamed is not None
         pool.add(stream.rows)
         self._finish_outputs()
-        embedding = pool.result(streamed.global_tokens)
+        pooled = pool.result(streamed.global_tokens)
         self._remove_outdated()
         if self.settings.work_folder is not None:
             (self.settings.work_folder / FILE).unlink(missing_ok=True)
-        return embedding
+        return pooled
 
     # --- the parts of a pass ----------------------------------------------------------------------------------
 

@@ -30,10 +30,9 @@ class RunningSoftmax:
         self._query = query * query.shape[-1] ** -0.5
         heads, count, width = query.shape
         # Sums over a billion tokens need more than single precision; there are few of them.
-        state = {"dtype": torch.float64, "device": query.device}
-        self._largest = torch.full((heads, count, 1), float("-inf"), **state)  # type: ignore[arg-type]
-        self._sum = torch.zeros(heads, count, 1, **state)  # type: ignore[arg-type]
-        self._values = torch.zeros(heads, count, width, **state)  # type: ignore[arg-type]
+        self._largest = query.new_full((heads, count, 1), float("-inf"), dtype=torch.float64)
+        self._sum = query.new_zeros(heads, count, 1, dtype=torch.float64)
+        self._values = query.new_zeros(heads, count, width, dtype=torch.float64)
         to_global = None if bias is None else bias.to_global
         self._add(of_global.key[0], of_global.value[0], to_global, None)
         self._map_bias = None if bias is None else bias.to_map[..., None]
@@ -58,4 +57,5 @@ class RunningSoftmax:
 
     def result(self) -> Tensor:
         """Return (G, h·d): what each global token gathered, head after head."""
-        return (self._values / self._sum).to(self._query.dtype).transpose(0, 1).flatten(1)
+        gathered: Tensor = self._values / self._sum  # (h, G, d)
+        return gathered.to(self._query.dtype).transpose(0, 1).flatten(1)

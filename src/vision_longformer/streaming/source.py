@@ -29,6 +29,9 @@ class PixelSource:
 
     Attributes:
         size: (height, width) in pixels.
+
+    Raises:
+        ImageError: The image's channels do not fit the model's.
     """
 
     def __init__(
@@ -42,6 +45,12 @@ class PixelSource:
         device: torch.device,
     ) -> None:
         self.reader = reader
+        info = reader.info
+        if not info.opacity and info.channels in (2, 4) and info.channels != len(mean):
+            raise ImageError(
+                f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
+                f"{len(mean)}: choose some (channels)"
+            )
         self.size = (reader.info.height, reader.info.width)
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
         self._value_range = value_range
