@@ -252,6 +252,7 @@ def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
 
 def _decode(image: Image.Image, upright: bool) -> Array:
     """Return a Pillow image as an array of at most four channels."""
+    image.load()  # Pillow turns TIFF files upright itself, and says so only then
     orientation = _orientation(image) if upright else 1
     transparent = image.has_transparency_data
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model_helpers import MODELS, build, config
 from streaming.streaming_helpers import assert_same, holes, picture, reader, whole
 from vision_longformer import GlobalOnly, Linformer, ModelConfig, VisionLongformer, Windowed
+from vision_longformer.config import Attention
 from vision_longformer.images import ImageError
 from vision_longformer.streaming import Progress, WorkFolderError, stream
 
@@ -27,7 +28,8 @@ STREAMABLE = [
 @st.composite
 def models(draw: st.DrawFn) -> ModelConfig:
     stages = draw(st.integers(3, 4))
-    attention, num_global = [], []
+    attention: list[Attention] = []
+    num_global: list[int] = []
     for _ in range(stages):
         tokens = draw(st.integers(0, 4))
         shared = draw(st.booleans())

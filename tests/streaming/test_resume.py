@@ -95,7 +95,9 @@ def test_another_image_or_model_begins_anew(tmp_path: Path) -> None:
 def test_a_checkpoint_without_its_map_is_none(tmp_path: Path, harm: str) -> None:
     model, array = build(MODELS["windowed"]), picture(60, 50)
     with pytest.raises(StoppedError):
-        stream(model, reader(array), stages=(), work_folder=tmp_path, resume=True, band_rows=1, progress=Stop(at=(2, 2)))
+        stream(
+            model, reader(array), stages=(), work_folder=tmp_path, resume=True, band_rows=1, progress=Stop(at=(2, 2))
+        )
     held = next(tmp_path.glob("held-*.map"))
     if harm == "remove":
         held.unlink()

@@ -36,9 +36,10 @@ class SlideReader:
             self._file = openslide.OpenSlide(path)
         except (openslide.OpenSlideError, OSError) as error:
             raise ImageError(f"{path}: it is missing, no slide, or a damaged one ({error})") from error
-        if not 0 <= level < self._file.level_count:
+        levels = self._file.level_count
+        if not 0 <= level < levels:
             self._file.close()
-            raise ImageError(f"{path}: it has {self._file.level_count} levels of resolution, and no number {level}")
+            raise ImageError(f"{path}: it has {levels} levels of resolution, and no number {level}")
         self._level = level
         width, height = self._file.level_dimensions[level]
         self._pieces: dict[int, Array] = {}

@@ -23,7 +23,17 @@ from vision_longformer.images import ImageError
 from vision_longformer.readers.base import Array, ImageInfo, PixelRows, identity
 
 # What tifffile and the codecs raise for files that are damaged, besides OSError
-DAMAGED = (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, EOFError, struct.error, zlib.error)
+DAMAGED = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 ORIENTATION_TAG, UPRIGHT = 274, 1
 ALPHA = (1, 2)  # among extra samples: associated and unassociated
 COLOURS = ("MINISWHITE", "MINISBLACK", "RGB", "YCBCR")
@@ -60,6 +70,8 @@ class TiffReader:
 
     def _choose(self, series: int, level: int) -> list[Any]:
         """Return the pages of a picture: one with all channels, or one for each."""
+        if not self._file.series:
+            raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
         if not 0 <= series < len(self._file.series):
             raise ImageError(f"it has {len(self._file.series)} pictures, and no number {series}")
         chosen = self._file.series[series]
@@ -129,6 +141,10 @@ class TiffReader:
         """Close the file."""
         self._kept = {}
         self._file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
