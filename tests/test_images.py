@@ -47,15 +47,16 @@ def tiff(array: NDArray[Any], *, deflate: bool = False) -> bytes:
     return head.ljust(256, b"\0") + bytes(data)
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int, name: str) -> None:
     image = Image.fromarray(noise(HEIGHT, WIDTH, 3))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "x.png", exif=exif)
-    with Image.open(tmp_path / "x.png") as stored:
+    image.save(tmp_path / name, exif=exif)
+    with Image.open(tmp_path / name) as stored:
         upright = torch.from_numpy(np.array(ImageOps.exif_transpose(stored)))
-    pixels = read_pixels(tmp_path / "x.png")
+    pixels = read_pixels(tmp_path / name)
     assert torch.equal((pixels.values * 255).round().to(torch.uint8), upright)
     assert pixels.original_size == tuple(upright.shape[:2])
 

@@ -71,7 +71,7 @@ class Encoder:
         self.stages = tuple(wanted)
         self.max_side = max_side
         self.max_pixels = max_pixels
-        self.mean, self.std = _normalisation(model)
+        self.mean, self.std = normalisation(model)
 
     def read(self, image: ImageLike) -> Pixels:
         """Read an image as `encode` does.
@@ -134,7 +134,7 @@ class Encoder:
         return F.pad(valid, (0, right, 0, bottom))
 
 
-def _normalisation(model: VisionLongformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(model: VisionLongformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation for each input channel: the model's own (timm's convention), or ImageNet's."""
     described: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
     pair = []

@@ -96,6 +96,20 @@ def read_pixels(
     return Pixels(values, valid, original_size, note)
 
 
+def read_array(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[Array, str]:
+    """Return a file's (H, W) or (H, W, C) values as they are stored, upright, and a note on what was left out.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
+    """
+    try:
+        return _to_array(image, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{image}: it does not fit into memory") from error
+
+
 def read_rgb(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Image.Image:
     """Read a file as an 8-bit RGB image, as augmentation takes it; opacity is dropped.
 
@@ -238,6 +252,7 @@ def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
 
 def _decode(image: Image.Image, upright: bool) -> Array:
     """Return a Pillow image as an array of at most four channels."""
+    image.load()  # Pillow turns TIFF files upright itself, and says so only then
     orientation = _orientation(image) if upright else 1
     transparent = image.has_transparency_data
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -279,7 +294,27 @@ def _upright(array: Array, orientation: int) -> Array:
 
 
 def _unit_range(array: Array, channels: int) -> tuple[Tensor, Tensor]:
-    """Return (H, W, `channels`) float32 values in [0, 1] and (H, W) booleans, true where they are valid."""
+    """Do what `unit_range` does for a whole image, of which something must be valid."""
+    values, valid = unit_range(array, channels)
+    if not bool(valid.any()):
+        raise ImageError("all of its pixels are transparent or missing")
+    return values, valid
+
+
+def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] | None = None) -> tuple[Tensor, Tensor]:
+    """Scale an image, or some of its rows, to [0, 1].
+
+    Args:
+        array: (H, W) or (H, W, C), as `read_pixels` takes it, or of any numbers with a `value_range`.
+        channels: Channels of the result. Gray is repeated; colour becomes gray for a single one.
+        value_range: The values that become 0 and 1; by default what the type says.
+
+    Returns:
+        (H, W, `channels`) float32 values, 0 where not valid, and (H, W) booleans, true where they are valid.
+
+    Raises:
+        ImageError: The values have no defined range, or the channels do not fit.
+    """
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
@@ -287,7 +322,9 @@ def _unit_range(array: Array, channels: int) -> tuple[Tensor, Tensor]:
     # a copy, as the caller keeps the array, and rows may run backwards
     values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     scale = FULL_SCALE.get(array.dtype.kind + str(array.dtype.itemsize))
-    if scale is not None:
+    if value_range is not None:
+        values.sub_(value_range[0]).div_(value_range[1] - value_range[0])
+    elif scale is not None:
         values.div_(scale)
     elif array.dtype.kind == "f":
         low, high = (float(extreme) for extreme in values.nan_to_num(0, posinf=torch.inf, neginf=-torch.inf).aminmax())
@@ -299,8 +336,6 @@ def _unit_range(array: Array, channels: int) -> tuple[Tensor, Tensor]:
         raise ImageError(f"values of type {array.dtype} have no defined range: scale them to floats in [0, 1]")
     values, valid = _fit_channels(values, channels)
     if not bool(valid.all()):
-        if not bool(valid.any()):
-            raise ImageError("all of its pixels are transparent or missing")
         values = torch.where(valid[..., None], values, 0)
     return values, valid
 

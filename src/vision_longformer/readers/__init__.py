@@ -1,0 +1,19 @@
+"""Images that are read by rows, so that they need not fit into memory."""
+
+from vision_longformer.readers.arrays import ArrayReader, open_npy, open_zarr
+from vision_longformer.readers.base import ImageInfo, PixelRows, Reader
+from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.opening import open_reader
+from vision_longformer.readers.pillow import PillowReader
+
+__all__ = [
+    "ArrayReader",
+    "ChannelsReader",
+    "ImageInfo",
+    "PillowReader",
+    "PixelRows",
+    "Reader",
+    "open_npy",
+    "open_reader",
+    "open_zarr",
+]

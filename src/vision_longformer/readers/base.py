@@ -1,0 +1,89 @@
+"""What can be streamed: images that give their rows from top to bottom, as they are stored.
+
+H×W image, n rows, C channels
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Mask = NDArray[np.bool_]
+
+
+class PixelRows(NamedTuple):
+    """Some rows of an image.
+
+    Attributes:
+        values: (n, W, C), as stored.
+        valid: (n, W) boolean, false where a pixel is missing; None where all are there.
+    """
+
+    values: Array
+    valid: Mask | None = None
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What is known of an image before its pixels are read.
+
+    Attributes:
+        name: For messages.
+        height: In pixels.
+        width: In pixels.
+        channels: As stored, opacity included.
+        dtype: Of the stored values.
+        preferred_rows: Rows that are cheapest to read together, such as the height of a tile.
+        note: What of the file is left out, for people to read; "" if nothing is.
+        opacity: Whether the last of two or four channels is opacity.
+        identity: Changes when the file does; "" where there is no file.
+        georeference: Where on earth the image lies (see `readers.geotiff`); empty if it does not say.
+    """
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype[Any]
+    preferred_rows: int = 1
+    note: str = ""
+    opacity: bool = True
+    identity: str = ""
+    georeference: dict[str, Any] = field(default_factory=dict)
+
+
+def identity(path: str | os.PathLike[str]) -> str:
+    """Return what changes when a file is written anew: its size and time."""
+    status = os.stat(path)
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+class Reader(Protocol):
+    """An image whose rows can be read one band after the other.
+
+    Values are booleans, uint8, uint16, or floats in [0, 1]; anything else needs a stated range. One, two, three or four
+    channels are gray, gray and opacity, RGB, RGB and opacity, unless the model takes that many channels, or `info` says
+    otherwise.
+    """
+
+    @property
+    def info(self) -> ImageInfo:
+        """What is known of the image."""
+        ...
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`. Bands may be asked for in any order, but are fastest from top to bottom.
+
+        Raises:
+            ImageError: They cannot be read; the message names the image.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...

@@ -1,0 +1,85 @@
+"""GeoTIFF, cloud-optimised or not, and whatever else rasterio reads, with its place on earth."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from vision_longformer.images import ImageError
+from vision_longformer.readers.base import ImageInfo, PixelRows, identity
+
+CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
+
+
+class GeoReader:
+    """Reads a raster by rows. Pixels without data, masked or fully transparent ones are not valid.
+
+    `info.georeference` holds "crs", the coordinate reference system as WKT, and "transform", the six numbers
+    (a, b, c, d, e, f) with x = a·column + b·row + c and y = d·column + e·row + f for the top left corner of a pixel.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ImageError: The file is missing or damaged.
+        ImportError: rasterio is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            import rasterio
+        except ImportError as error:
+            raise ImportError(f"{path}: reading it needs rasterio: pip install 'vision-longformer[geo]'") from error
+        self._rasterio = rasterio
+        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES)
+        try:
+            with self._environment, warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
+        alpha = rasterio.enums.ColorInterp.alpha
+        self._bands = [number for number, kind in enumerate(self._file.colorinterp, start=1) if kind != alpha]
+        self.info = self._describe(path)
+
+    def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
+        file = self._file
+        georeference: dict[str, Any] = {}
+        if file.crs is not None:
+            georeference = {"crs": file.crs.to_wkt(), "transform": list(file.transform)[:6]}
+        kinds = {file.dtypes[band - 1] for band in self._bands}
+        if len(kinds) != 1:
+            raise ImageError(f"{path}: its channels differ in type ({', '.join(sorted(kinds))})")
+        return ImageInfo(
+            name=str(path),
+            height=file.height,
+            width=file.width,
+            channels=len(self._bands),
+            dtype=np.dtype(kinds.pop()),
+            preferred_rows=file.block_shapes[0][0],
+            opacity=False,
+            identity=identity(path),
+            georeference=georeference,
+        )
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`.
+
+        Raises:
+            ImageError: The file is damaged.
+        """
+        window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
+        try:
+            with self._environment:
+                values = self._file.read(self._bands, window=window)  # (C, n, W)
+                seen = self._file.dataset_mask(window=window) > 0
+        except self._rasterio.errors.RasterioError as error:
+            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
+        return PixelRows(np.ascontiguousarray(np.moveaxis(values, 0, 2)), None if seen.all() else seen)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

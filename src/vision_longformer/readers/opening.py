@@ -1,0 +1,90 @@
+"""Choosing a reader by what a file is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vision_longformer.images import MAX_PIXELS, ImageError
+from vision_longformer.readers.arrays import open_npy, open_zarr
+from vision_longformer.readers.base import Reader
+from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.pillow import PillowReader
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_START = b"\x93NUMPY"
+# Of slides that are no TIFF, and of those that are one with a layout of their own.
+SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".czi", ".dcm", ".svs", ".ndpi", ".scn", ".bif", ".svslide")
+ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+GEO_TAGS = (33550, 33922, 34264, 34735, 42113)  # scale, tie points, transformation, keys, GDAL's no-data value
+
+
+def open_reader(
+    path: str | os.PathLike[str],
+    *,
+    level: int = 0,
+    channels: Sequence[int] | None = None,
+    array: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Reader:
+    """Open an image to be read by rows: a TIFF of any kind, a slide, a Zarr or NumPy array, or an ordinary image.
+
+    Args:
+        path: A file, or the folder of a Zarr array.
+        level: Of the pyramid of a slide or an OME-TIFF, 0 for full resolution.
+        channels: Which channels to take, counted from 0; by default all.
+        array: The array to take from a Zarr group.
+        max_pixels: Refuse larger ordinary images, which are decoded as a whole.
+
+    Raises:
+        ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
+    """
+    try:
+        reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
+    except ImportError as error:
+        raise ImageError(str(error)) from error
+    return reader if channels is None else ChannelsReader(reader, channels)
+
+
+def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Reader:
+    if path.is_dir():
+        if any((path / name).exists() for name in ZARR_FILES):
+            return open_zarr(path, array=array)
+        raise ImageError(f"{path}: it is a folder, and no Zarr array")
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if start.startswith(NPY_START):
+        return open_npy(path)
+    if path.name.lower().endswith(".zarr.zip"):
+        return open_zarr(path, array=array)
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        from vision_longformer.readers.slides import SlideReader
+
+        return SlideReader(path, level=level)
+    if start.startswith(TIFF_STARTS):
+        return _open_tiff(path, level=level, max_pixels=max_pixels)
+    if level:
+        raise ImageError(f"{path}: it has a single level of resolution, and no number {level}")
+    return PillowReader(path, max_pixels=max_pixels)
+
+
+def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
+    try:
+        from vision_longformer.readers.tiff import TiffReader, UnsupportedTiffError, has_tags
+    except ImportError as error:
+        raise ImportError(f"{path}: reading it needs tifffile: pip install tifffile") from error
+    if level == 0 and has_tags(path, GEO_TAGS) and importlib.util.find_spec("rasterio"):
+        from vision_longformer.readers.geotiff import GeoReader
+
+        return GeoReader(path)
+    try:
+        return TiffReader(path, level=level)
+    except UnsupportedTiffError:
+        if level:
+            raise
+        return PillowReader(path, max_pixels=max_pixels)  # as a whole: palettes, turned images and the like

@@ -1,0 +1,187 @@
+"""Where a map waits between two passes: in memory, or in a file of a work folder.
+
+H×W map, n rows, C channels
+
+Files are read and written by calls, not mapped into memory: what the system caches of them is then not part of the
+process, and a full disk is an error that can be caught.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vision_longformer.streaming.rows import Rows, Stream
+
+
+class WorkFolderError(OSError):
+    """A map cannot be kept in the work folder; the message names the file and says why."""
+
+
+class StageMap:
+    """An (H, W, C) map that is written and read by rows.
+
+    Attributes:
+        shape: (H, W, C).
+        dtype: Of its values.
+        valid: (H, W) boolean, true where a token is real; None where all are.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.valid: Tensor | None = None
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Return rows as (n, W, C)."""
+        raise NotImplementedError
+
+    def _write(self, top: int, tokens: Tensor) -> None:
+        raise NotImplementedError
+
+    def write(self, rows: Rows) -> None:
+        """Store rows.
+
+        Raises:
+            WorkFolderError: The disk is full, or cannot be written.
+        """
+        self._write(rows.top, rows.tokens)
+        if rows.valid is not None and self.valid is None:
+            self.valid = torch.ones(self.shape[:2], dtype=torch.bool)
+        if self.valid is not None:
+            self.valid[rows.top : rows.bottom] = True if rows.valid is None else rows.valid
+
+    def tensor(self) -> Tensor:
+        """Return the whole map as (C, H, W), in memory."""
+        return self.read(0, self.shape[0]).permute(2, 0, 1)
+
+    def stream(self, rows: int) -> Stream:
+        """Return the map as a stream, `rows` rows at a time. Rows that were streamed already may be overwritten."""
+        return Stream(self.shape[:2], self._rows(rows))
+
+    def _rows(self, step: int) -> Iterator[Rows]:
+        for top in range(0, self.shape[0], step):
+            bottom = min(top + step, self.shape[0])
+            yield Rows(top, self.read(top, bottom), None if self.valid is None else self.valid[top:bottom])
+
+    def close(self) -> None:
+        """Let go of what the map holds; a file stays."""
+
+    def remove(self) -> None:
+        """Let go of the map for good, its file included."""
+        self.close()
+
+
+class MemoryMap(StageMap):
+    """A map in memory; `read` returns views."""
+
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(shape, dtype)
+        self._tokens: Tensor = torch.empty(shape, dtype=dtype, device=device)
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Return a view of rows, (n, W, C)."""
+        return self._tokens[top:bottom]
+
+    def _write(self, top: int, tokens: Tensor) -> None:
+        self._tokens[top : top + tokens.shape[0]] = tokens
+
+    def remove(self) -> None:
+        """Free the memory."""
+        self._tokens = self._tokens.new_empty(0, *self.shape[1:])
+
+
+class FileMap(StageMap):
+    """A map in a file: rows of values in the machine's byte order, without a header.
+
+    Args:
+        path: Made if it is not there.
+        shape: (H, W, C).
+        dtype: Of its values.
+        device: Where rows go that are read.
+
+    Raises:
+        WorkFolderError: The file cannot be made.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(shape, dtype)
+        self.path = path
+        self._device = device
+        self._row_bytes = shape[1] * shape[2] * dtype.itemsize
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _explained(path, error) from error
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Return rows as a new (n, W, C) tensor.
+
+        Raises:
+            WorkFolderError: The file ends before these rows, or cannot be read.
+        """
+        tokens = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
+        left, place = _bytes(tokens), top * self._row_bytes
+        while left:
+            try:
+                count = os.preadv(self._file, [left[: 2**30]], place)
+            except OSError as error:
+                raise _explained(self.path, error) from error
+            if count == 0:
+                raise WorkFolderError(f"{self.path}: it is cut short; remove it and begin again")
+            left, place = left[count:], place + count
+        return tokens.to(self._device)
+
+    def _write(self, top: int, tokens: Tensor) -> None:
+        left, place = _bytes(tokens.cpu().contiguous()), top * self._row_bytes
+        while left:
+            try:
+                count = os.pwritev(self._file, [left[: 2**30]], place)
+            except OSError as error:
+                raise _explained(self.path, error) from error
+            left, place = left[count:], place + count
+
+    def sync(self) -> None:
+        """Wait until all rows have reached the disk.
+
+        Raises:
+            WorkFolderError: They cannot.
+        """
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _explained(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
+
+
+def _bytes(tokens: Tensor) -> memoryview:
+    """View what a contiguous tensor holds."""
+    values: NDArray[np.uint8] = tokens.flatten().view(torch.uint8).numpy()
+    return memoryview(values.data)
+
+
+def _explained(path: Path, error: OSError) -> WorkFolderError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WorkFolderError(f"{path}: the disk is full; make room there, or choose another work folder")
+    return WorkFolderError(f"{path}: {(error.strerror or str(error)).lower()}")

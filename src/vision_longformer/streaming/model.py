@@ -1,0 +1,134 @@
+"""The door to streaming: `stream(model, reader)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from vision_longformer.attention.band import check_streamable
+from vision_longformer.backbone import Block, Stage, VisionLongformer
+from vision_longformer.encoding import normalisation
+from vision_longformer.feature_files import weights_digest
+from vision_longformer.readers.base import Reader
+from vision_longformer.streaming.bands import BAND_BYTES
+from vision_longformer.streaming.features import Pool, StreamedFeatures
+from vision_longformer.streaming.maps import WorkFolderError
+from vision_longformer.streaming.run import Progress, Run, Settings
+from vision_longformer.streaming.source import PixelSource
+
+
+@torch.no_grad()
+def stream(
+    model: VisionLongformer,
+    reader: Reader,
+    *,
+    stages: Sequence[int] | None = None,
+    work_folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    every_block: bool = False,
+    band_bytes: int = BAND_BYTES,
+    band_rows: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> StreamedFeatures:
+    """Encode an image of any size, band by band. The result is that of a pass over the whole image.
+
+    Args:
+        model: In evaluation mode, with windowed (chunk or exact) or global-only attention in all stages. It computes
+            in its own type, where it is.
+        reader: The image, from `open_reader` or of your own.
+        stages: Whose maps to keep, counted from 1; all of them by default, none with ().
+        work_folder: Where maps are kept, in files; by default they are in memory. Made if need be.
+        resume: Go on where an earlier call with the same image, model and settings stopped in this work folder, and
+            leave there what a later one needs. This takes room for two maps of a stage rather than one.
+        every_block: Hold the map between all blocks, also where a stage begins: with `resume` less is lost, but more
+            is written.
+        band_bytes: What the bands of one block may hold, in bytes; a single chunk row may be more.
+        band_rows: Chunk rows in a band, in place of `band_bytes`.
+        value_range: Stored values that become 0 and 1 before normalisation, where their type does not say so.
+        progress: Called after each band.
+
+    Raises:
+        ValueError: The model cannot be streamed, is in training mode, or has no such stage.
+        ImageError: The image cannot be read.
+        WorkFolderError: The work folder cannot be written.
+    """
+    depth = len(model.stages)
+    wanted = tuple(range(1, depth + 1)) if stages is None else tuple(sorted(set(stages)))
+    _check(model, wanted, work_folder=work_folder, resume=resume, band_bytes=band_bytes, band_rows=band_rows)
+    folder = None if work_folder is None else _folder(work_folder)
+    mean, std = normalisation(model)
+    parameter = next(model.parameters())
+    source = PixelSource(reader, mean, std, value_range=value_range, dtype=parameter.dtype, device=parameter.device)
+    fingerprint = None
+    if resume:
+        fingerprint = _fingerprint(model, reader, [mean, std, value_range, wanted, every_block, str(parameter.dtype)])
+    settings = Settings(
+        wanted=frozenset(stage - 1 for stage in wanted),
+        work_folder=folder,
+        band_bytes=band_bytes,
+        band_rows=band_rows,
+        every_block=every_block,
+        fingerprint=fingerprint,
+        progress=progress,
+    )
+    run = Run(model, source, settings)
+    embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
+    outputs = [run.outputs[stage - 1] for stage in wanted]
+    return StreamedFeatures(
+        stages=wanted,
+        maps=tuple(output.map for output in outputs),
+        global_tokens=tuple(output.global_tokens for output in outputs),
+        embedding=embedding,
+        image=reader.info,
+    )
+
+
+def _check(
+    model: VisionLongformer,
+    wanted: Sequence[int],
+    *,
+    work_folder: str | os.PathLike[str] | None,
+    resume: bool,
+    band_bytes: int,
+    band_rows: int | None,
+) -> None:
+    depth = len(model.stages)
+    for chosen in wanted:
+        if not 1 <= chosen <= depth:
+            raise ValueError(f"stages: there is no stage {chosen}, the model has stages 1 to {depth}")
+    for field, value in (("band_bytes", band_bytes), ("band_rows", band_rows)):
+        if value is not None and value < 1:
+            raise ValueError(f"{field}={value}: must be at least 1")
+    if resume and work_folder is None:
+        raise ValueError("resume=True: needs a work_folder to keep its files in")
+    if model.training:
+        raise ValueError("the model is in training mode: call model.eval() first")
+    for number, stage in enumerate(model.stages, start=1):
+        try:
+            check_streamable(cast(Block, cast(Stage, stage).blocks[0]).attn)
+        except ValueError as error:
+            raise ValueError(f"stage {number}: {error}") from error
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkFolderError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
+    return folder
+
+
+def _fingerprint(model: VisionLongformer, reader: Reader, settings: Sequence[object]) -> str:
+    """Return a digest of all that the result depends on."""
+    image = {**dataclasses.asdict(reader.info), "dtype": str(reader.info.dtype)}
+    about = [model.config.to_dict(), weights_digest(model), image, list(settings)]
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()

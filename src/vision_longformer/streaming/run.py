@@ -1,0 +1,268 @@
+"""One image through one model, pass by pass.
+
+A stage's blocks need the global tokens that the block before has updated, and these are known only once it has seen
+the whole map. So the map is held, in memory or in a file, between the blocks of a stage; the next one overwrites it in
+place, band by band. Global tokens do not go on to the next stage: its patch embedding and first block follow the last
+block of the stage before at once. What is held is then never more than one map, and a stage of a single block holds
+none.
+
+A run that is to survive its process writes each pass to a new file, as a map that is half overwritten is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from vision_longformer.backbone import Block, Stage, VisionLongformer
+from vision_longformer.config import Windowed
+from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
+from vision_longformer.streaming.bands import choose_band_rows
+from vision_longformer.streaming.block import StreamedBlock
+from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Output, load_checkpoint
+from vision_longformer.streaming.embedding import StreamedEmbedding
+from vision_longformer.streaming.features import Pool
+from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
+from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.streaming.source import PixelSource
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        stage: Of the block that works now, counted from 1.
+        block: That block of the stage, counted from 1.
+        fraction: Of all arithmetic that is done, from 0 to 1.
+    """
+
+    stage: int
+    block: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run.
+
+    Attributes:
+        wanted: Stages whose maps are kept, counted from 0.
+        work_folder: Where maps go; None for memory.
+        band_bytes: What the bands of one block may hold.
+        band_rows: Chunk rows in a band, in place of `band_bytes`.
+        every_block: Whether every block is a pass of its own.
+        fingerprint: What a checkpoint must say to go on from it; None for a run without checkpoints.
+        progress: Called after each band.
+    """
+
+    wanted: frozenset[int]
+    work_folder: Path | None
+    band_bytes: int
+    band_rows: int | None
+    every_block: bool
+    fingerprint: str | None
+    progress: Callable[[Progress], None] | None
+
+
+class Run:
+    """Takes an image through a model; `run` is called once.
+
+    Attributes:
+        outputs: Of the stages that were asked for, counted from 0, once `run` is over.
+    """
+
+    def __init__(self, model: VisionLongformer, source: PixelSource, settings: Settings) -> None:
+        self.model, self.source, self.settings = model, source, settings
+        parameter = next(model.parameters())
+        self.dtype, self.device = parameter.dtype, parameter.device
+        self.outputs: dict[int, Output] = {}
+        self._unfinished: dict[int, tuple[StageMap, StreamedBlock]] = {}  # outputs of the pass that is under way
+        self._outdated: list[StageMap] = []  # that nobody needs once this pass is over
+        self._work = [self._work_of(stage) for stage in range(len(model.stages))]
+        self._done = 0.0
+
+    def run(self, pool: Pool) -> Tensor:
+        """Run all stages. Returns the (C,) pooled features of the last one.
+
+        Raises:
+            ImageError: The image cannot be read.
+            WorkFolderError: The work folder cannot be written. What was finished stays there.
+        """
+        start, stream = self._resume(), self.source.stream(self._pixel_rows())
+        held: StageMap | None = None
+        streamed: StreamedBlock | None = None
+        for stage, block in self._blocks():
+            if start is not None and (stage, block) < (start.stage, start.block):
+                self._done += self._work[stage]
+                continue
+            if start is not None and (stage, block) == (start.stage, start.block):
+                held, tokens = start.held, start.global_tokens
+                stream = held.stream(self._band_height(stage))
+            elif block == 0:
+                held = None
+                embedding = StreamedEmbedding(self._stage(stage).patch_embed, stream.size)
+                stream, tokens = embedding.run(stream), embedding.global_tokens
+                if stage > 0 and self.settings.every_block:
+                    held = self._hold(stream, stage, block, None)
+                    self._finish_pass(stage, block, held, tokens)
+                    stream = held.stream(self._band_height(stage))
+            else:
+                assert streamed is not None
+                held = self._hold(stream, stage, block, held)
+                tokens = streamed.global_tokens
+                self._finish_pass(stage, block, held, tokens)
+                stream = held.stream(self._band_height(stage))
+            streamed = self._block(stage, block, tokens)
+            stream = self._counted(streamed.run(stream), stage, block)
+            if block == len(self._stage(stage).blocks) - 1:
+                stream = self._finish_stage(stream, streamed, stage, held)
+        assert streamed is not None
+        pool.add(stream.rows)
+        self._finish_outputs()
+        pooled = pool.result(streamed.global_tokens)
+        self._remove_outdated()
+        if self.settings.work_folder is not None:
+            (self.settings.work_folder / FILE).unlink(missing_ok=True)
+        return pooled
+
+    # --- the parts of a pass ----------------------------------------------------------------------------------
+
+    def _block(self, stage: int, block: int, global_tokens: Tensor) -> StreamedBlock:
+        last = block == len(self._stage(stage).blocks) - 1
+        needed = not last or stage in self.settings.wanted or stage == len(self.model.stages) - 1
+        return StreamedBlock(
+            cast(Block, self._stage(stage).blocks[block]),
+            global_tokens,
+            self._size(stage),
+            band_rows=self._band_rows(stage),
+            update_global=needed,
+        )
+
+    def _hold(self, stream: Stream, stage: int, block: int, held: StageMap | None) -> StageMap:
+        """Run all that `stream` draws on, and keep the map that comes: in place of `held`, which it reads."""
+        if held is None or not self._in_place:
+            if held is not None:
+                self._outdated.append(held)
+            held = self._new_map(stage, f"held-{stage + 1}-{block}.map")
+        for rows in stream.rows:
+            held.write(rows)
+        return held
+
+    def _finish_stage(self, stream: Stream, streamed: StreamedBlock, stage: int, held: StageMap | None) -> Stream:
+        """Keep the map of a stage that was asked for, as it passes."""
+        if stage not in self.settings.wanted:
+            if held is not None:
+                self._outdated.append(held)
+            return stream
+        target = held
+        if target is None or not self._in_place:
+            if target is not None:
+                self._outdated.append(target)
+            target = self._new_map(stage, f"stage{stage + 1}.map")
+        self._unfinished[stage] = (target, streamed)
+        return Stream(stream.size, _kept(stream.rows, target))
+
+    def _finish_pass(self, stage: int, block: int, held: StageMap, global_tokens: Tensor) -> None:
+        """Note that everything before a block is done."""
+        self._finish_outputs()
+        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
+        if folder is not None and fingerprint is not None:
+            assert isinstance(held, FileMap)
+            Checkpoint(fingerprint, stage, block, held, global_tokens, self.outputs).save(folder)
+        self._remove_outdated()
+
+    def _finish_outputs(self) -> None:
+        for stage, (stage_map, streamed) in self._unfinished.items():
+            self.outputs[stage] = Output(stage_map, streamed.global_tokens)
+        self._unfinished = {}
+
+    def _remove_outdated(self) -> None:
+        for stage_map in self._outdated:
+            stage_map.remove()
+        self._outdated = []
+
+    # --- where things are, and how large ----------------------------------------------------------------------
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether a map may be overwritten while it is read: a run that may be stopped needs the old one."""
+        return self.settings.fingerprint is None
+
+    def _resume(self) -> Checkpoint | None:
+        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
+        if folder is None or fingerprint is None:
+            return None
+        start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
+        if start is not None:
+            self.outputs = dict(start.outputs)
+        return start
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        for stage in range(len(self.model.stages)):
+            for block in range(len(self._stage(stage).blocks)):
+                yield stage, block
+
+    def _stage(self, number: int) -> Stage:
+        return cast(Stage, self.model.stages[number])
+
+    def _size(self, stage: int) -> tuple[int, int]:
+        """(height, width) of a stage's map."""
+        stride = self.model.config.strides[stage]
+        return -(-self.source.size[0] // stride), -(-self.source.size[1] // stride)
+
+    def _step(self, stage: int) -> int:
+        attention = self.model.config.stages[stage].attention
+        return attention.window_size if isinstance(attention, Windowed) else 1
+
+    def _band_rows(self, stage: int) -> int:
+        """Chunk rows in a band."""
+        if self.settings.band_rows is not None:
+            return self.settings.band_rows
+        height, width = self._size(stage)
+        step = self._step(stage)
+        row_bytes = width * self.model.config.stages[stage].width * self.dtype.itemsize
+        return choose_band_rows(height, row_bytes, step=step, halo=step, band_bytes=self.settings.band_bytes)
+
+    def _band_height(self, stage: int) -> int:
+        return self._band_rows(stage) * self._step(stage)
+
+    def _pixel_rows(self) -> int:
+        """Rows of pixels that are read at once: those of a band of the first stage, or fewer, but whole patches."""
+        patch = self.model.config.stages[0].patch_size
+        row_bytes = patch * self.source.size[1] * self.model.in_chans * (self.dtype.itemsize + 4)
+        return patch * max(1, min(self._band_height(0), self.settings.band_bytes // (4 * row_bytes)))
+
+    def _new_map(self, stage: int, name: str) -> StageMap:
+        shape = (*self._size(stage), self.model.config.stages[stage].width)
+        if self.settings.work_folder is None:
+            return MemoryMap(shape, self.dtype, self.device)
+        return FileMap(self.settings.work_folder / name, shape, self.dtype, self.device)
+
+    # --- progress ---------------------------------------------------------------------------------------------
+
+    def _work_of(self, stage: int) -> float:
+        """Multiply-adds of one block."""
+        config, grid = self.model.config.stages[stage], self._size(stage)
+        return linear_multiply_adds(config, grid) + attention_multiply_adds(config, grid)
+
+    def _counted(self, stream: Stream, stage: int, block: int) -> Stream:
+        return Stream(stream.size, self._count(stream, stage, block))
+
+    def _count(self, stream: Stream, stage: int, block: int) -> Iterator[Rows]:
+        total = sum(work * len(self._stage(number).blocks) for number, work in enumerate(self._work))
+        for rows in stream.rows:
+            self._done += self._work[stage] * len(rows.tokens) / stream.size[0]
+            if self.settings.progress is not None:
+                self.settings.progress(Progress(stage + 1, block + 1, min(self._done / total, 1.0)))
+            yield rows
+
+
+def _kept(source: Iterator[Rows], target: StageMap) -> Iterator[Rows]:
+    for rows in source:
+        target.write(rows)
+        yield rows

@@ -1,0 +1,83 @@
+"""An image's rows as the first stage takes them.
+
+n rows, W pixels a row, C channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_longformer.images import ImageError, unit_range
+from vision_longformer.readers.base import Reader
+from vision_longformer.streaming.rows import Rows, Stream
+
+
+class PixelSource:
+    """Reads, scales and normalises an image, a few rows at a time.
+
+    Args:
+        reader: The image.
+        mean: Of each channel the model takes, in [0, 1].
+        std: Standard deviation of each channel.
+        value_range: Stored values that become 0 and 1 before normalisation; None where the type says.
+        dtype: Of the model.
+        device: Of the model.
+
+    Attributes:
+        size: (height, width) in pixels.
+
+    Raises:
+        ImageError: The image's channels do not fit the model's.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        value_range: tuple[float, float] | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.reader = reader
+        info = reader.info
+        if not info.opacity and info.channels in (2, 4) and info.channels != len(mean):
+            raise ImageError(
+                f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
+                f"{len(mean)}: choose some (channels)"
+            )
+        self.size = (reader.info.height, reader.info.width)
+        self._mean, self._std = torch.tensor(mean), torch.tensor(std)
+        self._value_range = value_range
+        self._dtype, self._device = dtype, device
+
+    def stream(self, rows: int) -> Stream:
+        """Return the normalised pixels, `rows` rows at a time; zero where a pixel is missing."""
+        return Stream(self.size, self._rows(rows))
+
+    def _rows(self, step: int) -> Iterator[Rows]:
+        for top in range(0, self.size[0], step):
+            yield self._read(top, min(top + step, self.size[0]))
+
+    def _read(self, top: int, bottom: int) -> Rows:
+        pixels = self.reader.read_rows(top, bottom)
+        stored = pixels.values
+        if pixels.valid is not None and not pixels.valid.all():
+            stored = np.where(pixels.valid[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
+        try:
+            values, valid = unit_range(stored, len(self._mean), value_range=self._value_range)
+        except ImageError as error:
+            raise ImageError(f"{self.reader.info.name}: {error}") from error
+        if pixels.valid is not None:
+            valid &= torch.from_numpy(pixels.valid)
+        values.sub_(self._mean).div_(self._std)
+        everything = bool(valid.all())
+        if not everything:
+            values.masked_fill_(~valid[..., None], 0)
+        tokens: Tensor = values.to(device=self._device, dtype=self._dtype)
+        return Rows(top, tokens, None if everything else valid.to(self._device))
