@@ -66,9 +66,9 @@ def run(arguments: Arguments) -> int:
         tell(f"stopped after step {last.step} and saved; run the same command to continue")
         return INTERRUPTED if request.signal == signal.SIGINT else STOPPED
     if processes.is_first:
-        best = last.values["best"]
+        best = in_a_line({last.values["measure"]: last.values["best"]})
         print(
-            f"Finished: {best:.2f}% top-1 after epoch {last.values['best_epoch']}, {last.values['seconds']:.0f} s of "
+            f"Finished: {best} after epoch {last.values['best_epoch']}, {last.values['seconds']:.0f} s of "
             f"training. {arguments.output}/best.safetensors has these weights; look at {arguments.output}/report.html."
         )
     return 0

@@ -289,6 +289,7 @@ class _Trainer:
             yield Event("stopped", self.progress.step)
             return
         values = {
+            "measure": self.task.best,
             "best": self.progress.best,
             "best_epoch": self.progress.best_epoch,
             "seconds": self.progress.seconds,
