@@ -129,7 +129,10 @@ def source_folder() -> Path:
 
 def _compile(compiler: str, flags: list[str], target: Path) -> None:
     logger.warning("Compiling the kernel of windowed attention. This takes a moment and is done once.")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as folder:
+    prefix = f"building-{target.stem}-"
+    for abandoned in target.parent.glob(f"{prefix}*"):  # by builds that were killed: whoever holds the lock is alone
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
         result = Path(folder) / target.name
         command = [compiler, *flags, str(source_folder() / SOURCES[0]), "-o", str(result), "-lc10", "-ltorch_cpu"]
         try:
