@@ -18,7 +18,7 @@ from attention.test_banded import EXAMPLE
 from vision_longformer import set_attention_backend
 from vision_longformer.attention import banded
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.fused import build, is_supported
+from vision_longformer.attention.fused import build, fused_windowed_attention, is_supported
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 
 FLOAT32_TOLERANCE = 2e-6
@@ -39,7 +39,7 @@ def _kernel() -> Iterator[None]:
 def attend(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
     """Return what the operator computes, and make sure that the kernel did."""
     arguments: dict[str, Any] = {"table": None, "global_bias": None, **tensors, **case.settings(), **changes}
-    spy = mock.patch.object(banded, "fused_windowed_attention", wraps=banded.fused_windowed_attention)
+    spy = mock.patch.object(banded, "fused_windowed_attention", wraps=fused_windowed_attention)
     with spy as kernel, torch.no_grad():
         out = banded.banded_windowed_attention(**arguments)
     assert kernel.call_count == 1
@@ -116,13 +116,13 @@ def test_padding_is_never_seen(shape: Any, canary: float, num_global: int) -> No
 
 
 def test_kernel_itself_ignores_what_is_not_valid() -> None:
-    tensors = {name: x.detach() for name, x in EXAMPLE.tensors(torch.float32).items()}
+    tensors: dict[str, Any] = {name: x.detach() for name, x in EXAMPLE.tensors(torch.float32).items()}
     valid = EXAMPLE.valid()
     assert valid is not None
-    settings = {"valid": valid, "offsets": ALL, "window": 3, "top": 0, "left": 0, "exact": False}
-    expected = banded.fused_windowed_attention(**tensors, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"valid": valid, "offsets": ALL, "window": 3, "top": 0, "left": 0, "exact": False}
+    expected = fused_windowed_attention(**tensors, **settings)
     tensors["key_value"] = tensors["key_value"].masked_fill(~valid[..., None, None, None], float("nan"))
-    out = banded.fused_windowed_attention(**tensors, **settings)  # type: ignore[arg-type]
+    out = fused_windowed_attention(**tensors, **settings)
     assert torch.equal(out, expected)
 
 
@@ -134,9 +134,11 @@ def test_every_missing_pixel_may_differ() -> None:
 
 
 def test_queries_without_any_key_give_zeros() -> None:
-    tensors = {name: x.detach() for name, x in replace(EXAMPLE, num_global=0).tensors(torch.float32).items()}
+    tensors: dict[str, Any] = {
+        name: x.detach() for name, x in replace(EXAMPLE, num_global=0).tensors(torch.float32).items()
+    }
     valid = torch.zeros(2, 11, 7, dtype=torch.bool)
-    out = banded.fused_windowed_attention(**tensors, valid=valid, offsets=ALL, window=3, top=0, left=0, exact=False)
+    out = fused_windowed_attention(**tensors, valid=valid, offsets=ALL, window=3, top=0, left=0, exact=False)
     assert not out.any()
 
 
@@ -194,8 +196,8 @@ def test_gradients_after_the_kernel(shape: Any) -> None:
         (dense_windowed_attention, torch.float64),
         (banded.banded_windowed_attention, torch.float32),
     ):
-        tensors = case.tensors(dtype)
-        out: Tensor = function(**tensors, **case.settings())  # type: ignore[operator]
+        tensors: dict[str, Any] = case.tensors(dtype)
+        out: Tensor = function(**tensors, **case.settings())
         gradients.append(torch.autograd.grad(out, list(tensors.values()), cotangent.to(dtype)))
     for expected, actual in zip(*gradients, strict=True):
         assert relative_error(actual, expected) <= 1e-5
@@ -211,6 +213,6 @@ def test_what_it_cannot_compute_takes_the_other_path() -> None:
     assert not is_supported(query, ((-1, 0), (1, 0)))  # a gap between rows
     for dtype in (torch.float64, torch.float32):
         case = replace(EXAMPLE, offsets=((-1, 0), (1, 0)), num_global=1)
-        tensors = case.tensors(dtype)
+        tensors: dict[str, Any] = case.tensors(dtype)
         out = banded.banded_windowed_attention(**tensors, **case.settings())
         assert relative_error(out, oracle(case, tensors)) <= 1e-6

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +64,10 @@ def play_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str) 
 
 
 def assert_answers_are_right() -> None:
-    out = banded_windowed_attention(**EXAMPLE.tensors(torch.float32), **EXAMPLE.settings())
-    assert relative_error(out, dense_windowed_attention(**EXAMPLE.tensors(), **EXAMPLE.settings())) <= 2e-6
+    tensors: dict[str, Any] = EXAMPLE.tensors(torch.float32)
+    exact: dict[str, Any] = EXAMPLE.tensors()
+    out = banded_windowed_attention(**tensors, **EXAMPLE.settings())
+    assert relative_error(out, dense_windowed_attention(**exact, **EXAMPLE.settings())) <= 2e-6
 
 
 def assert_one_warning(message: str) -> None:
