@@ -211,7 +211,7 @@ class Worker {
 
   // Write the scores of some queries for key vectors n to n + Columns, and keep the largest of each lane.
   template <int Rows, int Columns>
-  void score(const float* queries, int64_t n, Vector (&most)[Rows]) {
+  [[gnu::noinline]] void score(const float* queries, int64_t n, Vector (&most)[Rows]) {
     const float* keys[Columns];
     Vector sums[Rows][Columns];
     for (int c = 0; c < Columns; ++c) {
@@ -221,7 +221,7 @@ class Worker {
       if (has_padding_)
         for (int r = 0; r < Rows; ++r) sums[r][c] += load(vector.unseen);
     }
-    add_product<Rows, Columns>(sums, queries, width_, keys, kLanes, width_);
+    add_product(sums, queries, width_, [&](int64_t k, int c) { return keys[c] + k * kLanes; }, width_);
     for (int r = 0; r < Rows; ++r)
       for (int c = 0; c < Columns; ++c) {
         most[r] = larger(most[r], sums[r][c]);
@@ -246,13 +246,13 @@ class Worker {
 
   // Write `results_` of some queries for the channels from `channel` on.
   template <int Rows, int Columns>
-  void add_values(int64_t channel, const float (&factors)[Rows]) {
+  [[gnu::noinline]] void add_values(int64_t channel, const float (&factors)[Rows]) {
     Vector sums[Rows][Columns] = {};
     const float* weights = scores_.get();
     for (const Strip* strip : seen_) {
-      const float* values[Columns];
-      for (int c = 0; c < Columns; ++c) values[c] = strip->value.get() + channel + c * kLanes;
-      add_product<Rows, Columns>(sums, weights, stride_, values, padded_width_, strip->keys);
+      const float* values = strip->value.get() + channel;
+      const int64_t stride = padded_width_;
+      add_product(sums, weights, stride_, [=](int64_t k, int c) { return values + k * stride + c * kLanes; }, strip->keys);
       weights += strip->vectors * kLanes;
     }
     for (int r = 0; r < Rows; ++r)

@@ -67,13 +67,13 @@ inline Vector exp2(Vector x) {
   return (Vector)((Integers)power + ((Integers)shifted << 23));  // the rounded x goes into the exponent
 }
 
-// Add a product to `sums`: sums[r][c] += Σ_k a[r * a_stride + k] · (vector at b[c] + k * b_stride).
-template <int Rows, int Columns>
-inline void add_product(Vector (&sums)[Rows][Columns], const float* a, int64_t a_stride,
-                        const float* const (&b)[Columns], int64_t b_stride, int64_t depth) {
+// Add a product to `sums`: sums[r][c] += Σ_k a[r * a_stride + k] · (vector at b(k, c)). All sums must stay in registers:
+// whoever calls this is compiled by itself, with nothing else to keep there.
+template <int Rows, int Columns, typename Place>
+inline void add_product(Vector (&sums)[Rows][Columns], const float* a, int64_t a_stride, Place b, int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
     Vector right[Columns];
-    for (int c = 0; c < Columns; ++c) right[c] = load(b[c] + k * b_stride);
+    for (int c = 0; c < Columns; ++c) right[c] = load(b(k, c));
     for (int r = 0; r < Rows; ++r) {
       const Vector left = splat(a[r * a_stride + k]);
       for (int c = 0; c < Columns; ++c) sums[r][c] += left * right[c];
