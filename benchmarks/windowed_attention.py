@@ -1,6 +1,6 @@
 """Windowed attention alone: the fused kernel beside the scaled_dot_product_attention path, at each stage of models.
 
-python benchmarks/attention.py [--size 896] [--models vision_longformer_tiny vision_longformer_small] [--threads 2]
+python benchmarks/windowed_attention.py [--size 896] [--models vision_longformer_tiny vision_longformer_small] [--threads 2]
 
 One process, interleaved, inference, batch 1, float32. The kernel, the other path and a large matrix product take turns;
 a share of the peak is the operations that the map needs (neighbours that exist) over those of the product of the
