@@ -1,6 +1,6 @@
 """Windowed attention alone: the fused kernel beside the scaled_dot_product_attention path, at each stage of models.
 
-python benchmarks/windowed_attention.py [--size 896] [--models vision_longformer_tiny vision_longformer_small] [--threads 2]
+python benchmarks/windowed_attention.py [--size 896] [--models NAME ...] [--threads 2] [--repeats 9]
 
 One process, interleaved, inference, batch 1, float32. The kernel, the other path and a large matrix product take turns;
 a share of the peak is the operations that the map needs (neighbours that exist) over those of the product of the
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timing import interleaved, machine, print_table, spread
 
 import vision_longformer
-from vision_longformer import StageConfig, Windowed
+from vision_longformer import StageConfig, VisionLongformer, Windowed
 from vision_longformer.attention.backend import AttentionBackend
 from vision_longformer.attention.banded import banded_windowed_attention
 from vision_longformer.attention.geometry import ALL
@@ -59,7 +61,7 @@ def measure(stage: StageConfig, window: int, side: int, *, repeats: int) -> dict
             offsets=ALL,
         )
 
-    runs = {
+    runs: dict[str, Callable[[], Any]] = {
         "fused": functools.partial(attend, "fused"),
         "sdpa": functools.partial(attend, "sdpa"),
         "product": lambda: a @ b,
@@ -79,7 +81,9 @@ def main() -> None:
     print(machine())
     rows = []
     for name in arguments.models:
-        config = vision_longformer.create_model(name, device="meta").config
+        model = vision_longformer.create_model(name, device="meta")
+        assert isinstance(model, VisionLongformer)
+        config = model.config
         for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True), start=1):
             if not isinstance(stage.attention, Windowed):
                 continue

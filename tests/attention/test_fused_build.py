@@ -5,6 +5,7 @@ A script plays the compiler: it copies the kernel that this machine has already 
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return an empty cache, and forget the kernel of this process for one test."""
     build.kernel()  # so that none but these tests compiles into a cache that is thrown away
     remembered = build._kernel
-    monkeypatch.setattr(build, "_kernel", build.functools.cache(remembered.__wrapped__))
+    monkeypatch.setattr(build, "_kernel", functools.cache(remembered.__wrapped__))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     yield tmp_path / "cache" / "vision_longformer"
     set_attention_backend("auto")
