@@ -3,6 +3,7 @@
 Importing the package registers its models with timm.
 """
 
+from vision_longformer.attention.backend import AttentionBackend, attention_backend, set_attention_backend
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import (
     Full,
@@ -23,6 +24,7 @@ from vision_longformer.variants import create_model, list_models
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionBackend",
     "Encoder",
     "Features",
     "Full",
@@ -34,11 +36,13 @@ __all__ = [
     "StageConfig",
     "VisionLongformer",
     "Windowed",
+    "attention_backend",
     "create_model",
     "list_mechanisms",
     "list_models",
     "load",
     "multiply_adds",
     "save",
+    "set_attention_backend",
     "with_attention",
 ]

@@ -1,7 +1,8 @@
-"""The fast path of windowed attention against the dense oracle."""
+"""The gathering path of windowed attention against the dense oracle. test_fused.py has the kernel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from attention.cases import Case, cases, relative_error
+from vision_longformer import set_attention_backend
 from vision_longformer.attention import banded
 from vision_longformer.attention.banded import banded_windowed_attention
 from vision_longformer.attention.dense import dense_windowed_attention
@@ -31,6 +33,13 @@ EXAMPLE = Case(
     band_bytes=2000,
     seed=1,
 )
+
+
+@pytest.fixture(autouse=True)
+def _gathering() -> Iterator[None]:
+    set_attention_backend("sdpa")
+    yield
+    set_attention_backend("auto")
 
 
 def run(function: Any, case: Case, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,11 +148,11 @@ def test_every_missing_pixel_may_differ() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of opcheck's own
-@pytest.mark.parametrize("wrapped", [0, 3])
-def test_operator_is_registered_completely(wrapped: int) -> None:
+@pytest.mark.parametrize(("wrapped", "exact"), [(0, False), (0, True), (3, False)])
+def test_operator_is_registered_completely(wrapped: int, exact: bool) -> None:
     tensors = list(EXAMPLE.tensors().values())[:3]
     tensors[1] = torch.randn(2, 11 + 2 * wrapped, 7, 2, 2, 5, dtype=torch.float64, requires_grad=True)
-    bias, global_bias = torch.randn(2, 9, 81).double(), torch.randn(2, 2).double()
-    arguments = (*tensors, bias.requires_grad_(), global_bias.requires_grad_(), None, torch.tensor(ALL), 3, wrapped, 0)
+    biases = [torch.randn(11**2, 2).double().requires_grad_(), torch.randn(2, 2).double().requires_grad_()]
+    arguments = (*tensors, *biases, None, torch.tensor(ALL), 3, wrapped, 0, exact)
     results = torch.library.opcheck(banded._windowed_attention, arguments)
     assert set(results.values()) == {"SUCCESS"}

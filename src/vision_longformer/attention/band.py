@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vision_longformer.attention.banded import _position_bias, _windowed_attention
+from vision_longformer.attention.banded import _windowed_attention
 from vision_longformer.attention.global_only import GlobalOnlyAttention
 from vision_longformer.attention.projections import QueryKeyValue
 from vision_longformer.attention.windowed import WindowedAttention
@@ -44,15 +44,8 @@ class BandAttention:
             self.step = layer.window
             self.halo = 0 if layer.neighbours == "own" else layer.window
             self._offsets = layer._offsets()
-            self._set_biases(layer)
-
-    def _set_biases(self, layer: WindowedAttention) -> None:
-        """Gather the biases of one chunk: they are the same for all bands."""
-        like, position = self._of_global.query, layer.position
-        table = None if position is None else position.table
-        self._bias = _position_bias(like, table, window=layer.window, exact=layer.shape == "exact")
-        to_global = None if position is None else position.to_global
-        self._global_bias = None if to_global is None else to_global.to(like.dtype)
+            self._table = None if layer.position is None else layer.position.table
+            self._global_bias = None if layer.position is None else layer.position.to_global
 
     def __call__(self, query: Tensor, key_value: Tensor, valid: Tensor | None, *, top: int) -> Tensor:
         """Attend.
@@ -72,13 +65,14 @@ class BandAttention:
             query,
             key_value,
             self._of_global.key_value,
-            self._bias,
+            self._table,
             self._global_bias,
             valid,
             self._offsets,
             self._layer.window,
             top,
             0,
+            self._layer.shape == "exact",
         )
         return out
 

@@ -1,4 +1,4 @@
-"""Windowed attention over gathered neighbourhoods: linear in the number of tokens, with bounded extra memory.
+"""Windowed attention, fast: linear in the number of tokens, with bounded extra memory.
 
 B batch, H×W map, h heads, d head width, G global tokens, w window, n chunks in a band, K keys of one chunk
 
@@ -7,7 +7,8 @@ each band copies its queries to (n, h, w², d) and its neighbourhoods to (n, h, 
 back. So the 9-fold copy of keys and values exists for one band at a time. Chunks at the edge have fewer keys rather
 than masked ones; a mask is needed only where `valid` hides a key. The backward pass gathers again.
 
-The walk stands behind a custom operator, so that tracing sees one call whatever the size of the map.
+The walk stands behind a custom operator, so that tracing sees one call whatever the size of the map. Where the fused
+kernel can be used, the operator's forward pass calls that instead; the backward pass is the same for both.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_longformer.attention.backend import attention_backend
+from vision_longformer.attention.fused import fused_windowed_attention, is_supported
 from vision_longformer.attention.geometry import (
     Offset,
     Range,
@@ -56,7 +59,6 @@ def banded_windowed_attention(
     height, width = query.shape[1:3]
     if table is None and global_bias is not None:
         table = query.new_zeros((4 * window - 1) ** 2, query.shape[3])
-    bias = _position_bias(query, table, window=window, exact=shape == "exact")
     seen = valid
     if valid is not None:
         query = torch.where(valid[..., None, None], query, 0)
@@ -73,13 +75,14 @@ def banded_windowed_attention(
         query,
         key_value,
         global_key_value,
-        bias,
-        None if global_bias is None else global_bias.to(query.dtype),
+        table,
+        global_bias,
         seen,
         offsets if isinstance(offsets, Tensor) else torch.tensor(offsets),
         window,
         top,
         left,
+        shape == "exact",
     )
     return out if valid is None else torch.where(valid[..., None, None], out, 0)
 
@@ -89,7 +92,6 @@ def _position_bias(query: Tensor, table: Tensor | None, *, window: int, exact: b
     bias = None
     if table is not None:
         index = relative_position_index(window, device=query.device)
-        # index_select, as the backward of table[index] is not repeatable on several CPU threads
         rows = table.to(query.dtype).index_select(0, index.flatten())
         bias = rows.view(*index.shape, -1).permute(2, 0, 1)
     if exact:
@@ -138,14 +140,32 @@ def _windowed_attention(
     query: Tensor,  # (B, H, W, h, d)
     key_value: Tensor,  # (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it
     global_key_value: Tensor,  # (B, G, 2, h, d)
-    bias: Tensor | None,  # (h or 1, w², 9w²)
-    global_bias: Tensor | None,  # (h, G); not without a bias
+    table: Tensor | None,  # ((4w − 1)², h)
+    global_bias: Tensor | None,  # (h, G); not without a table
     valid: Tensor | None,  # (B, H', W')
     offsets: Tensor,
     window: int,
     top: int,
     left: int,
+    exact: bool,
 ) -> Tensor:
+    chunks = _chunks(offsets)
+    if attention_backend() != "sdpa" and is_supported(query, chunks):
+        return fused_windowed_attention(
+            query,
+            key_value,
+            global_key_value,
+            table=table,
+            global_bias=global_bias,
+            valid=valid,
+            offsets=chunks,
+            window=window,
+            top=top,
+            left=left,
+            exact=exact,
+        )
+    bias = _position_bias(query, table, window=window, exact=exact)
+    global_bias = None if global_bias is None else global_bias.to(query.dtype)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     for region in _regions(query, key_value, offsets, window=window, top=top, left=left):
         mask = _region_bias(region, bias, global_bias, like=global_key_value, window=window)
@@ -168,13 +188,14 @@ def _windowed_attention_backward(
     query: Tensor,
     key_value: Tensor,
     global_key_value: Tensor,
-    bias: Tensor | None,
+    table: Tensor | None,
     global_bias: Tensor | None,
     valid: Tensor | None,
     offsets: Tensor,
     window: int,
     top: int,
     left: int,
+    exact: bool,
 ) -> list[Tensor]:
     accurate = torch.promote_types(query.dtype, torch.float32)  # sums over chunks and keys need more than half
 
@@ -182,6 +203,7 @@ def _windowed_attention_backward(
         return torch.zeros_like(x, dtype=accurate, memory_format=torch.contiguous_format)
 
     grad_query, grad_key_value, grad_global_key_value = zeros(query), zeros(key_value), zeros(global_key_value)
+    bias = _position_bias(query, table, window=window, exact=exact)
     grad_bias = None if bias is None else zeros(bias)
     grad_global_bias = None if global_bias is None else zeros(global_bias)
     num_global = global_key_value.shape[1]
@@ -205,25 +227,34 @@ def _windowed_attention_backward(
                 grad_global_bias += grad_scores[..., :num_global].sum(dim=(0, 2))
             if grad_bias is not None:
                 _add_region_bias(grad_scores[..., num_global:].sum(dim=0), region, grad_bias, window=window)
-    grads = [grad_query, grad_key_value, grad_global_key_value, grad_bias, grad_global_bias]
-    return [x.to(query.dtype) for x in grads if x is not None]
+    grad_table = None
+    if table is not None and grad_bias is not None:
+        index = relative_position_index(window, device=query.device)
+        rows = grad_bias.permute(1, 2, 0).flatten(0, 1)  # (w² · 9w², h)
+        grad_table = zeros(table).index_add_(0, index.flatten(), rows)
+    grads = zip(
+        (grad_query, grad_key_value, grad_global_key_value, grad_table, grad_global_bias),
+        (query, key_value, global_key_value, table, global_bias),
+        strict=True,
+    )
+    return [grad.to(x.dtype) for grad, x in grads if grad is not None and x is not None]
 
 
 @_windowed_attention_backward.register_fake
 def _(grad: Tensor, *inputs: Any) -> list[Tensor]:
-    return [grad.new_empty(x.shape) for x in inputs[:5] if x is not None]
+    return [x.new_empty(x.shape) for x in inputs[:5] if x is not None]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.window, ctx.top, ctx.left = inputs
+    *tensors, ctx.window, ctx.top, ctx.left, ctx.exact = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    grads = iter(_windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left))
+    grads = iter(_windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left, ctx.exact))
     differentiable = [None if x is None else next(grads) for x in saved[:5]]
-    return (*differentiable, *[None] * 5)
+    return (*differentiable, *[None] * 6)
 
 
 _windowed_attention.register_autograd(_backward, setup_context=_save_for_backward)
@@ -233,8 +264,11 @@ def _regions(
     query: Tensor, key_value: Tensor, offsets: Tensor, *, window: int, top: int, left: int
 ) -> Iterator[Region]:
     keys = ((-top, key_value.shape[1] - top), (-left, key_value.shape[2] - left))
-    seen = [(row, column) for row, column in offsets.tolist()]
-    return regions((query.shape[1], query.shape[2]), window, seen, keys=keys)
+    return regions((query.shape[1], query.shape[2]), window, _chunks(offsets), keys=keys)
+
+
+def _chunks(offsets: Tensor) -> list[Offset]:
+    return [(row, column) for row, column in offsets.tolist()]
 
 
 def _region_bias(

@@ -25,7 +25,7 @@ def dense_windowed_attention(
     sizes: Tensor | None = None,
     window: int,
     shape: WindowShape,
-    offsets: Sequence[Offset],
+    offsets: Sequence[Offset] | Tensor,
 ) -> Tensor:
     """Attend from every map token to the global tokens and to the chunks around its own (paper, section 3.1).
 
@@ -41,7 +41,7 @@ def dense_windowed_attention(
             are cyclic; None where all fill H×W.
         window: Side w of a chunk in tokens.
         shape: Which keys of the chunks in `offsets` count, and whether the chunks wrap.
-        offsets: (row, column) of the chunks seen, in chunks, relative to a token's own.
+        offsets: (row, column) of the chunks seen, in chunks, relative to a token's own; or an (n, 2) integer tensor.
 
     Returns:
         (B, H, W, h, d), in memory and time quadratic in H·W.

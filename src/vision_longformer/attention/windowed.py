@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN, Extent
 from vision_longformer.attention.position import RelativePositionBias
 from vision_longformer.attention.projections import Projections
@@ -51,7 +53,8 @@ class WindowedAttention(nn.Module):
         """
         valid = None if extent is None else extent.valid
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
-        out = banded_windowed_attention(
+        attend = dense_windowed_attention if attention_backend() == "dense" else banded_windowed_attention
+        out = attend(
             *local,
             of_global.key_value,
             table=None if self.position is None else self.position.table,

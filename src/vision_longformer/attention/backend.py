@@ -1,0 +1,42 @@
+"""Which implementation of windowed attention runs."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+AttentionBackend = Literal["auto", "fused", "sdpa", "dense"]
+
+_chosen: AttentionBackend = "auto"
+
+
+def set_attention_backend(name: AttentionBackend) -> None:
+    """Choose what computes windowed attention, in this process, from the next call on.
+
+    All give the same result, up to rounding.
+
+    Args:
+        name:
+            "auto", the default: the fused kernel where it can be used, else "sdpa".
+            "fused": the compiled kernel. It computes float32 and bfloat16 on CPUs; other calls take "sdpa". Unlike
+            "auto" it is compiled now, and it is an error if it cannot be.
+            "sdpa": gathered neighbourhoods and `torch.nn.functional.scaled_dot_product_attention`, on any device.
+            "dense": all scores of the map and a mask: quadratic in time and memory, short and easy to follow.
+
+    Raises:
+        ValueError: No such name.
+        RuntimeError: "fused", and the kernel cannot be compiled; the message of the warning beside it says why.
+    """
+    global _chosen  # noqa: PLW0603
+    if name not in get_args(AttentionBackend):
+        raise ValueError(f"attention backend {name!r}: must be one of {', '.join(get_args(AttentionBackend))}")
+    if name == "fused":
+        from vision_longformer.attention.fused import build
+
+        if build.kernel() is None:
+            raise RuntimeError("the fused kernel cannot be compiled on this machine: choose 'auto' or 'sdpa'")
+    _chosen = name
+
+
+def attention_backend() -> AttentionBackend:
+    """Return the name that was chosen."""
+    return _chosen

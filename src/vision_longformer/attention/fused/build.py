@@ -1,0 +1,170 @@
+"""Compiling the kernel: on first use, into the user's cache, once for each kind of machine.
+
+A finished library appears under its final name at once, by renaming, so a build that is killed leaves nothing that
+looks finished, and processes that build at the same time do not disturb each other. A lock saves them the work; the
+system frees the lock of a process that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+SOURCES = ("kernel.cpp", "layout.h", "vectors.h")
+FUNCTION = "vision_longformer_windowed_attention"
+TIMEOUT = 3600  # seconds for the compiler, which takes about ten where nothing else runs
+
+_FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
+# What the processor can do, as PyTorch names it. Without these flags vectors are made of narrower ones.
+_CAPABILITY_FLAGS = {
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+}
+
+logger = logging.getLogger(__name__)
+_one_thread_at_a_time = threading.Lock()
+
+
+class BuildError(RuntimeError):
+    """The kernel could not be compiled; the message says why."""
+
+
+def kernel() -> ctypes.CDLL | None:
+    """Return the compiled kernel, or None, after one warning for each process, where there can be none."""
+    with _one_thread_at_a_time:
+        return _kernel()
+
+
+@functools.cache
+def _kernel() -> ctypes.CDLL | None:
+    try:
+        return load(cache_folder())
+    except (BuildError, OSError) as error:
+        warnings.warn(
+            f"windowed attention runs without its compiled kernel, which is slower: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept: `TORCH_EXTENSIONS_DIR`, or the user's cache."""
+    if root := os.environ.get("TORCH_EXTENSIONS_DIR"):
+        return Path(root) / "vision_longformer"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision_longformer"
+
+
+def load(cache: Path) -> ctypes.CDLL:
+    """Return the kernel from the folder `cache`, compiled first if it is not there.
+
+    Raises:
+        BuildError: There is no compiler, or it failed.
+        OSError: The folder cannot be written.
+    """
+    compiler = find_compiler()
+    flags = compiler_flags()
+    target = cache / f"windowed_attention_{build_key(compiler, flags)}.so"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_suffix(".lock")):
+            if not target.exists():
+                _compile(compiler, flags, target)
+    return _open(target)
+
+
+def find_compiler() -> str:
+    """Return the path of the C++ compiler: that of the variable CXX, as PyTorch's own extensions use, or `c++`.
+
+    Raises:
+        BuildError: There is none.
+    """
+    name = os.environ.get("CXX") or "c++"
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f"no C++ compiler, {name!r} is not on the path")
+    return path
+
+
+def compiler_flags() -> list[str]:
+    """Return the flags for this processor and this PyTorch."""
+    torch_folder = Path(torch.__file__).parent
+    capability = torch.backends.cpu.get_cpu_capability()
+    return [
+        *_FLAGS,
+        *_CAPABILITY_FLAGS.get(capability, ()),
+        "-isystem",
+        str(torch_folder / "include"),
+        f"-L{torch_folder / 'lib'}",
+    ]
+
+
+def build_key(compiler: str, flags: list[str]) -> str:
+    """Return a name for what the compiler would make: it depends on versions, processor, flags and sources."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    parts = [torch.__version__, compiler, version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for name in SOURCES:
+        digest.update(source_folder().joinpath(name).read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def source_folder() -> Path:
+    return Path(__file__).parent
+
+
+def _compile(compiler: str, flags: list[str], target: Path) -> None:
+    logger.warning("Compiling the kernel of windowed attention. This takes a moment and is done once.")
+    prefix = f"building-{target.stem}-"
+    for abandoned in target.parent.glob(f"{prefix}*"):  # by builds that were killed: whoever holds the lock is alone
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
+        result = Path(folder) / target.name
+        command = [compiler, *flags, str(source_folder() / SOURCES[0]), "-o", str(result), "-lc10", "-ltorch_cpu"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"{compiler} took longer than {TIMEOUT} s") from error
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise BuildError(f"{compiler} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
+        _open(result)  # a library that cannot be loaded must not reach the cache
+        result.replace(target)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+        function = getattr(library, FUNCTION)
+    except (OSError, AttributeError) as error:
+        raise BuildError(f"{path} cannot be loaded: {error}") from error
+    function.restype = ctypes.c_int
+    return library
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`, where the system has such locks. Without them, two processes may do the same work."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,218 @@
+"""The fused kernel against the dense oracle, called as models call it: through the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attention.cases import Case, cases, relative_error
+from attention.test_banded import EXAMPLE
+from vision_longformer import set_attention_backend
+from vision_longformer.attention import banded
+from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.fused import build, fused_windowed_attention, is_supported
+from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
+
+FLOAT32_TOLERANCE = 2e-6
+BFLOAT16_TOLERANCE = 2**-8  # half a unit in the last place of the result, and a little for ties
+
+# Widths below, at and above what a register holds, in whole and in broken numbers of them.
+HEAD_WIDTHS = (1, 5, 8, 17, 24, 32, 48)
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> Iterator[None]:
+    if build.kernel() is None:
+        pytest.skip("no compiler")
+    yield
+    set_attention_backend("auto")
+
+
+def attend(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
+    """Return what the operator computes, and make sure that the kernel did."""
+    arguments: dict[str, Any] = {"table": None, "global_bias": None, **tensors, **case.settings(), **changes}
+    spy = mock.patch.object(banded, "fused_windowed_attention", wraps=fused_windowed_attention)
+    with spy as kernel, torch.no_grad():
+        out = banded.banded_windowed_attention(**arguments)
+    assert kernel.call_count == 1
+    return out
+
+
+def oracle(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
+    wide = {name: x.double() for name, x in tensors.items()}
+    arguments: dict[str, Any] = {"table": None, "global_bias": None, **wide, **case.settings(), **changes}
+    with torch.no_grad():
+        return dense_windowed_attention(**arguments)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(case=cases(), head_width=st.sampled_from(HEAD_WIDTHS))
+def test_equals_dense_oracle(case: Case, head_width: int) -> None:
+    case = replace(case, head_width=head_width)
+    for dtype, tolerance in ((torch.float32, FLOAT32_TOLERANCE), (torch.bfloat16, BFLOAT16_TOLERANCE)):
+        tensors = case.tensors(dtype)
+        out = attend(case, tensors)
+        assert out.dtype == dtype
+        assert out.is_contiguous()
+        assert relative_error(out, oracle(case, tensors)) <= tolerance, dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+def test_reads_what_a_linear_layer_returns(shape: Any, dtype: torch.dtype) -> None:
+    batch, height, width, heads, head_width, num_global = 2, 11, 17, 3, 7, 2
+    case = Case(**{**EXAMPLE.__dict__, "batch": batch, "height": height, "width": width, "shape": shape, "sizes": None})
+    qkv = torch.randn(batch, height, width, 3 * heads * head_width).to(dtype).unflatten(-1, (3, heads, -1))
+    of_global = torch.randn(batch, num_global, 3 * heads * head_width).to(dtype).unflatten(-1, (3, heads, -1))
+    tensors = {
+        "query": qkv[:, :, :, 0],
+        "key_value": qkv[:, :, :, 1:],
+        "global_key_value": of_global[:, :, 1:],
+        "table": torch.randn(11**2, heads),
+        "global_bias": torch.randn(heads, num_global),
+    }
+    expected = oracle(case, tensors)
+    tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else BFLOAT16_TOLERANCE
+    assert relative_error(attend(case, tensors), expected) <= tolerance
+
+    # Every axis, the channels included, may lie anywhere in memory.
+    for name, x in tensors.items():
+        axes = list(range(x.ndim))[::-1]
+        tensors[name] = x.permute(axes).contiguous().permute(axes)
+    assert relative_error(attend(case, tensors), expected) <= tolerance
+
+
+@pytest.mark.parametrize("biased", ["neither", "table", "global_bias"])
+def test_biases_are_optional(biased: str) -> None:
+    tensors = EXAMPLE.tensors(torch.float32)
+    for name in ("table", "global_bias"):
+        if name != biased:
+            del tensors[name]
+    assert relative_error(attend(EXAMPLE, tensors), oracle(EXAMPLE, tensors)) <= FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+@pytest.mark.parametrize("canary", [1e30, float("nan")])
+@pytest.mark.parametrize("num_global", [0, 2])
+def test_padding_is_never_seen(shape: Any, canary: float, num_global: int) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": shape, "num_global": num_global})
+    valid = case.valid()
+    assert valid is not None
+    tensors = case.tensors(torch.float32)
+    expected = attend(case, tensors)
+    for name in ("query", "key_value"):
+        padding = ~valid.view(*valid.shape, *[1] * (tensors[name].ndim - 3))
+        tensors[name] = tensors[name].detach().masked_fill(padding, canary)
+    assert torch.equal(attend(case, tensors), expected)
+    assert not expected[~valid].any()
+
+
+def test_kernel_itself_ignores_what_is_not_valid() -> None:
+    tensors: dict[str, Any] = {name: x.detach() for name, x in EXAMPLE.tensors(torch.float32).items()}
+    valid = EXAMPLE.valid()
+    assert valid is not None
+    settings: dict[str, Any] = {"valid": valid, "offsets": ALL, "window": 3, "top": 0, "left": 0, "exact": False}
+    expected = fused_windowed_attention(**tensors, **settings)
+    tensors["key_value"] = tensors["key_value"].masked_fill(~valid[..., None, None, None], float("nan"))
+    out = fused_windowed_attention(**tensors, **settings)
+    assert torch.equal(out, expected)
+
+
+def test_every_missing_pixel_may_differ() -> None:
+    case = replace(EXAMPLE, sizes=None)
+    valid = torch.rand(2, 11, 7) < 0.6
+    tensors = case.tensors(torch.float32)
+    assert relative_error(attend(case, tensors, valid=valid), oracle(case, tensors, valid=valid)) <= FLOAT32_TOLERANCE
+
+
+def test_queries_without_any_key_give_zeros() -> None:
+    tensors: dict[str, Any] = {
+        name: x.detach() for name, x in replace(EXAMPLE, num_global=0).tensors(torch.float32).items()
+    }
+    valid = torch.zeros(2, 11, 7, dtype=torch.bool)
+    out = fused_windowed_attention(**tensors, valid=valid, offsets=ALL, window=3, top=0, left=0, exact=False)
+    assert not out.any()
+
+
+def test_nan_reaches_who_sees_it_and_nobody_else() -> None:
+    case = replace(EXAMPLE, sizes=None)
+    for name, place in (("query", (0, 5, 3)), ("key_value", (0, 5, 3, 0)), ("key_value", (0, 5, 3, 1))):
+        poisoned, by_key = ({k: x.detach() for k, x in case.tensors(torch.float32).items()} for _ in range(2))
+        poisoned[name][place] = float("nan")
+        # The oracle multiplies unseen values by zero, which does not stop NaN. Keys are masked, and as widely seen.
+        by_key[name][(*place[:3], 0) if name == "key_value" else place] = float("nan")
+        assert torch.equal(attend(case, poisoned).isnan(), oracle(case, by_key).isnan()), (name, place)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_global", [0, 2])
+def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:
+    case = replace(EXAMPLE, num_global=num_global)
+    tensors = {name: 10 * x.detach() for name, x in case.tensors(dtype).items()}  # logits a hundred times larger
+    assert attend(case, tensors).isfinite().all()
+
+
+@pytest.mark.parametrize("offsets", [(OWN,), *[(OWN, offset) for offset in NEIGHBOURS], ALL[:3], NEIGHBOURS[:3]])
+def test_some_neighbours(offsets: Any) -> None:
+    case = replace(EXAMPLE, offsets=offsets)
+    tensors = case.tensors(torch.float32)
+    assert relative_error(attend(case, tensors), oracle(case, tensors)) <= FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("window", [7, 12])
+def test_published_window_on_a_map_of_many_chunks(window: int) -> None:
+    case = replace(EXAMPLE, window=window, height=4 * window, width=5 * window - 2, sizes=None, batch=1, head_width=32)
+    tensors = case.tensors(torch.float32)
+    assert relative_error(attend(case, tensors), oracle(case, tensors)) <= FLOAT32_TOLERANCE
+
+
+def test_threads_change_nothing() -> None:
+    case = replace(EXAMPLE, height=40, width=33)
+    case = replace(case, sizes=((40, 33), (22, 31)))
+    tensors = case.tensors(torch.float32)
+    expected = attend(case, tensors)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(attend(case, tensors), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+def test_gradients_after_the_kernel(shape: Any) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": shape})
+    cotangent = torch.randn(2, 11, 7, 2, 5)
+    gradients = []
+    for function, dtype in (
+        (dense_windowed_attention, torch.float64),
+        (banded.banded_windowed_attention, torch.float32),
+    ):
+        tensors: dict[str, Any] = case.tensors(dtype)
+        out: Tensor = function(**tensors, **case.settings())
+        gradients.append(torch.autograd.grad(out, list(tensors.values()), cotangent.to(dtype)))
+    for expected, actual in zip(*gradients, strict=True):
+        assert relative_error(actual, expected) <= 1e-5
+
+
+def test_what_it_cannot_compute_takes_the_other_path() -> None:
+    query = EXAMPLE.tensors(torch.float32)["query"]
+    assert is_supported(query, ALL)
+    assert not is_supported(query.double(), ALL)
+    assert not is_supported(query.half(), ALL)
+    assert not is_supported(query.to("meta"), ALL)
+    assert not is_supported(query[:0], ALL)
+    assert not is_supported(query, ((-1, 0), (1, 0)))  # a gap between rows
+    for dtype in (torch.float64, torch.float32):
+        case = replace(EXAMPLE, offsets=((-1, 0), (1, 0)), num_global=1)
+        tensors: dict[str, Any] = case.tensors(dtype)
+        out = banded.banded_windowed_attention(**tensors, **case.settings())
+        assert relative_error(out, oracle(case, tensors)) <= 1e-6

@@ -1,0 +1,175 @@
+"""Compiling the kernel: without a compiler, with a broken one, half-way, twice at once.
+
+A script plays the compiler: it copies the kernel that this machine has already compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attention.cases import relative_error
+from attention.test_banded import EXAMPLE
+from vision_longformer import set_attention_backend
+from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.fused import build
+
+LOAD = "import pathlib, runpy, sys; runpy.run_path(sys.argv[1])['load'](pathlib.Path(sys.argv[2]))"
+
+
+@pytest.fixture
+def compiled() -> Path:
+    library = build.kernel()
+    if library is None:
+        pytest.skip("no compiler")
+    return Path(library._name)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return an empty cache, and forget the kernel of this process for one test."""
+    build.kernel()  # so that none but these tests compiles into a cache that is thrown away
+    remembered = build._kernel
+    monkeypatch.setattr(build, "_kernel", functools.cache(remembered.__wrapped__))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
+    yield tmp_path / "cache" / "vision_longformer"
+    set_attention_backend("auto")
+
+
+def play_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> Path:
+    """Make a compiler that notes each of its runs in the file returned, and then does `action` with $target."""
+    runs, script = tmp_path / "runs", tmp_path / "compiler"
+    lines = (
+        "#!/bin/sh",
+        'if [ "$1" = --version ]; then echo played 1.0; exit; fi',
+        f"echo run >> {runs}",
+        'while [ "$1" != -o ]; do shift; done',
+        'target="$2"',
+        action,
+    )
+    script.write_text("\n".join(lines) + "\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return runs
+
+
+def assert_answers_are_right() -> None:
+    tensors: dict[str, Any] = EXAMPLE.tensors(torch.float32)
+    exact: dict[str, Any] = EXAMPLE.tensors()
+    out = banded_windowed_attention(**tensors, **EXAMPLE.settings())
+    assert relative_error(out, dense_windowed_attention(**exact, **EXAMPLE.settings())) <= 2e-6
+
+
+def assert_one_warning(message: str) -> None:
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        assert_answers_are_right()
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_answers_are_right()
+    with pytest.raises(RuntimeError, match="cannot be compiled"):
+        set_attention_backend("fused")
+
+
+def test_without_a_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert_one_warning(r"without its compiled kernel.*no C\+\+ compiler")
+    assert not cache.exists()
+
+
+def test_a_build_that_fails(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, "echo 'kernel.cpp:1: error: no such thing' >&2; exit 1")
+    assert_one_warning("failed: kernel.cpp:1: error: no such thing")
+    assert runs.read_text().split() == ["run"]
+    assert not list(cache.glob("*.so"))
+
+
+def test_a_build_that_cannot_be_loaded(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_compiler(tmp_path, monkeypatch, 'echo nonsense > "$target"')
+    assert_one_warning("cannot be loaded")
+    assert not list(cache.glob("*.so"))
+
+
+def test_a_cache_that_cannot_be_written(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_compiler(tmp_path, monkeypatch, "exit 1")
+    cache.parent.write_text("a file where the folder should be")
+    assert_one_warning("Not a directory|File exists")
+
+
+def test_is_compiled_once(compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
+    for _ in range(2):
+        build.load(cache)
+        assert runs.read_text().split() == ["run"]
+    assert len(list(cache.glob("*.so"))) == 1
+    assert not list(cache.glob("building-*"))
+    set_attention_backend("fused")
+    assert_answers_are_right()
+
+
+def test_two_processes_at_once(compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, f'sleep 2; cp {compiled} "$target"')
+    processes = [subprocess.Popen([sys.executable, "-c", LOAD, build.__file__, str(cache)]) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert len(list(cache.glob("*.so"))) == 1
+    assert runs.read_text().split() == ["run"]
+
+
+def test_a_build_that_is_killed(compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_compiler(
+        tmp_path,
+        monkeypatch,
+        f'if [ -e {tmp_path}/second ]; then cp {compiled} "$target"; else echo half > "$target"; exec sleep 20; fi',
+    )
+    process = subprocess.Popen([sys.executable, "-c", LOAD, build.__file__, str(cache)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not runs.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert not list(cache.glob("*.so"))
+    (tmp_path / "second").touch()
+    build.load(cache)
+    assert runs.read_text().split() == ["run", "run"]
+    assert not list(cache.glob("building-*"))
+
+
+@pytest.mark.parametrize("change", ["torch", "capability", "compiler", "version", "flags", "sources"])
+def test_each_kind_of_machine_has_its_own(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_compiler(tmp_path, monkeypatch, "exit 1")
+    flags = build.compiler_flags()
+    before = build.build_key(build.find_compiler(), flags)
+    assert build.build_key(build.find_compiler(), flags) == before
+    match change:
+        case "torch":
+            monkeypatch.setattr(torch, "__version__", "99.0")
+        case "capability":
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SOMETHING")
+        case "compiler":
+            script = tmp_path / "other"
+            script.write_bytes((tmp_path / "compiler").read_bytes())
+            script.chmod(0o755)
+            monkeypatch.setenv("CXX", str(script))
+        case "version":
+            script = tmp_path / "compiler"
+            script.write_text(script.read_text().replace("played 1.0", "played 2.0"))
+        case "flags":
+            flags.append("-g")
+        case "sources":
+            (tmp_path / "sources").mkdir()
+            for name in build.SOURCES:
+                (tmp_path / "sources" / name).write_text("// other")
+            monkeypatch.setattr(build, "source_folder", lambda: tmp_path / "sources")
+    assert build.build_key(build.find_compiler(), flags) != before
