@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision_longformer.attention.fused import build
+
 # Small tensors gain nothing from threads, and lose much where the machine is shared.
 torch.set_num_threads(1)
 
@@ -16,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "golden" / "data",
         help="folder of golden cases: layers.json and models.json, each beside its .safetensors",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """Compile the kernel before the tests, where it can be: none of them then waits for it, or sees it announced."""
+    build.kernel()
 
 
 @pytest.fixture(autouse=True)
