@@ -39,7 +39,7 @@ def select(
         wanted &= np.isin(found.labels, list(classes))
     chosen = np.flatnonzero(wanted)
     chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")][:most]
-    masks = None if found.masks is None else [found.masks[number] for number in chosen]
+    masks = None if found.masks is None else [found.masks[number] for number in chosen.tolist()]
     return FoundObjects(found.boxes[chosen], found.scores[chosen], found.labels[chosen], masks)
 
 

@@ -82,7 +82,9 @@ def merge(parts: Parts, tiles: Sequence[Tile], *, size: tuple[int, int], nms_thr
     borders = np.array([tile.box for tile in tiles], np.float64)
     cut = _cut_edges(parts, borders, size)
     alone = [[number] for number in range(len(cut))]
-    unexplained = _unexplained(_unite(parts, alone), _edges(parts, alone, borders, cut), by=~cut.any(axis=1))
+    unexplained = _unexplained(
+        _unite(parts, alone), _edges(parts, alone, borders, cut), by=np.asarray(~cut.any(axis=1))
+    )
     parts, cut = _select_parts(parts, np.flatnonzero(unexplained)), cut[unexplained]
     groups = _join(parts, borders, cut)
     objects = _unite(parts, groups)
