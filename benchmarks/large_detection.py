@@ -26,14 +26,14 @@ from vision_longformer.measuring import _reset_peak, peak_memory, resident_memor
 
 SIZE = (2988, 5312)
 LIMIT = 4 * 10**9
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def measure(name: str, *, tile: int, width: int) -> dict[str, Any]:
     """Find objects once, in this process, and return what it took."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    build = {"retinanet": build_retinanet, "mask_rcnn": build_mask_rcnn}[name]
+    build: Any = {"retinanet": build_retinanet, "mask_rcnn": build_mask_rcnn}[name]
     model = build("vision_longformer_nano", num_classes=3, pyramid_width=width, head_width=width).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     find_objects(model, pixels[:256, :256], tiling=Tiling(model, tile=256), **IMAGENET)
