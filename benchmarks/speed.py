@@ -1,6 +1,6 @@
 """Time of the encoder beside timm's Swin-T at the same sizes: one process, interleaved, inference, batch 1, float32.
 
-python benchmarks/speed.py [--sizes 224 448 896] [--repeats 7]
+python benchmarks/speed.py [--sizes 224 448 896] [--repeats 7] [--backend sdpa]
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 448, 896])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--models", nargs="+", default=["vision_longformer_small", "vision_longformer_tiny"])
+    parser.add_argument("--backend", default="auto", choices=["auto", "fused", "sdpa"])
     arguments = parser.parse_args()
+    vision_longformer.set_attention_backend(arguments.backend)
     torch.set_num_threads(2)
     print(machine())
     rows = []
