@@ -2,7 +2,7 @@
 
 B images, C channels, H×W map, A anchors of a position, K classes
 
-Matching, losses and the coding of boxes are torchvision's, which goes image by image; of equal scores the first
+Matching, losses and the coding of boxes are torchvision's, which goes image by image; of equal logits the first
 place wins (see `candidates`). Differences from the published code (Detectron2) that remain:
 
 - The losses of an image are divided by its number of matched anchors, where Detectron2 divides those of the batch by a
@@ -111,7 +111,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         """
         boxes = torch.cat([self.box_coder.decode_single(found.offsets, anchors) for found, anchors in levels])
         boxes = clip_boxes_to_image(boxes, size)
-        scores = torch.cat([found.scores for found, _ in levels])
+        scores = torch.cat([found.logits for found, _ in levels]).sigmoid()
         labels = torch.cat([found.places % self.config.num_classes for found, _ in levels])
         kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)
         inside = (boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)  # the rest is cut off at the edges
