@@ -102,7 +102,7 @@ def test_what_is_found_is_what_the_whole_image_shows(
 
 @pytest.mark.parametrize("band_rows", [1, 2, 5, 1000])
 @pytest.mark.parametrize("limits", [{"candidates": 30}, {"candidates": 400, "detections": 150}])
-def test_of_equal_scores_the_same_are_taken(band_rows: int, limits: dict[str, int]) -> None:
+def test_of_equal_scores_the_same_are_taken(band_rows: int, limits: dict[str, Any]) -> None:
     model = with_equal_scores(retinanet(**{"detections": 1000, **limits}))
     array = picture(203, 150)
     expected = whole(model, array)
@@ -190,11 +190,13 @@ def test_a_model_in_half_precision_gives_boxes_in_single() -> None:
 
 def full() -> RetinaNet:
     stages = (*BACKBONE.stages[:3], StageConfig(1, 24, 2, attention=Full()))
-    return build_retinanet(VisionLongformer(ModelConfig(stages, image_size=64)), **RETINANET).eval()
+    model: RetinaNet = build_retinanet(VisionLongformer(ModelConfig(stages, image_size=(64, 96))), **RETINANET)
+    return model.eval()
 
 
 def of_timm() -> RetinaNet:
-    return build_retinanet("resnet18", **RETINANET).eval()
+    model: RetinaNet = build_retinanet("resnet18", **RETINANET)
+    return model.eval()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
             like: In whose type and where.
         """
         self.set_cell_anchors(like.dtype, like.device)
-        around = self.cell_anchors[level]  # (anchors of a position, 4)
+        around: Tensor = self.cell_anchors[level]  # (anchors of a position, 4)
         positions = places // len(around)
         corner = torch.stack([positions % width, positions // width], dim=1) * stride  # (n, 2)
         return around[places % len(around)] + corner.repeat(1, 2)

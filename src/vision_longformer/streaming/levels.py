@@ -140,4 +140,5 @@ class Levels:
 
     @property
     def _itemsize(self) -> int:
-        return next(self.model.parameters()).itemsize
+        parameter: Tensor = next(self.model.parameters())
+        return parameter.itemsize
