@@ -191,12 +191,14 @@ def test_a_model_in_half_precision_gives_boxes_in_single() -> None:
 def full() -> RetinaNet:
     stages = (*BACKBONE.stages[:3], StageConfig(1, 24, 2, attention=Full()))
     model: RetinaNet = build_retinanet(VisionLongformer(ModelConfig(stages, image_size=(64, 96))), **RETINANET)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def of_timm() -> RetinaNet:
     model: RetinaNet = build_retinanet("resnet18", **RETINANET)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @pytest.mark.parametrize(
