@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from data.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer.cli import main
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
+from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.training.measuring import Measurement
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
@@ -138,6 +141,46 @@ def test_filters_choose_classes_and_scores(
     better = results(vil, tmp_path, *base, "--min-score", middle)
     assert 0 < len(better) < len(everything)
     assert min(result["score"] for result in better) >= middle
+
+
+def test_an_image_that_does_not_fit_is_streamed(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    """It gets the detections of a pass over the whole image."""
+    weights, size = tmp_path / "lively.safetensors", (700, 520)
+    write_lively(finished("detection") / "run/best.safetensors", weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    base = ("predict", weights, tmp_path / "large.png", "--min-score", LOW, "--scale", 1, "--device", "cpu")
+    needed = forecast_dense_memory(load_weights(weights).model, size)
+
+    expected = results(vil, tmp_path / "whole", *base, "--output", tmp_path / "whole", "--memory", f"{needed}B")
+    shown = vil(*base, "--output", tmp_path / "bands", "--memory", f"{needed - 1}B")
+    assert shown.code == 0, shown.err
+    assert "streamed" in shown.out
+    assert "there may be more objects than this model gives for an image; --tile" in " ".join(shown.err.split())
+    found = json.loads((tmp_path / "bands/results.json").read_text())
+    assert len(found) == len(expected) > 50
+    assert sorted(path.name for path in (tmp_path / "bands").iterdir()) == ["images.json", "large.jpg", "results.json"]
+    for name, tolerance in (("bbox", 0.02), ("score", 1e-5), ("category_id", 0)):
+        wanted = [entry[name] for entry in expected]
+        np.testing.assert_allclose([entry[name] for entry in found], wanted, rtol=0, atol=tolerance)
+
+    tiled = vil(*base, "--output", tmp_path / "tiles", "--memory", f"{needed - 1}B", "--tile", 512)
+    assert "streamed" not in tiled.out
+
+
+def write_lively(source: Path, target: Path) -> None:
+    """Copy weights with a head whose scores are all over the range: after one epoch they are all alike."""
+    with safe_open(source, framework="pt") as file:
+        about = file.metadata()
+    tensors, generator = load_file(source), torch.Generator().manual_seed(1)
+    for name, tensor in tensors.items():
+        if name.startswith("head.") and tensor.ndim > 1:
+            last = "cls_logits" in name or "bbox_reg" in name
+            scale = (0.5 if last else 2.0) / tensor[0].numel() ** 0.5
+            tensors[name] = torch.randn(tensor.shape, generator=generator) * scale
+    save_file(tensors, target, metadata=about)
 
 
 def results(vil: Callable[..., Shown], folder: Path, *arguments: object) -> list[dict[str, float]]:

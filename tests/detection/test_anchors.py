@@ -51,3 +51,15 @@ def test_rows_of_a_map_are_in_the_order_of_the_anchors() -> None:
         index = (row * 5 + column) * 3 + anchor
         assert torch.equal(rows[index], x[1, anchor * 5 : anchor * 5 + 5, row, column])
     assert rows_of_image(x.bfloat16(), 1, level, width=5).dtype == torch.float32
+
+
+def test_some_anchors_of_a_map_are_those_of_the_whole_map() -> None:
+    anchors = Anchors([(32, 40), (64, 80)], (0.5, 1.0, 2.0))
+    levels = build_levels([(20, 30)], [4, 8], batch_size=(20, 30), device=CPU)
+    for dtype in (torch.float32, torch.float64):
+        like = torch.zeros((), dtype=dtype)
+        for number, boxes in enumerate(anchors.of_image(0, levels, like=like)):
+            places, level = torch.tensor([0, 5, 6, 71, len(boxes) - 1]), levels[number]
+            found = anchors.of_places(places, level=number, stride=level.stride, width=level.sizes[0][1], like=like)
+            assert found.dtype == dtype
+            assert torch.equal(found, boxes[places])

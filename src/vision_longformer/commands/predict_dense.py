@@ -70,6 +70,8 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
             scale=scale,
             min_score=min_score,
             classes=wanted,
+            work_folder=output,
+            on_band=lambda share: progress.update(task, tiles=f"{share:.0%} of it"),
             on_tile=lambda done, total: progress.update(task, tiles=f"tile {done} of {total}" if total > 1 else ""),
         )
         try:
@@ -81,6 +83,11 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                     continue
                 stem = f"{number:04d}_{prediction.path.stem}" if len(paths) > 1 else prediction.path.stem
                 table.add_row(*_row(prediction, names))
+                if prediction.limited:
+                    tell(
+                        f"{prediction.path}: there may be more objects than this model gives for an image; --tile "
+                        "looks at it in parts, each with that limit"
+                    )
                 _draw(prediction, prediction.image, output, stem, names)
                 listed.append(_described(number, prediction.path, prediction.image))
                 results += _entries(number, prediction.objects)
@@ -122,7 +129,8 @@ def _row(prediction: DensePrediction, names: Sequence[str]) -> tuple[str, ...]:
         assert prediction.objects is not None
         counts = Counter(prediction.objects.labels.tolist())
         found = ", ".join(f"{counts[number]} {names[number]}" for number in sorted(counts)) or "none"
-    return str(prediction.path), f"{image.width}×{image.height}", str(prediction.tiles), found
+    tiles = "streamed" if prediction.streamed else str(prediction.tiles)
+    return str(prediction.path), f"{image.width}×{image.height}", tiles, found
 
 
 def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: str, names: Sequence[str]) -> None:

@@ -46,6 +46,22 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         boxes: list[Tensor] = self.grid_anchors(grids, [(level.stride, level.stride) for level in levels])
         return boxes
 
+    def of_places(self, places: Tensor, *, level: int, stride: int, width: int, like: Tensor) -> Tensor:
+        """Return the (n, 4) boxes of some anchors of a map, as `of_image` has them.
+
+        Args:
+            places: (n,) their numbers, counted row by row.
+            level: Of the map, counted from 0.
+            stride: Pixels per position.
+            width: Positions in a row of the map.
+            like: In whose type and where.
+        """
+        self.set_cell_anchors(like.dtype, like.device)
+        around: Tensor = self.cell_anchors[level]  # (anchors of a position, 4)
+        positions = places // len(around)
+        corner = torch.stack([positions % width, positions // width], dim=1) * stride  # (n, 2)
+        return around[places % len(around)] + corner.repeat(1, 2)
+
 
 def rows_of_image(x: Tensor, number: int, level: Level, *, width: int) -> Tensor:
     """Return what a (B, anchors×width, H, W) map says of the anchors of image `number`: (H×W×anchors, width).

@@ -2,8 +2,8 @@
 
 B images, C channels, H×W map, A anchors of a position, K classes
 
-Matching, losses and post-processing are torchvision's, which go image by image. Differences between it and the
-published code (Detectron2) that remain:
+Matching, losses and the coding of boxes are torchvision's, which goes image by image; of equal logits the first
+place wins (see `candidates`). Differences from the published code (Detectron2) that remain:
 
 - The losses of an image are divided by its number of matched anchors, where Detectron2 divides those of the batch by a
   moving average of that number.
@@ -25,9 +25,11 @@ from torchvision.models.detection.retinanet import (
     RetinaNetHead,
     RetinaNetRegressionHead,
 )
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from vision_longformer.detection.anchors import Anchors, rows_of_image
 from vision_longformer.detection.boxes import Detections, Target, check_targets
+from vision_longformer.detection.candidates import Candidates, choose
 from vision_longformer.detection.config import RetinaNetConfig
 from vision_longformer.detection.features import Features
 from vision_longformer.detection.levels import Level, Size, check_images
@@ -90,18 +92,35 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
             ValueError: Images and sizes do not fit each other.
         """
         sizes = check_images(images, image_sizes)
-        detections = []
-        for size, levels in zip(sizes, self._predict(images, sizes), strict=True):
-            outputs = {
-                "cls_logits": [logits[None] for logits, _, _ in levels],
-                "bbox_regression": [offsets[None] for _, offsets, _ in levels],
-            }
-            (found,) = self.postprocess_detections(outputs, [[anchors for _, _, anchors in levels]], [size])
-            boxes = found["boxes"]
-            inside = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[0]  # the rest is cut off at the edges
-            inside = inside[: self.config.detections]
-            detections.append(Detections(boxes[inside], found["scores"][inside], found["labels"][inside]))
-        return detections
+        return [
+            self.objects_of([self._best_of(*level) for level in levels], size)
+            for size, levels in zip(sizes, self._predict(images, sizes), strict=True)
+        ]
+
+    def choose(self, logits: Tensor, offsets: Tensor, *, first: int = 0) -> Candidates:
+        """Return the best candidates of some rows of a level: see `candidates.choose`."""
+        config = self.config
+        return choose(logits, offsets, first=first, threshold=config.score_threshold, limit=config.candidates)
+
+    def objects_of(self, levels: Sequence[tuple[Candidates, Tensor]], size: Size) -> Detections:
+        """Return what is found in an image.
+
+        Args:
+            levels: The best candidates of each level, and their (n, 4) anchors.
+            size: (height, width) of the image in pixels.
+        """
+        boxes = torch.cat([self.box_coder.decode_single(found.offsets, anchors) for found, anchors in levels])
+        boxes = clip_boxes_to_image(boxes, size)
+        scores = torch.cat([found.logits for found, _ in levels]).sigmoid()
+        labels = torch.cat([found.places % self.config.num_classes for found, _ in levels])
+        kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)
+        inside = (boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)  # the rest is cut off at the edges
+        kept = kept[inside][: self.config.detections]
+        return Detections(boxes[kept], scores[kept], labels[kept])
+
+    def _best_of(self, logits: Tensor, offsets: Tensor, anchors: Tensor) -> tuple[Candidates, Tensor]:
+        found = self.choose(logits, offsets)
+        return found, anchors[found.places // self.config.num_classes]
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of position tables and global tokens."""

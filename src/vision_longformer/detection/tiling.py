@@ -64,6 +64,7 @@ class Tiling:
             memory = default_bound(next((parameter.device for parameter in model.parameters()), torch.device("cpu")))
         self.memory = memory
         self._chosen: dict[Size, int | None] = {}
+        self._whole: dict[Size, bool] = {}
 
     def cut(self, size: Size) -> list[Tile]:
         """Return the tiles of an image of (height, width) `size`: one if it is looked at whole.
@@ -76,6 +77,16 @@ class Tiling:
             return [Tile(0, 0, *size)]
         return cut_into_tiles(size, tile=side, overlap=self._overlap_of(side))
 
+    def fits_whole(self, size: Size) -> bool:
+        """Return whether a pass over an image of (height, width) `size` fits into memory."""
+        if size not in self._whole:
+            if len(self._whole) == REMEMBERED:
+                self._whole.pop(next(iter(self._whole)))
+            # Where a larger image is known to fit, this one does.
+            known = any(fits and size[0] <= other[0] and size[1] <= other[1] for other, fits in self._whole.items())
+            self._whole[size] = known or (self._may_take(size) and self._fits(size))
+        return self._whole[size]
+
     def _side(self, size: Size) -> int | None:
         """Return the side of the tiles of an image; None if it is looked at whole."""
         if self.tile is not None:
@@ -87,11 +98,7 @@ class Tiling:
         return self._chosen[size]
 
     def _choose(self, size: Size) -> int | None:
-        # Where a larger image is known to fit, this one does.
-        known = any(
-            side is None and size[0] <= other[0] and size[1] <= other[1] for other, side in self._chosen.items()
-        )
-        if known or (self._may_take(size) and self._fits(size)):
+        if self.fits_whole(size):
             return None
         sides = [side for side in _sides(self.smallest) if side < max(size) and self._may_take((side, side))]
         if not sides or not self._fits_tile(sides[0], size):

@@ -35,6 +35,8 @@ def stream(
     every_block: bool = False,
     band_bytes: int = BAND_BYTES,
     band_rows: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     value_range: tuple[float, float] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> StreamedFeatures:
@@ -52,11 +54,14 @@ def stream(
             is written.
         band_bytes: What the bands of one block may hold, in bytes; a single chunk row may be more.
         band_rows: Chunk rows in a band, in place of `band_bytes`.
+        mean: Of each channel, in [0, 1], taken off before the model sees it; by default the model's own.
+        std: Standard deviation of each channel, likewise.
         value_range: Stored values that become 0 and 1 before normalisation, where their type does not say so.
         progress: Called after each band.
 
     Raises:
-        ValueError: The model cannot be streamed, is in training mode, or has no such stage.
+        ValueError: The model cannot be streamed, is in training mode, has no such stage, or takes another number of
+            channels than `mean` and `std` are for.
         ImageError: The image cannot be read.
         WorkFolderError: The work folder cannot be written.
     """
@@ -64,7 +69,7 @@ def stream(
     wanted = tuple(range(1, depth + 1)) if stages is None else tuple(sorted(set(stages)))
     _check(model, wanted, work_folder=work_folder, resume=resume, band_bytes=band_bytes, band_rows=band_rows)
     folder = None if work_folder is None else _folder(work_folder)
-    mean, std = normalisation(model)
+    mean, std = _normalisation(model, mean, std)
     parameter = next(model.parameters())
     source = PixelSource(reader, mean, std, value_range=value_range, dtype=parameter.dtype, device=parameter.device)
     fingerprint = None
@@ -116,6 +121,17 @@ def _check(
             check_streamable(cast(Block, cast(Stage, stage).blocks[0]).attn)
         except ValueError as error:
             raise ValueError(f"stage {number}: {error}") from error
+
+
+def _normalisation(
+    model: VisionLongformer, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    own = normalisation(model)
+    chosen = own[0] if mean is None else tuple(mean), own[1] if std is None else tuple(std)
+    for field, values in zip(("mean", "std"), chosen, strict=True):
+        if len(values) != model.in_chans:
+            raise ValueError(f"{field}={values}: must be {model.in_chans} numbers, one for each channel of the model")
+    return chosen
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:

@@ -20,6 +20,8 @@ from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.segmentation.large_images import label_pixels
+from vision_longformer.streaming.large_images import find_objects_streamed, way_to_stream
+from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.training.dense_images import Preprocessing, evaluation_size
 from vision_longformer.training.models import Trained
 
@@ -32,6 +34,8 @@ class DensePrediction:
         path: The image.
         image: Its pixels, RGB, turned upright; None if it cannot be read.
         tiles: How many parts it was looked at in.
+        streamed: Whether it went through the model band by band, which leaves no seam; `tiles` is 1 then.
+        limited: Whether a streamed image may hold more objects than the model gives for one image.
         objects: Of detectors.
         labels: (H, W) classes of pixels, of segmentation models.
         error: Why there is nothing; "" if there is.
@@ -40,6 +44,8 @@ class DensePrediction:
     path: Path
     image: Image.Image | None = None
     tiles: int = 0
+    streamed: bool = False
+    limited: bool = False
     objects: FoundObjects | None = None
     labels: NDArray[Any] | None = None
     error: str = ""
@@ -54,9 +60,14 @@ def predict_dense(
     scale: float,
     min_score: float = 0.0,
     classes: Collection[int] | None = None,
+    work_folder: Path | None = None,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
+    on_band: Callable[[float], None] = lambda share: None,
 ) -> Iterator[DensePrediction]:
     """Look at image files, one after the other.
+
+    An image that does not fit into memory is streamed where the model allows it and no tiles were asked for; else it is
+    cut into tiles.
 
     Args:
         trained: See `load_weights`.
@@ -67,7 +78,10 @@ def predict_dense(
             the file.
         min_score: Drop objects that are less certain.
         classes: Keep objects of these class numbers only; None keeps all.
+        work_folder: Where a streamed image's maps go that do not fit into memory, until it is done; None takes the
+            system's place for temporary files.
         on_tile: Called after each tile with how many of the image's are done, and of how many.
+        on_band: Called after each band of a streamed image with the share of its work that is done.
     """
     colours = {"mean": trained.preprocessing["mean"], "std": trained.preprocessing["std"]}
     for path in paths:
@@ -91,6 +105,19 @@ def predict_dense(
                     **colours,
                 )
                 yield DensePrediction(path, image, counted, labels=_labels_of_file(labels, image))
+            elif (way := way_to_stream(trained.model, (seen.height, seen.width), tiling)) is not None:
+                objects, limited = find_objects_streamed(
+                    trained.model,  # type: ignore[arg-type]
+                    seen,
+                    way,
+                    work_folder=work_folder,
+                    min_score=min_score,
+                    classes=classes,
+                    on_band=on_band,
+                    **colours,
+                )
+                found = objects_of_file(objects, seen, image)
+                yield DensePrediction(path, image, 1, streamed=True, limited=limited, objects=found)
             else:
                 objects = find_objects(
                     trained.model,  # type: ignore[arg-type]
@@ -103,7 +130,7 @@ def predict_dense(
                     **colours,
                 )
                 yield DensePrediction(path, image, counted, objects=objects_of_file(objects, seen, image))
-        except (ImageError, MemoryError, ValueError) as error:
+        except (ImageError, MemoryError, ValueError, WorkFolderError) as error:
             text = str(error)
             yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
 

@@ -1,0 +1,107 @@
+"""Objects in an image that does not fit into memory as a whole, but band by band."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.large_images import RgbImage, memory_errors, read_pixels
+from vision_longformer.detection.levels import Size
+from vision_longformer.detection.retinanet import RetinaNet
+from vision_longformer.detection.tiles import Tile
+from vision_longformer.detection.tiling import Tiling
+from vision_longformer.readers.arrays import ArrayReader
+from vision_longformer.streaming.detection import detect_streamed, streamable
+from vision_longformer.streaming.detection_memory import StreamedDetection, choose_streaming
+from vision_longformer.streaming.maps import WorkFolderError
+
+
+def way_to_stream(model: object, size: Size, tiling: Tiling) -> StreamedDetection | None:
+    """Return how to stream an image; None where it is looked at whole, or must be cut into tiles.
+
+    Args:
+        model: Any detector.
+        size: (height, width) of the image in pixels.
+        tiling: What would be done else. Tiles that were asked for are not replaced.
+    """
+    if not isinstance(model, RetinaNet) or not streamable(model) or _asks_for_tiles(tiling) or tiling.fits_whole(size):
+        return None
+    return choose_streaming(model, size, memory=tiling.memory)
+
+
+def _asks_for_tiles(tiling: Tiling) -> bool:
+    return tiling.tile is not None or tiling.overlap is not None
+
+
+def find_objects_streamed(
+    model: RetinaNet,
+    image: RgbImage,
+    way: StreamedDetection,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    work_folder: Path | None = None,
+    min_score: float = 0.0,
+    classes: Collection[int] | None = None,
+    on_band: Callable[[float], None] | None = None,
+) -> tuple[FoundObjects, bool]:
+    """Find what `detection.large_images.find_objects` would find if it looked at the whole image.
+
+    Args:
+        model: In evaluation mode.
+        image: A file, a Pillow image, or an (H, W, 3) uint8 array, RGB.
+        way: From `way_to_stream`.
+        mean: Of the three channels, whose values are from 0 to 1.
+        std: Standard deviation, likewise.
+        work_folder: Where a folder for maps is made and removed, if they do not fit into memory; None takes the
+            system's place for temporary files.
+        min_score: Drop what is less certain.
+        classes: Keep these class numbers only; None keeps all.
+        on_band: Called after each band with the share of all work that is done.
+
+    Returns:
+        Objects, best first; and whether there may be more, which the model's limit of detections left out.
+
+    Raises:
+        ImageError: The file cannot be read.
+        ValueError: The array is no image.
+        MemoryError: There was less memory than was free before.
+        WorkFolderError: Maps cannot be kept in the work folder.
+    """
+    pixels = read_pixels(image)
+    with _folder(work_folder, way) as folder, memory_errors(Tile(0, 0, *pixels.shape[:2])):
+        found = detect_streamed(
+            model,
+            ArrayReader(pixels),
+            mean=mean,
+            std=std,
+            work_folder=folder,
+            band_bytes=way.band_bytes,
+            progress=on_band,
+        )
+    certain = found.scores >= min_score
+    limited = len(certain) == model.config.detections and bool(certain.all())
+    wanted = certain
+    if classes is not None:
+        wanted = certain & torch.isin(found.labels, torch.tensor(sorted(classes), device=found.labels.device))
+    boxes, scores, labels = (x[wanted].cpu() for x in (found.boxes, found.scores, found.labels))
+    return FoundObjects(boxes.double().numpy(), scores.double().numpy(), labels.long().numpy(), None), limited
+
+
+@contextlib.contextmanager
+def _folder(parent: Path | None, way: StreamedDetection) -> Iterator[str | None]:
+    """Make a folder for maps if they need one, and remove it."""
+    if not way.spilled:
+        yield None
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(dir=parent, prefix=".maps-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise WorkFolderError(f"{parent}: {(error.strerror or str(error)).lower()}") from error
+    with folder as name:
+        yield name
