@@ -90,7 +90,8 @@ def run(arguments: Arguments) -> int:
             return 1
     assert result is not None  # nothing asked it to stop
     title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {measurement.images} images"
-    Console().print(_table(result, title=title))
+    print(title)
+    Console().print(_table(result))
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
@@ -102,8 +103,8 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _table(result: Result, *, title: str) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+def _table(result: Result) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("measure")
     table.add_column("value", justify="right")
     for measure, value in result.metrics().items():
