@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from detection.scenes import (
     rectangle,
     same_score,
 )
+from vision_longformer.detection.seams import Parts, merge
+from vision_longformer.detection.tiles import Tile
 
 SIZE = (203, 267)
 TILE, OVERLAP = 96, 24
@@ -58,3 +62,37 @@ def test_discs_of_all_sizes_are_those_of_the_whole_image(masks: bool, score: obj
         picture = discs(SIZE, generator, radii=(90, 50, 50, *[30] * 4, *[15] * 10, *[7] * 30))
         found = find(picture, tile=TILE, overlap=OVERLAP, masks=masks, score=score)
         assert boxes_of(found) == painted_boxes(picture), seed
+
+
+LEFT, RIGHT = Tile(0, 0, 100, 100), Tile(0, 80, 100, 180)
+
+
+def merged(*found: tuple[int, Sequence[float], int, float]) -> list[list[float]]:
+    """Return the boxes made of (tile, box, class, score)."""
+    tiles, boxes, labels, scores = zip(*found, strict=True)
+    parts = Parts(np.array(boxes, float), np.array(scores), np.array(labels), np.array(tiles), None)
+    whole: list[list[float]] = merge(parts, [LEFT, RIGHT], size=(100, 180), nms_threshold=0.5).boxes.tolist()
+    return whole
+
+
+def test_parts_that_agree_are_one_object_if_they_are_of_one_class() -> None:
+    one, other = [40, 20, 99, 60], [80.5, 22, 130, 60]
+    assert merged((0, one, 0, 0.9), (1, other, 0, 0.8)) == [[40, 20, 130, 60]]
+    assert merged((0, one, 0, 0.9), (1, other, 1, 0.8)) == [one, other]
+
+
+def test_parts_that_do_not_meet_or_are_not_cut_stay_apart() -> None:
+    one = [40, 20, 100, 60]
+    assert merged((0, one, 0, 0.9), (1, [80, 61, 130, 90], 0, 0.8)) == [one, [80, 61, 130, 90]]
+    assert merged((0, one, 0, 0.9), (1, [89, 50, 130, 90], 0, 0.8)) == [one, [89, 50, 130, 90]]
+
+
+def test_a_part_is_dropped_for_the_whole_even_if_it_is_surer() -> None:
+    whole, part = [60, 20, 94, 60], [80, 25, 94, 55]
+    assert merged((0, whole, 0, 0.6), (1, part, 0, 0.9)) == [whole]
+    assert merged((0, whole, 1, 0.6), (1, part, 0, 0.9)) == [part, whole]
+
+
+def test_an_unsure_box_does_not_take_a_sure_one_away() -> None:
+    doubtful, sure = [10, 5, 95, 95], [80, 25, 94, 55]
+    assert merged((0, doubtful, 0, 0.1), (1, sure, 0, 0.9)) == [sure, doubtful]

@@ -19,7 +19,7 @@ from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.forecasting import WORKSPACE_BYTES, StorageCounter
 from vision_longformer.segmentation.semantic import SemanticFPN
 
-MARGIN = 1.15  # measured peaks, of models of every kind, were 0.7 to 1.0 of the forecast with it
+MARGIN = 1.15  # measured peaks, of models of every kind, were 0.6 to 1.0 of the forecast with it
 FLOAT = 4  # bytes
 # Of each score of a level: itself and whether it passes the threshold; of those that pass, also a copy, its place, and
 # both again while they are sorted.
