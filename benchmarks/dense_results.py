@@ -22,7 +22,7 @@ from vision_longformer.detection.coco_evaluation import AveragePrecision
 from vision_longformer.detection.drawing import draw_objects, select
 from vision_longformer.plots import COLOURS
 from vision_longformer.training.detection_evaluation import DetectionResult
-from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup

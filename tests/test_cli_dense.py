@@ -20,7 +20,7 @@ from vision_longformer.cli import main
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
 from vision_longformer.detection.forecasting import forecast_dense_memory
-from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.recipes import write_recipe
@@ -250,6 +250,26 @@ def test_images_that_cannot_be_read_are_named_and_passed_over(
     assert shown.code == 1
     assert f"failed: {tmp_path}/images/1.png" in shown.err
     assert {image["id"] for image in json.loads((tmp_path / "out/images.json").read_text())["images"]} == {1, 3}
+
+
+def test_where_no_image_can_be_read_nothing_is_written(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    (tmp_path / "x.png").write_text("no image")
+    best = finished("detection") / "run/best.safetensors"
+    shown = vil("predict", best, tmp_path / "x.png", "--output", tmp_path / "out")
+    assert (shown.code, shown.out) == (1, "")
+    assert "failed: " in shown.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_setting_of_the_head_alone_says_how_to_write_it(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    data = finished("detection") / "data"
+    shown = vil("train", "--data", data, "--output", tmp_path / "run", "--dense.head.pyramid_width", 9)
+    assert shown.code == 2
+    assert "write it as --dense.head '{pyramid_width: 9}'" in shown.err
 
 
 def test_too_little_memory_is_said_with_numbers(

@@ -20,7 +20,7 @@ from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer import VisionLongformer, save
 from vision_longformer.training.dense_images import DenseImages
 from vision_longformer.training.dense_models import load_dense
-from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.processes import Processes

@@ -25,18 +25,10 @@ def samples(tmp_path: Path) -> Samples:
     return Samples(paths=(tmp_path / "image.png",), labels=(0,), classes=("only",))
 
 
-def images(samples: Samples, *, size: int, early: int | None = None, **augmentation: object) -> Images:
+def images(samples: Samples, *, size: int, **augmentation: object) -> Images:
     options = AugmentationOptions(**augmentation)  # type: ignore[arg-type]
-    small = None if early is None else training_transform(InputOptions(size=early), options, **COLOURS)
     transform = training_transform(InputOptions(size=size), options, **COLOURS)
-    epochs = 0 if early is None else 2
-    return Images(samples, transform, seed=3, max_pixels=10**6, early_transform=small, early_epochs=epochs)
-
-
-def test_images_are_smaller_in_early_epochs(samples: Samples) -> None:
-    found = images(samples, size=24, early=11)
-    sides = [found[Key(epoch, 0, 0)][0].shape for epoch in range(4)]  # type: ignore[union-attr]
-    assert sides == [(3, 11, 11), (3, 11, 11), (3, 24, 24), (3, 24, 24)]
+    return Images(samples, transform, seed=3, max_pixels=10**6)
 
 
 def test_a_plain_crop_keeps_the_scale(samples: Samples) -> None:

@@ -25,6 +25,9 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UsageError`."""
         sentence = " ".join((message or str(ex)).split())
+        if nested := re.search(r'key "([\w.]+)": .*NestedArg\(key=\'([\w.]+)\', val=\'(.*)\'\)', sentence):
+            option, key, value = nested.groups()
+            sentence = f"--{option}.{key}: write it as --{option} '{{{key}: {value}}}', which replaces all of {option}"
         unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", sentence)
         known = [option for action in self._actions for option in action.option_strings]
         close = difflib.get_close_matches(f"--{unknown[1]}", known, n=1) if unknown else []

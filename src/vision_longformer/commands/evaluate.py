@@ -14,7 +14,7 @@ from vision_longformer.commands.common import Arguments, Parser, UsageError, tel
 from vision_longformer.devices import choose_device
 from vision_longformer.files import replacing
 from vision_longformer.images import ImageError
-from vision_longformer.training.measuring import Measurement
+from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of, shown
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup

@@ -91,6 +91,8 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                 _draw(prediction, prediction.image, output, stem, names)
                 listed.append(_described(number, prediction.path, prediction.image))
                 results += _entries(number, prediction.objects)
+            if not listed:
+                return 1
             if trained.task != "semantic_segmentation":
                 write_results(output / "results.json", results)
                 about = {"images": listed, "categories": [{"id": n + 1, "name": name} for n, name in enumerate(names)]}

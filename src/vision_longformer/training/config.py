@@ -121,8 +121,6 @@ class ScheduleOptions:
     )
     random_shift: bool = _option(False, "Train windowed attention with one random neighbour chunk (section 3.3).")
     random_shift_share: float = _option(0.75, "Share of the epochs after which all neighbours are seen.")
-    early_size: int | None = _option(None, "Side in pixels of the training images at first; smaller ones are faster.")
-    early_share: float = _option(0.5, "Share of the epochs with images of that size; evaluation is at input.size.")
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,6 @@ _RULES: dict[str, tuple[str, ...]] = {
         "compute.batch_size",
         "compute.accumulation",
         "compute.threads",
-        "schedule.early_size",
         "logging.every_steps",
         "logging.evaluate_every_epochs",
     ),
@@ -239,7 +236,6 @@ _RULES: dict[str, tuple[str, ...]] = {
         "optimizer.nu",
         "schedule.warmup_factor",
         "schedule.random_shift_share",
-        "schedule.early_share",
     ),
     "must be from 0 up to, but not including, 1": (
         "model.drop_rate",

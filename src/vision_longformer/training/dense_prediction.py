@@ -83,53 +83,32 @@ def predict_dense(
         on_tile: Called after each tile with how many of the image's are done, and of how many.
         on_band: Called after each band of a streamed image with the share of its work that is done.
     """
-    colours = {"mean": trained.preprocessing["mean"], "std": trained.preprocessing["std"]}
+    preprocessing = trained.preprocessing
+    common: dict[str, Any] = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+    wanted: dict[str, Any] = {"min_score": min_score, "classes": classes}
+    model: Any = trained.model
+
+    def look(path: Path) -> DensePrediction:
+        image = read_rgb(path)
+        seen = resized(image, scale, interpolation=preprocessing["interpolation"])
+        size = (seen.height, seen.width)
+        if trained.task != "semantic_segmentation" and (way := way_to_stream(model, size, tiling)) is not None:
+            found, limited = find_objects_streamed(
+                model, seen, way, work_folder=work_folder, on_band=on_band, **wanted, **common
+            )
+            objects = objects_of_file(found, seen, image)
+            return DensePrediction(path, image, 1, streamed=True, limited=limited, objects=objects)
+        tiles = len(tiling.cut(size))
+        in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
+        if trained.task == "semantic_segmentation":
+            labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
+            return DensePrediction(path, image, tiles, labels=labels)
+        objects = objects_of_file(find_objects(model, seen, **wanted, **in_tiles), seen, image)
+        return DensePrediction(path, image, tiles, objects=objects)
+
     for path in paths:
-        counted = 0
-
-        def count(done: int, total: int) -> None:
-            nonlocal counted
-            counted = total
-            on_tile(done, total)
-
         try:
-            image = read_rgb(path)
-            seen = resized(image, scale, interpolation=trained.preprocessing["interpolation"])
-            if trained.task == "semantic_segmentation":
-                labels = label_pixels(
-                    trained.model,  # type: ignore[arg-type]
-                    seen,
-                    tiling=tiling,
-                    device=device,
-                    on_tile=count,
-                    **colours,
-                )
-                yield DensePrediction(path, image, counted, labels=_labels_of_file(labels, image))
-            elif (way := way_to_stream(trained.model, (seen.height, seen.width), tiling)) is not None:
-                objects, limited = find_objects_streamed(
-                    trained.model,  # type: ignore[arg-type]
-                    seen,
-                    way,
-                    work_folder=work_folder,
-                    min_score=min_score,
-                    classes=classes,
-                    on_band=on_band,
-                    **colours,
-                )
-                found = objects_of_file(objects, seen, image)
-                yield DensePrediction(path, image, 1, streamed=True, limited=limited, objects=found)
-            else:
-                objects = find_objects(
-                    trained.model,  # type: ignore[arg-type]
-                    seen,
-                    tiling=tiling,
-                    device=device,
-                    min_score=min_score,
-                    classes=classes,
-                    on_tile=count,
-                    **colours,
-                )
-                yield DensePrediction(path, image, counted, objects=objects_of_file(objects, seen, image))
+            yield look(path)
         except (ImageError, MemoryError, ValueError, WorkFolderError) as error:
             text = str(error)
             yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")

@@ -83,11 +83,8 @@ class Images(Dataset[Any]):
         *,
         seed: int,
         max_pixels: int,
-        early_transform: Any = None,
-        early_epochs: float = 0.0,
     ) -> None:
         self.samples, self.transform, self.seed, self.max_pixels = samples, transform, seed, max_pixels
-        self.early_transform, self.early_epochs = early_transform, early_epochs
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -102,8 +99,6 @@ class Images(Dataset[Any]):
             return str(error), 0, index
         transform = self.transform
         if isinstance(key, Key):
-            if key.epoch < self.early_epochs:
-                transform = self.early_transform
             seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         try:
             return transform(image), self.samples.labels[index], index

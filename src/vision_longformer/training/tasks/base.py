@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Task(ABC):
         best: The measure that chooses the best weights.
     """
 
-    best: ClassVar[str]
+    best: str
     config: TrainConfig
     classes: tuple[str, ...]
     training_images: int

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from vision_longformer.training.tasks.base import Task
 class Classification(Task):
     """Class folders or a CSV file; see `data.classification`."""
 
-    best: ClassVar[str] = "top1"
+    best = "top1"
 
     def __init__(self, config: TrainConfig, data: Path) -> None:
         self.config = config
@@ -62,19 +61,9 @@ class Classification(Task):
         return start_from(model, checkpoint, classes=self.classes)
 
     def training_data(self, model: nn.Module) -> Dataset[Any]:
-        config, schedule, early = self.config, self.config.schedule, None
-        colours = self._colours(model)
-        if schedule.early_size is not None:
-            small = dataclasses.replace(config.input, size=schedule.early_size)
-            early = training_transform(small, config.augmentation, **colours)
-        return Images(
-            self.samples,
-            training_transform(config.input, config.augmentation, **colours),
-            seed=config.seed,
-            max_pixels=config.input.max_pixels,
-            early_transform=early,
-            early_epochs=schedule.early_share * schedule.epochs if early else 0.0,
-        )
+        inputs = self.config.input
+        transform = training_transform(inputs, self.config.augmentation, **self._colours(model))
+        return Images(self.samples, transform, seed=self.config.seed, max_pixels=inputs.max_pixels)
 
     def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         return {"cross_entropy": self.objective(model, batch, device=device)}

@@ -29,7 +29,7 @@ class Detection(DenseTask):
         except ImportError as error:
             raise ValueError(str(error)) from error
         self.learned = "masks" if config.task == "instance_segmentation" else "boxes"
-        self.best = "mask_ap" if self.learned == "masks" else "box_ap"  # type: ignore[misc]
+        self.best = "mask_ap" if self.learned == "masks" else "box_ap"
         training = read_coco_split(data, "train", config)
         validation = read_coco_split(data, "val", config, classes=training.classes)
         super().__init__(config, training, validation, training.classes)

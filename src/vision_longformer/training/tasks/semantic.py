@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from vision_longformer.training.tasks.detection import digest_of, read_coco_spli
 class Semantic(DenseTask):
     """COCO files with masks, or index images; `dense.labels` says which (see `data.semantic`)."""
 
-    best: ClassVar[str] = "miou"
+    best = "miou"
     learned = "semantic"
 
     def __init__(self, config: TrainConfig, data: Path) -> None:
