@@ -13,7 +13,7 @@ from vision_longformer.data.coco import CocoSplit, read_coco
 from vision_longformer.data.masks import mask_to_box, segmentation_to_mask
 from vision_longformer.data.semantic import IGNORE_INDEX, coco_label
 from vision_longformer.training.config import DenseOptions, TrainConfig
-from vision_longformer.training.dense_images import DenseBatch, DenseImages, evaluation_size
+from vision_longformer.training.dense_images import MIN_SIDE, DenseBatch, DenseImages, evaluation_size
 from vision_longformer.training.dense_models import preprocessing_of
 from vision_longformer.training.loading import batches
 from vision_longformer.training.order import Key
@@ -73,16 +73,12 @@ def test_labels_stay_with_their_objects_where_some_are_cut_away(split: CocoSplit
             assert everything.masks is not None
             assert objects.masks is not None
             windows = everything.masks[:, top : top + height, left : left + width]
-            expected = [
-                (label, window.tolist())
-                for label, window in zip(everything.labels.tolist(), windows, strict=True)
-                if window.any()
-            ]
-            found = list(zip(objects.labels.tolist(), objects.masks.tolist(), strict=True))
-            thin = [entry for entry in expected if entry not in found]
-            assert all(entry in expected for entry in found)
-            assert len(found) == len(expected) - len(thin)
-            dropped += len(everything.labels) - len(found)
+            corner, end = torch.tensor([left, top] * 2), torch.tensor([width, height] * 2)
+            cut_boxes = (everything.boxes - corner).clamp(min=0).minimum(end)
+            stays = (cut_boxes[:, 2:] - cut_boxes[:, :2] >= MIN_SIDE).all(dim=1) & windows.flatten(1).any(dim=1)
+            expected = list(zip(everything.labels[stays].tolist(), windows[stays].tolist(), strict=True))
+            assert list(zip(objects.labels.tolist(), objects.masks.tolist(), strict=True)) == expected
+            dropped += len(everything.labels) - len(expected)
             for box, mask in zip(objects.boxes.tolist(), objects.masks.numpy(), strict=True):
                 assert tuple(box) == mask_to_box(mask)
     assert dropped > 20
