@@ -21,6 +21,7 @@ from timing import print_table
 from vision_longformer.detection.coco_evaluation import AveragePrecision
 from vision_longformer.detection.drawing import draw_objects, select
 from vision_longformer.plots import COLOURS
+from vision_longformer.training import checkpoints
 from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of
@@ -56,9 +57,7 @@ def main() -> None:
 def row(run: Path, result: Any, measures: list[str]) -> list[str]:
     """Return what a run took and reached."""
     about = json.loads((run / "run.json").read_text())
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    seconds = [line["images"] / line["images_per_second"] for line in lines if "images" in line]
-    minutes = about["steps"] * sum(seconds) / len(seconds) / 60  # of the steps that were logged, for all of them
+    minutes = checkpoints.read(run / "last.safetensors").progress.seconds / 60
     found = result.metrics()
     values = ["–" if found[name] is None else f"{found[name]:.3f}" for name in measures]
     epochs = about["steps"] // about["steps_per_epoch"]
