@@ -12,7 +12,6 @@ place wins (see `candidates`). Differences from the published code (Detectron2) 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -57,7 +56,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
             num_classes=config.num_classes,
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,
-            detections_per_img=sys.maxsize,  # `detect` counts those that lie in the image
+            detections_per_img=config.detections,
             topk_candidates=config.candidates,
         )
         del self.transform  # it would resize
@@ -99,8 +98,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
 
     def choose(self, logits: Tensor, offsets: Tensor, *, first: int = 0) -> Candidates:
         """Return the best candidates of some rows of a level: see `candidates.choose`."""
-        config = self.config
-        return choose(logits, offsets, first=first, threshold=config.score_threshold, limit=config.candidates)
+        return choose(logits, offsets, first=first, threshold=self.score_thresh, limit=self.topk_candidates)
 
     def objects_of(self, levels: Sequence[tuple[Candidates, Tensor]], size: Size) -> Detections:
         """Return what is found in an image.
@@ -113,9 +111,9 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         boxes = clip_boxes_to_image(boxes, size)
         scores = torch.cat([found.logits for found, _ in levels]).sigmoid()
         labels = torch.cat([found.places % self.config.num_classes for found, _ in levels])
-        kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)
+        kept = batched_nms(boxes, scores, labels, self.nms_thresh)
         inside = (boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)  # the rest is cut off at the edges
-        kept = kept[inside][: self.config.detections]
+        kept = kept[inside][: self.detections_per_img]
         return Detections(boxes[kept], scores[kept], labels[kept])
 
     def _best_of(self, logits: Tensor, offsets: Tensor, anchors: Tensor) -> tuple[Candidates, Tensor]:

@@ -85,7 +85,7 @@ def find_objects_streamed(
             progress=on_band,
         )
     certain = found.scores >= min_score
-    limited = len(certain) == model.config.detections and bool(certain.all())
+    limited = len(certain) == model.detections_per_img and bool(certain.all())
     wanted = certain
     if classes is not None:
         wanted = certain & torch.isin(found.labels, torch.tensor(sorted(classes), device=found.labels.device))

@@ -60,7 +60,7 @@ class Levels:
             found: Candidates | None = None
             for band, bottom in self._bands(pyramid, level):
                 if band is not None:
-                    found = band if found is None else merge([found, band], self.model.config.candidates)
+                    found = band if found is None else merge([found, band], self.model.topk_candidates)
                 progress(done + work * bottom / pyramid.sizes[level][0])
             done += work
             assert found is not None
