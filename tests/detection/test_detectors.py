@@ -216,7 +216,9 @@ def test_a_configuration_names_what_is_wrong(name: str) -> None:
 
 
 def test_head_sizes_are_options() -> None:
-    shallow = build_retinanet(backbone(), **{**RETINANET, "head_depth": 0, "pyramid_width": 10})
+    shallow = DETECTORS["retinanet"](head_depth=0)  # whose last convolution sees the pyramid itself
     assert not list(shallow.head.classification_head.conv)
+    assert shallow.head.classification_head.cls_logits.in_channels == RETINANET["pyramid_width"]
+    assert len(shallow.detect(images()[0][None])[0].boxes) > 10
     deep = build_mask_rcnn(backbone(), **{**MASK_RCNN, "head_depth": 3, "head_width": 9})
     assert [layer[0].out_channels for layer in deep.roi_heads.mask_head] == [9, 9, 9]

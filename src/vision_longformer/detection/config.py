@@ -22,7 +22,7 @@ class RetinaNetConfig:
         num_classes: Classes of objects.
         strides: Of the backbone's maps, each twice the one before; two coarser levels are added.
         pyramid_width: Channels of the pyramid.
-        head_depth: Convolutions before the last one, in each of the two heads.
+        head_depth: Convolutions before the last one, in each of the two heads; with 0, `head_width` does nothing.
         head_width: Their channels.
         anchor_sizes: Sides in pixels of the square anchors of each level.
         anchor_ratios: Heights over widths of the anchors.

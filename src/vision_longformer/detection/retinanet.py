@@ -155,7 +155,8 @@ class Head(RetinaNetHead):  # type: ignore[misc]
     """Two towers of convolutions, shared by all levels."""
 
     def __init__(self, config: RetinaNetConfig, *, num_anchors: int) -> None:
-        super().__init__(config.head_width, num_anchors, config.num_classes)
+        width = config.head_width if config.head_depth else config.pyramid_width
+        super().__init__(width, num_anchors, config.num_classes)
         for head in (self.classification_head, self.regression_head):
             head.conv = _tower(config)
 
