@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import print_table
 
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.detection import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.large_images import find_objects
@@ -74,7 +74,9 @@ def main() -> None:
             gigabytes = [f"{took[key] / 1e9:.2f}" for key in ("forecast", "pass", "peak")]
             rows.append([name, str(took["tiles"]), took["side"], *gigabytes, f"{took['seconds']:.0f}"])
             within &= took["peak"] <= LIMIT
-    print_table(["model", "tiles", "side", "forecast GB", "above loaded GB", "process peak GB", "seconds"], rows)
+    print(
+        markdown_table(["model", "tiles", "side", "forecast GB", "above loaded GB", "process peak GB", "seconds"], rows)
+    )
     if not within:
         sys.exit(f"the process took more than {LIMIT / 1e9:.0f} GB")
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import timm
 import torch
-from timing import print_table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.training.config import ModelOptions
 from vision_longformer.training.mistakes import wilson_interval
 from vision_longformer.training.models import build_model
@@ -113,7 +113,7 @@ def report(output: Path) -> None:
             ]
         )
     header = ["model", "M parameters", "G multiply-adds", "s a step", "images/s", "top-1 by seed", "mean", "95%"]
-    print_table(header, rows)
+    print(markdown_table(header, rows))
 
 
 def multiply_adds(model: nn.Module) -> float:

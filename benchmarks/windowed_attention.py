@@ -16,13 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import interleaved, machine, print_table, spread
 
 import vision_longformer
 from vision_longformer import StageConfig, VisionLongformer, Windowed
 from vision_longformer.attention.backend import AttentionBackend
 from vision_longformer.attention.banded import banded_windowed_attention
 from vision_longformer.attention.geometry import ALL
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, spread
 
 PRODUCT_SIDE = 1536
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(machine())
+    print(machine_line())
     rows = []
     for name in arguments.models:
         model = vision_longformer.create_model(name, device="meta")
@@ -98,7 +99,7 @@ def main() -> None:
             shape = f"{side}×{side}, {stage.num_heads}×{stage.width // stage.num_heads}"
             milliseconds = f"{1000 * statistics.median(seconds['fused']):.1f}"
             rows.append([name, str(number), shape, milliseconds, spread(shares), spread(ratios)])
-    print_table(["model", "stage", "map, heads", "median ms", "share of peak", "time over sdpa"], rows)
+    print(markdown_table(["model", "stage", "map, heads", "median ms", "share of peak", "time over sdpa"], rows))
 
 
 if __name__ == "__main__":
