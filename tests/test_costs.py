@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -132,11 +130,16 @@ def test_needed_pairs_are_those_that_the_oracle_leaves_unmasked(
 
 
 def test_needed_multiply_adds_leave_out_what_lies_beyond_the_edges() -> None:
-    stage = StageConfig(2, WIDTH, 2, patch_size=4, num_global_tokens=1, position="none", attention=Windowed(5))
-    config = ModelConfig((stage,), num_classes=3)
-    grid, size = (7, 11), (25, 44)
-    saved = 2 * (attention_multiply_adds(stage, grid) - needed_attention_multiply_adds(stage, grid))
+    def config(attention: Attention) -> ModelConfig:
+        stages = [StageConfig(2, WIDTH, 2, patch_size=p, position="none", attention=attention) for p in (4, 2, 2)]
+        return ModelConfig(tuple(stages), num_classes=3)
+
+    size, grids = (25, 44), [(7, 11), (4, 6), (2, 3)]
+    windowed, full = config(Windowed(5)), config(Full())
+    saved = sum(
+        2 * (attention_multiply_adds(stage, grid) - needed_attention_multiply_adds(stage, grid))
+        for stage, grid in zip(windowed.stages, grids, strict=True)
+    )
     assert saved > 0
-    assert multiply_adds(config, size) - needed_multiply_adds(config, size) == saved
-    full = ModelConfig((dataclasses.replace(stage, attention=Full()),), num_classes=3)
+    assert multiply_adds(windowed, size) - needed_multiply_adds(windowed, size) == saved
     assert needed_multiply_adds(full, size) == multiply_adds(full, size)
