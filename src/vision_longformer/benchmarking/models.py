@@ -70,8 +70,8 @@ def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error, without its full stop."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """Return the first sentence of an error, without its full stop."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
