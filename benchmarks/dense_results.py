@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timing import print_table
 
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.detection.coco_evaluation import AveragePrecision
 from vision_longformer.detection.drawing import draw_objects, select
 from vision_longformer.plots import COLOURS
@@ -46,7 +46,7 @@ def main() -> None:
         results[run] = measurement.run(EvaluationSetup(batch_size=1, workers=0, device=torch.device("cpu")))
     measures = list(next(iter(results.values())).metrics())  # type: ignore[union-attr]
     header = ["run", "M parameters", "epochs", "minutes", *map(name_of, measures)]
-    print_table(header, [row(run, result, measures) for run, result in results.items()])
+    print(markdown_table(header, [row(run, result, measures) for run, result in results.items()]))
     detections = {run: result for run, result in results.items() if isinstance(result, DetectionResult)}
     if detections and arguments.figure:
         draw_curves({run.name: result for run, result in detections.items()}, arguments.figure)

@@ -10,9 +10,10 @@ import functools
 import statistics
 
 import torch
-from timing import interleaved, machine, print_table, spread
 
 import vision_longformer
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    print(machine())
+    print(machine_line())
     model = vision_longformer.create_model(arguments.model).eval()
     with torch.inference_mode():
         images = {size: torch.randn(1, 3, size, size) for size in arguments.sizes}
@@ -32,10 +33,10 @@ def main() -> None:
     rows = []
     for size in arguments.sizes:
         own = seconds[str(size)]
-        growth = [mine / base for mine, base in zip(own, seconds[first], strict=True)]
+        over = ratios(own, seconds[first])
         pixels = (size / arguments.sizes[0]) ** 2
-        rows.append([str(size), f"{pixels:.0f}", f"{1000 * statistics.median(own):.0f}", spread(growth)])
-    print_table(["side", f"pixels over {first}²", "median ms", f"time over {first}², turn by turn"], rows)
+        rows.append([str(size), f"{pixels:.0f}", f"{1000 * statistics.median(own):.0f}", spread(over)])
+    print(markdown_table(["side", f"pixels over {first}²", "median ms", f"time over {first}², turn by turn"], rows))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import print_table
 
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.detection import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.tiling import Tiling
-from vision_longformer.measuring import _reset_peak, peak_memory, resident_memory
+from vision_longformer.measuring import peak_memory, reset_peak, resident_memory
 
 SIZE = (2988, 5312)
 LIMIT = 4 * 10**9
@@ -39,7 +39,7 @@ def measure(name: str, *, tile: int, width: int) -> dict[str, Any]:
     find_objects(model, pixels[:256, :256], tiling=Tiling(model, tile=256), **IMAGENET)
     tiling = Tiling(model, tile=tile or None, memory=int(0.6 * LIMIT))
     tiles = tiling.cut(SIZE)
-    _reset_peak()
+    reset_peak()
     before, start = resident_memory() or 0, time.perf_counter()
     found = find_objects(model, pixels, tiling=tiling, **IMAGENET)
     seconds = time.perf_counter() - start
@@ -74,7 +74,9 @@ def main() -> None:
             gigabytes = [f"{took[key] / 1e9:.2f}" for key in ("forecast", "pass", "peak")]
             rows.append([name, str(took["tiles"]), took["side"], *gigabytes, f"{took['seconds']:.0f}"])
             within &= took["peak"] <= LIMIT
-    print_table(["model", "tiles", "side", "forecast GB", "above loaded GB", "process peak GB", "seconds"], rows)
+    print(
+        markdown_table(["model", "tiles", "side", "forecast GB", "above loaded GB", "process peak GB", "seconds"], rows)
+    )
     if not within:
         sys.exit(f"the process took more than {LIMIT / 1e9:.0f} GB")
 

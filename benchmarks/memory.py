@@ -13,9 +13,9 @@ from pathlib import Path
 
 import timm
 import torch
-from timing import print_table
 
 import vision_longformer
+from vision_longformer.benchmarking.timing import markdown_table
 
 MODELS = ["vision_longformer_small", "vision_longformer_tiny", "swin_tiny_patch4_window7_224"]
 
@@ -72,7 +72,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--alone", "--models", name, *settings]
         gigabytes = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         rows.append([name, str(arguments.size), str(arguments.batch), f"{gigabytes:.2f}"])
-    print_table(["model", "side", "batch", "GB above the loaded model"], rows)
+    print(markdown_table(["model", "side", "batch", "GB above the loaded model"], rows))
 
 
 if __name__ == "__main__":

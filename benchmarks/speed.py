@@ -11,9 +11,10 @@ import statistics
 
 import timm
 import torch
-from timing import interleaved, machine, print_table, spread
 
 import vision_longformer
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
 
 PEER = "swin_tiny_patch4_window7_224"
 
@@ -27,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     vision_longformer.set_attention_backend(arguments.backend)
     torch.set_num_threads(2)
-    print(machine())
+    print(machine_line())
     rows = []
     for size in arguments.sizes:
         models = {name: vision_longformer.create_model(name).eval() for name in arguments.models}
@@ -37,9 +38,9 @@ def main() -> None:
             runs = {name: functools.partial(model, images) for name, model in models.items()}
             seconds = interleaved(runs, repeats=arguments.repeats)
         for name, own in seconds.items():
-            ratios = [mine / peer for mine, peer in zip(own, seconds[PEER], strict=True)]
-            rows.append([str(size), name, f"{1000 * statistics.median(own):.0f}", spread(ratios)])
-    print_table(["side", "model", "median ms", f"time over {PEER}, turn by turn"], rows)
+            over = ratios(own, seconds[PEER])
+            rows.append([str(size), name, f"{1000 * statistics.median(own):.0f}", spread(over)])
+    print(markdown_table(["side", "model", "median ms", f"time over {PEER}, turn by turn"], rows))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 from study_models import CLASSES, MODELS, SIZE
-from timing import interleaved, machine
 from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.optimisers import build_optimizer
 from vision_longformer.training.recipes import build, read_recipe
@@ -37,7 +38,7 @@ def measure_steps(recipe: Path, output: Path) -> None:
         steps[name] = functools.partial(_step, model, optimizer, images, labels, config)
     seconds = interleaved(steps, repeats=REPEATS)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    found = {"machine": machine(), "batch_size": config.compute.batch_size, "seconds": medians}
+    found = {"machine": machine_line(), "batch_size": config.compute.batch_size, "seconds": medians}
     (output / "steps.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 

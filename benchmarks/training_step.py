@@ -14,11 +14,12 @@ from typing import cast
 
 import timm
 import torch
-from timing import interleaved, machine, print_table, spread
 from torch import Tensor, nn
 
 import vision_longformer
 from vision_longformer import VisionLongformer
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
 
 PEER = "swin_tiny_patch4_window7_224"
 
@@ -38,8 +39,8 @@ def compare(models: dict[str, nn.Module], base: str, *, size: int, batch: int, r
     seconds = interleaved(runs, repeats=repeats)
     rows = []
     for name, own in seconds.items():
-        ratios = [mine / other for mine, other in zip(own, seconds[base], strict=True)]
-        rows.append([str(size), name, f"{1000 * statistics.median(own):.0f}", f"{base}: {spread(ratios)}"])
+        over = ratios(own, seconds[base])
+        rows.append([str(size), name, f"{1000 * statistics.median(own):.0f}", f"{base}: {spread(over)}"])
     return rows
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(machine())
+    print(machine_line())
     settings = {"size": arguments.size, "batch": arguments.batch, "repeats": arguments.repeats}
     small = vision_longformer.create_model("vision_longformer_small")
     swin = cast(nn.Module, timm.create_model(PEER, img_size=arguments.size))
@@ -60,7 +61,7 @@ def main() -> None:
     cast(VisionLongformer, tiny["random"]).set_neighbours("random")
     named = {f"vision_longformer_tiny, {name} neighbours": model for name, model in tiny.items()}
     rows += compare(named, "vision_longformer_tiny, random neighbours", **settings)
-    print_table(["side", "model", "median ms", "time over, turn by turn"], rows)
+    print(markdown_table(["side", "model", "median ms", "time over, turn by turn"], rows))
 
 
 if __name__ == "__main__":

@@ -16,26 +16,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import interleaved, machine, print_table, spread
 
 import vision_longformer
 from vision_longformer import StageConfig, VisionLongformer, Windowed
 from vision_longformer.attention.backend import AttentionBackend
 from vision_longformer.attention.banded import banded_windowed_attention
 from vision_longformer.attention.geometry import ALL
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, spread
+from vision_longformer.costs import pairs_along_axis
 
 PRODUCT_SIDE = 1536
 
 
-def pairs_along_axis(length: int, window: int) -> int:
-    """Return the (query, key) pairs of positions along one axis that see each other."""
-    starts = range(0, length, window)
-    return sum((min(s + window, length) - s) * (min(s + 2 * window, length) - max(s - window, 0)) for s in starts)
-
-
-def operations(stage: StageConfig, window: int, side: int) -> int:
+def operations(stage: StageConfig, attention: Windowed, side: int) -> int:
     """Return the operations of the map queries' attention: scores and weighted sums, two for a multiply-add."""
-    pairs = pairs_along_axis(side, window) ** 2 + side**2 * stage.num_global_tokens
+    pairs = pairs_along_axis(side, attention) ** 2 + side**2 * stage.num_global_tokens
     return 4 * stage.width * pairs
 
 
@@ -78,7 +74,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(machine())
+    print(machine_line())
     rows = []
     for name in arguments.models:
         model = vision_longformer.create_model(name, device="meta")
@@ -89,7 +85,7 @@ def main() -> None:
                 continue
             window, side = stage.attention.window_size, -(-arguments.size // stride)
             seconds = measure(stage, window, side, repeats=arguments.repeats)
-            needed = operations(stage, window, side)
+            needed = operations(stage, stage.attention, side)
             shares = [
                 needed / own / (2 * PRODUCT_SIDE**3 / product)
                 for own, product in zip(seconds["fused"], seconds["product"], strict=True)
@@ -98,7 +94,7 @@ def main() -> None:
             shape = f"{side}×{side}, {stage.num_heads}×{stage.width // stage.num_heads}"
             milliseconds = f"{1000 * statistics.median(seconds['fused']):.1f}"
             rows.append([name, str(number), shape, milliseconds, spread(shares), spread(ratios)])
-    print_table(["model", "stage", "map, heads", "median ms", "share of peak", "time over sdpa"], rows)
+    print(markdown_table(["model", "stage", "map, heads", "median ms", "share of peak", "time over sdpa"], rows))
 
 
 if __name__ == "__main__":

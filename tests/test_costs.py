@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from vision_longformer import (
     Full,
@@ -15,8 +16,16 @@ from vision_longformer import (
     Windowed,
     multiply_adds,
 )
-from vision_longformer.config import Attention
-from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
+from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.geometry import ALL
+from vision_longformer.config import Attention, Neighbours, WindowShape
+from vision_longformer.costs import (
+    attention_multiply_adds,
+    linear_multiply_adds,
+    needed_attention_multiply_adds,
+    needed_multiply_adds,
+    pairs_along_axis,
+)
 
 WIDTH, GLOBALS, GRID = 10, 3, (7, 11)
 TOKENS, SQUARE = 77, 100
@@ -87,3 +96,50 @@ def test_which_costs_are_linear_in_the_number_of_pixels() -> None:
         assert blocks(attention, 512) == 4 * blocks(attention, 256)
     assert blocks(Full(), 512) > 15 * blocks(Full(), 256)
     assert blocks(SpatialReduction(2), 512) > 15 * blocks(SpatialReduction(2), 256)
+
+
+def visible_positions(grid: tuple[int, int], attention: Windowed) -> int:
+    """Count the (query, key) pairs of map tokens that the dense oracle gives any weight."""
+    tokens = grid[0] * grid[1]
+    one_for_each = torch.eye(tokens).reshape(1, *grid, 1, tokens)  # what a token's value is known by
+    out = dense_windowed_attention(
+        torch.zeros(1, *grid, 1, tokens),
+        torch.stack([one_for_each] * 2, dim=3),
+        torch.zeros(1, 0, 2, 1, tokens),
+        table=None,
+        global_bias=None,
+        valid=None,
+        window=attention.window_size,
+        shape=attention.shape,
+        offsets=[(0, 0)] if attention.neighbours == "own" else ALL,
+    )
+    return int((out > 0).sum())
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+@pytest.mark.parametrize("neighbours", ["all", "own"])
+@pytest.mark.parametrize("grid", [(7, 11), (3, 13), (5, 16)])
+def test_needed_pairs_are_those_that_the_oracle_leaves_unmasked(
+    shape: WindowShape, neighbours: Neighbours, grid: tuple[int, int]
+) -> None:
+    attention = Windowed(window_size=5, shape=shape, neighbours=neighbours)
+    visible = visible_positions(grid, attention)
+    assert pairs_along_axis(grid[0], attention) * pairs_along_axis(grid[1], attention) == visible
+    stage, tokens = stage_of(attention), grid[0] * grid[1]
+    assert needed_attention_multiply_adds(stage, grid) == 2 * WIDTH * (visible + 2 * GLOBALS * tokens)
+
+
+def test_needed_multiply_adds_leave_out_what_lies_beyond_the_edges() -> None:
+    def config(attention: Attention) -> ModelConfig:
+        stages = [StageConfig(2, WIDTH, 2, patch_size=p, position="none", attention=attention) for p in (4, 2, 2)]
+        return ModelConfig(tuple(stages), num_classes=3)
+
+    size, grids = (25, 44), [(7, 11), (4, 6), (2, 3)]
+    windowed, full = config(Windowed(5)), config(Full())
+    saved = sum(
+        2 * (attention_multiply_adds(stage, grid) - needed_attention_multiply_adds(stage, grid))
+        for stage, grid in zip(windowed.stages, grids, strict=True)
+    )
+    assert saved > 0
+    assert multiply_adds(windowed, size) - needed_multiply_adds(windowed, size) == saved
+    assert needed_multiply_adds(full, size) == multiply_adds(full, size)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -169,11 +169,18 @@ class ChildEndedError(Exception):
         self.status: Status = status
 
 
-def run_child(task: Task, settings: Settings, *, command: Sequence[str] = CHILD) -> dict[str, Any]:
+class ChildTask(Protocol):
+    """What a fresh process is asked to measure."""
+
+    def to_json(self) -> str:
+        """Return what the process reads."""
+
+
+def run_child(task: ChildTask, settings: Settings, *, command: Sequence[str] = CHILD) -> dict[str, Any]:
     """Measure in a fresh process, and watch over its memory and its time. It never outlives this call.
 
     Returns:
-        Its last line: `{"measured": ...}` or `{"refused": ...}`.
+        Its last line, such as `{"measured": ...}` or `{"refused": ...}`.
 
     Raises:
         ChildEndedError: It took too much memory or time, or failed.

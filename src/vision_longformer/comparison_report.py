@@ -6,20 +6,17 @@ import base64
 import dataclasses
 import html
 import json
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer import __version__
 from vision_longformer.comparison import Row, exponents
 from vision_longformer.files import replacing
 from vision_longformer.mechanisms import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
@@ -126,23 +123,6 @@ class Comparison:
             ],
             "notes": self.notes,
         }
-
-
-def describe_machine(threads: int | None) -> dict[str, Any]:
-    """Say what computes here, with `threads` threads or PyTorch's default."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": threads or torch.get_num_threads(),
-        "system": platform.system(),
-        "torch": torch.__version__,
-        "vision_longformer": __version__,
-    }
 
 
 def write_comparison(comparison: Comparison, output: Path) -> Path:

@@ -1,12 +1,15 @@
 """What a model costs, counted as the paper counts it.
 
 Multiply-adds cover the patch convolutions, linear layers, attention products and classifier. As in the published
-figures, every token is taken to see all nine chunks, and global tokens are left out of the linear layers.
+figures, every token is taken to see all nine chunks, and global tokens are left out of the linear layers;
+`needed_multiply_adds` alone counts the chunks that exist.
 
 N tokens of the map, C channels, G global tokens, w window, k and m features, n tokens of a reduced map
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from vision_longformer.config import (
     Full,
@@ -22,12 +25,23 @@ from vision_longformer.config import (
 
 def multiply_adds(config: ModelConfig, size: tuple[int, int]) -> int:
     """Return the multiply-adds of one image of (height, width) `size` in pixels (paper, table 2 and appendix)."""
+    return _multiply_adds(config, size, attention_multiply_adds)
+
+
+def needed_multiply_adds(config: ModelConfig, size: tuple[int, int]) -> int:
+    """Return the multiply-adds that one image needs: a token sees the neighbours that exist, fewer at the edges."""
+    return _multiply_adds(config, size, needed_attention_multiply_adds)
+
+
+def _multiply_adds(
+    config: ModelConfig, size: tuple[int, int], of_attention: Callable[[StageConfig, tuple[int, int]], int]
+) -> int:
     total, in_chans, grid = 0, config.in_chans, size
     for stage in config.stages:
         grid = (-(-grid[0] // stage.patch_size), -(-grid[1] // stage.patch_size))
         tokens = grid[0] * grid[1]
         total += tokens * stage.width * in_chans * stage.patch_size**2
-        total += stage.depth * (linear_multiply_adds(stage, grid) + attention_multiply_adds(stage, grid))
+        total += stage.depth * (linear_multiply_adds(stage, grid) + of_attention(stage, grid))
         in_chans = stage.width
     return total + in_chans * config.num_classes
 
@@ -61,6 +75,36 @@ def attention_multiply_adds(stage: StageConfig, grid: tuple[int, int]) -> int:
             return 2 * width * tokens * (_reduced_tokens(grid, ratio) + num_global)
         case Performer(num_features=features):  # φ(q), φ(k), φ(k)ᵀv, and what queries read from it
             return 4 * width * tokens * features
+
+
+def needed_attention_multiply_adds(stage: StageConfig, grid: tuple[int, int]) -> int:
+    """Return those of `attention_multiply_adds` that a map of `grid` (height, width) tokens needs.
+
+    It differs for windowed attention, where only the keys that a token sees count.
+    """
+    match stage.attention:
+        case Windowed() as attention:
+            height, width = grid
+            pairs = pairs_along_axis(height, attention) * pairs_along_axis(width, attention)
+            return 2 * stage.width * (pairs + 2 * stage.num_global_tokens * height * width)
+        case _:
+            return attention_multiply_adds(stage, grid)
+
+
+def pairs_along_axis(length: int, attention: Windowed) -> int:
+    """Return the (query, key) pairs of positions along an axis of `length` tokens that see each other in evaluation.
+
+    All pairs of a map are the product of those of its two axes.
+    """
+    window = attention.window_size
+    if attention.shape == "exact" and attention.neighbours != "own":
+        return sum(min(query + window, length - 1) - max(query - window, 0) + 1 for query in range(length))
+    chunks = [min(window, length - start) for start in range(0, length, window)]
+    if attention.neighbours == "own":
+        return sum(chunk**2 for chunk in chunks)
+    wraps = attention.shape == "cyclic" and len(chunks) >= 3
+    padded = [chunks[-1], *chunks, chunks[0]] if wraps else [0, *chunks, 0]
+    return sum(chunk * sum(padded[number : number + 3]) for number, chunk in enumerate(chunks))
 
 
 def _reduced_tokens(grid: tuple[int, int], ratio: int) -> int:

@@ -94,7 +94,7 @@ def measure(task: Task, *, on_loaded: Callable[[int | None], None] = lambda _: N
     with torch.inference_mode():
         model(torch.randn(1, task.config.in_chans, WARM_UP_SIDE, WARM_UP_SIDE))
         images = torch.randn(1, task.config.in_chans, *task.size)
-        _reset_peak()
+        reset_peak()
         loaded = resident_memory()
         on_loaded(loaded)
         spent = _timed(model, images)  # the first pass: its memory counts, its time only if it leaves none for others
@@ -171,7 +171,8 @@ def _status(field: str) -> int | None:
         return None
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
+    """Let `peak_memory` start from what this process holds now."""
     with contextlib.suppress(OSError):  # the peak then includes loading, which needs less than a pass that matters
         _CLEAR.write_text("5")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.comparison import Settings, compare, comparison_config
 from vision_longformer.comparison_report import (
     Comparison,
     comparison_tables,
-    describe_machine,
     write_comparison,
     write_json,
 )

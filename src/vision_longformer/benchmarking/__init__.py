@@ -1,0 +1,1 @@
+"""Time and memory of models, ours and others, measured alike."""
