@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from windowed_attention import pairs_along_axis
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import (
@@ -31,6 +30,7 @@ from vision_longformer.config import (
     StageConfig,
     Windowed,
 )
+from vision_longformer.costs import pairs_along_axis
 from vision_longformer.training.config import ModelOptions
 from vision_longformer.training.models import build_model
 from vision_longformer.variants import CONFIGS
@@ -127,5 +127,5 @@ def _windowed_products(stage: StageConfig, side: int) -> int:
     """Return the multiply-adds of the map queries of a layer with windows: scores and weighted sums."""
     if not isinstance(stage.attention, Windowed):
         return 0
-    pairs = pairs_along_axis(side, stage.attention.window_size) ** 2 + side**2 * stage.num_global_tokens
+    pairs = pairs_along_axis(side, stage.attention) ** 2 + side**2 * stage.num_global_tokens
     return 2 * stage.width * pairs
