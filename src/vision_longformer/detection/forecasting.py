@@ -22,7 +22,7 @@ from vision_longformer.segmentation.semantic import SemanticFPN
 MARGIN = 1.15  # measured peaks, of models of every kind, were 0.5 to 1.0 of the forecast with it
 FLOAT = 4  # bytes
 # glibc takes blocks below this size from its heap, where holes between them stay with the process; larger ones go back
-# at once. As many of a pass's largest such blocks as were needed for forecasts that no measured peak passes.
+# at once. Counted with so many of a pass's largest such blocks, forecasts were at most 1% below measured peaks.
 LARGEST_HEAP_BLOCK, HEAP_HOLES = 2**25, 1.5
 # Of each score of a level: itself and whether it passes the threshold; of those that pass, also a copy, its place, and
 # both again while they are sorted.
