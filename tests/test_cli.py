@@ -155,8 +155,9 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
         (["x.png", "--stages", "four"], "four"),
+        (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
-        ([], "images"),
+        ([], "the following arguments are required: images"),
     ],
 )
 def test_usage_errors_are_one_sentence(

@@ -250,6 +250,8 @@ def test_results_can_be_compared_with_the_annotations(
         (("--tile", 256, "--overlap", 256), "overlap=256"),
         (("--memory", "lots"), "'lots' is no amount of memory"),
         (("--detections", 0), "detections=0: must be an integer of at least 1"),
+        (("--detections", "many"), "--detections many: must be a whole number"),
+        (("--min-score", "half"), "--min-score half: must be a number"),
         (("--scale", 0), "--scale 0.0: must be above 0"),
         (("--min-score", 2), "--min-score 2.0: must lie between 0 and 1"),
     ],
