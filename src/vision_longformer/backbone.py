@@ -20,6 +20,7 @@ from timm.layers import Mlp, drop_path
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (
@@ -29,6 +30,8 @@ from vision_longformer.attention import (
     WindowedAttention,
     build_attention,
 )
+from vision_longformer.attention.backend import attention_backend
+from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
 from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
@@ -82,6 +85,18 @@ class PatchEmbed(nn.Module):
         return self.drop(x), self.drop(global_tokens), extent
 
 
+class FeedForward(Mlp):
+    """timm's MLP, which in inference on CPUs adds the bias and applies GELU in one pass over the hidden channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (..., C) tokens."""
+        if attention_backend() not in ("auto", "fused") or not is_gelu_supported(x, self.fc1, self.act):
+            return cast(Tensor, super().forward(x))
+        hidden = F.linear(x, self.fc1.weight)
+        add_bias_gelu_(hidden, self.fc1.bias)
+        return cast(Tensor, self.fc2(hidden))
+
+
 class Block(nn.Module):
     """Attention and an MLP, each on normalised input and added to it."""
 
@@ -90,7 +105,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(stage.width, eps=EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(stage.width, eps=EPS)
-        self.mlp = Mlp(stage.width, hidden_features=4 * stage.width)
+        self.mlp = FeedForward(stage.width, hidden_features=4 * stage.width)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,11 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("forward.cpp", "backward.cpp")
+SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
 HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
 FORWARD = "vision_longformer_windowed_attention"
 BACKWARD = "vision_longformer_windowed_attention_backward"
+GELU = "vision_longformer_add_bias_gelu"
 TIMEOUT = 3600  # seconds for the compiler, which takes about ten where nothing else runs
 
 _FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
@@ -152,7 +153,7 @@ def _compile(compiler: str, flags: list[str], target: Path) -> None:
 def _open(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
-        functions = [getattr(library, name) for name in (FORWARD, BACKWARD)]
+        functions = [getattr(library, name) for name in (FORWARD, BACKWARD, GELU)]
     except (OSError, AttributeError) as error:
         raise BuildError(f"{path} cannot be loaded: {error}") from error
     for function in functions:
