@@ -85,7 +85,7 @@ class PatchEmbed(nn.Module):
         return self.drop(x), self.drop(global_tokens), extent
 
 
-class FeedForward(Mlp):
+class FeedForward(Mlp):  # type: ignore[misc]  # timm has no types
     """timm's MLP, which in inference on CPUs adds the bias and applies GELU in one pass over the hidden channels."""
 
     def forward(self, x: Tensor) -> Tensor:
