@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,37 @@ def replacing(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target`; once all is well it becomes `target`, in place of what was there.
+
+    The data reach the disk before the name does. After an exception `target` is as it was, and the temporary folder is
+    gone. One that a killed process left behind goes too: two processes cannot write the same folder at once.
+    """
+    temporary, outdated = (target.parent / f".{target.name}.{kind}" for kind in ("tmp", "old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left_behind in (temporary, outdated):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        _sync_folder(temporary)
+        if target.exists():
+            target.rename(outdated)
+        temporary.rename(target)
+        _sync(target.parent)
+    finally:
+        for done_with in (temporary, outdated):
+            shutil.rmtree(done_with, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
 
 
 def _sync(path: Path) -> None:
