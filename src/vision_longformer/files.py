@@ -6,8 +6,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+REMOVALS = 20  # attempts to remove a folder
 
 
 @contextlib.contextmanager
@@ -40,7 +43,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     temporary, outdated = (target.parent / f".{target.name}.{kind}" for kind in ("tmp", "old"))
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in (temporary, outdated):
-        shutil.rmtree(left_behind, ignore_errors=True)
+        _remove_folder(left_behind)
     try:
         temporary.mkdir()
         yield temporary
@@ -51,7 +54,15 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         for done_with in (temporary, outdated):
-            shutil.rmtree(done_with, ignore_errors=True)
+            _remove_folder(done_with)
+
+
+def _remove_folder(folder: Path) -> None:
+    for _ in range(REMOVALS):  # after a failure, other threads of a library may still be writing into it
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _sync_folder(folder: Path) -> None:
