@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from vision_longformer.encoding import Features
 from vision_longformer.images import unit_range
 from vision_longformer.readers.base import Reader
-from vision_longformer.streaming.features import StreamedFeatures
+
+if TYPE_CHECKING:  # streaming itself describes features
+    from vision_longformer.streaming.features import StreamedFeatures
 
 
 class MapRows(Protocol):
