@@ -31,6 +31,8 @@ from vision_longformer.files import replacing
 from vision_longformer.images import ImageError, Pixels
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.watching import Watched, watch
+from vision_longformer.writing.geotiff import read_geotiff_metadata
+from vision_longformer.writing.zarr_folder import read_zarr_metadata
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
@@ -237,7 +239,14 @@ class _Job:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the description in a feature file; None if there is no such file, or it is damaged or something else."""
+    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
+    if path.is_dir():
+        metadata = read_zarr_metadata(path) or read_geotiff_metadata(path)
+        return metadata if metadata is not None and metadata.get("content") == "features" else None
+    return _read_safetensors_metadata(path)
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
