@@ -22,15 +22,18 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from vision_longformer import __version__
 from vision_longformer.encoding import Encoder, Features
-from vision_longformer.files import replacing
 from vision_longformer.images import ImageError, Pixels
+from vision_longformer.memory_course import watch_memory
+from vision_longformer.readers.opening import read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.watching import Watched, watch
+from vision_longformer.writing.encoded import encoded_from_features
+from vision_longformer.writing.formats import Format, read_folder_metadata, write_features
+from vision_longformer.writing.geotiff import scaled_transform
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
@@ -52,9 +55,9 @@ class Source:
     path: Path
     name: str
 
-    def target(self, output: Path) -> Path:
-        """Return the feature file: the image's name, with its suffix kept, so that x.jpg and x.png stay apart."""
-        return output / f"{self.name}.safetensors"
+    def target(self, output: Path, kind: Format = "safetensors") -> Path:
+        """Return the feature file or folder: the image's name, suffix kept, so that x.jpg and x.png stay apart."""
+        return output / f"{self.name}.{kind}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def encode_files(
     *,
     model_name: str,
     dtype: Dtype = "float16",
+    kind: Format = "safetensors",
     report: bool = True,
     remark: str = "",
 ) -> Iterator[Result]:
@@ -137,6 +141,7 @@ def encode_files(
         encoder: The model and its settings.
         model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
+        kind: The format.
         report: Whether to write the report.
         remark: A sentence for the top of the report.
 
@@ -146,21 +151,26 @@ def encode_files(
     Raises:
         OutputError: Features cannot be written, for instance because the disk is full.
     """
-    job = _Job(output, encoder, model_name, dtype, report)
+    job = _Job(output, encoder, model_name, dtype, kind, report)
     pages = Report(output, title=model_name, remark=remark)
-    for source in sources:
-        result = job.encode(source, pages)
-        yield result
+    with watch_memory() as memory:
+        for source in sources:
+            with memory.span(forecast=None, whole=None):
+                result = job.encode(source, pages)
+            yield result
     if report:
         with _explaining(output / "index.html"):
-            pages.write()
+            pages.write(memory)
 
 
 class _Job:
     """What stays the same from image to image."""
 
-    def __init__(self, output: Path, encoder: Encoder, model_name: str, dtype: Dtype, report: bool) -> None:
+    def __init__(
+        self, output: Path, encoder: Encoder, model_name: str, dtype: Dtype, kind: Format, report: bool
+    ) -> None:
         self.output = output
+        self.kind = kind
         self.encoder = encoder
         self.dtype = dtype
         self.report = report
@@ -180,7 +190,7 @@ class _Job:
         }
 
     def encode(self, source: Source, pages: Report) -> Result:
-        target = source.target(self.output)
+        target = source.target(self.output, self.kind)
         start = time.perf_counter()
         try:
             digest = _file_digest(source.path)
@@ -188,6 +198,7 @@ class _Job:
             if earlier is not None and self._same(earlier, digest):
                 pages.add_earlier(source.name)
                 return Result(source, "skipped")
+            place = self._georeference(source)
             pixels = self.encoder.read(source.path)
             with watch(self.encoder.model) if self.report else nullcontext(Watched()) as watched:
                 features = self.encoder.encode(pixels)
@@ -198,7 +209,7 @@ class _Job:
             pages.add(Entry(source.name, message=message))
             return Result(source, "failed", message)
         with _explaining(target):
-            self._write(target, features, self._metadata(source, digest, pixels))
+            self._write(target, features, pixels, place, self._metadata(source, digest, pixels))
             megapixels, seconds = pixels.valid.numel() / 1e6, time.perf_counter() - start
             if self.report:
                 size = (pixels.valid.shape[0], pixels.valid.shape[1])
@@ -225,19 +236,36 @@ class _Job:
             "versions": {"vision_longformer": __version__, "torch": torch.__version__},
         }
 
-    def _write(self, target: Path, features: Features, metadata: dict[str, Any]) -> None:
-        kind = DTYPES[self.dtype]
-        tensors: dict[str, Tensor] = {
-            f"stage{stage}": features_map.to(kind)
-            for stage, features_map in zip(self.encoder.stages, features.maps, strict=True)
-        }
-        tensors |= {"embedding": features.embedding.to(kind), "valid": features.valid}
-        with replacing(target) as temporary:
-            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    def _georeference(self, source: Source) -> dict[str, Any]:
+        if self.kind == "safetensors":
+            return {}
+        found = read_georeference(source.path)
+        if self.kind == "geotiff" and not found:
+            raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
+        return found
+
+    def _write(
+        self, target: Path, features: Features, pixels: Pixels, place: dict[str, Any], metadata: dict[str, Any]
+    ) -> None:
+        if place:
+            before, after = pixels.original_size, pixels.valid.shape
+            factors = (before[0] / after[0], before[1] / after[1])  # where it was shrunk
+            place = {**place, "transform": scaled_transform(place["transform"], factors)}
+            metadata = {**metadata, "georeference": place}
+        encoded = encoded_from_features(
+            features, stages=self.encoder.stages, strides=self.settings["strides"], georeference=place
+        )
+        write_features(target, encoded, metadata, dtype=DTYPES[self.dtype], kind=self.kind)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the description in a feature file; None if there is no such file, or it is damaged or something else."""
+    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
+    if path.is_dir():
+        return read_folder_metadata(path)
+    return _read_safetensors_metadata(path)
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))

@@ -16,10 +16,15 @@ from vision_longformer.feature_files import OutputError, encode_files, find_imag
 from vision_longformer.progress import follow, summary
 from vision_longformer.serialization import load
 from vision_longformer.variants import create_model
+from vision_longformer.writing import FORMATS, check_format
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
     "Give trained ones with --checkpoint."
+)
+FORMAT_HELP = (
+    "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
+    "rasters, for images that say where on earth they lie."
 )
 
 
@@ -32,6 +37,7 @@ def arguments() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
+    add("--format", choices=FORMATS, default="safetensors", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add("--max-pixels", type=int, default=500_000_000, metavar="N", help="Refuse images with more pixels.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
@@ -43,6 +49,7 @@ def arguments() -> Parser:
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
+        check_format(arguments.format)
         sources = find_images(arguments.images)
         name, model = _model(arguments)
         encoder = Encoder(
@@ -52,7 +59,7 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     remark = "" if arguments.checkpoint else UNTRAINED
     if remark:
@@ -63,6 +70,7 @@ def run(arguments: Arguments) -> int:
         encoder,
         model_name=name,
         dtype=arguments.dtype,
+        kind=arguments.format,
         report=not arguments.no_report,
         remark=remark,
     )

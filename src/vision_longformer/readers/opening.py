@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.readers.arrays import open_npy, open_zarr
@@ -46,6 +47,33 @@ def open_reader(
     except ImportError as error:
         raise ImageError(str(error)) from error
     return reader if channels is None else ChannelsReader(reader, channels)
+
+
+def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return where on earth a TIFF lies (see `readers.geotiff`); empty if it is none, or does not say.
+
+    Raises:
+        ImageError: It is damaged, or it does say and rasterio is not installed.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not start.startswith(TIFF_STARTS):
+        return {}
+    from vision_longformer.readers.tiff import has_tags
+
+    if not has_tags(path, GEO_TAGS[:-1]):
+        return {}
+    from vision_longformer.readers.geotiff import GeoReader
+
+    try:
+        reader = GeoReader(path)
+    except ImportError as error:
+        raise ImageError(str(error)) from error
+    reader.close()
+    return reader.info.georeference
 
 
 def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Reader:

@@ -1,0 +1,85 @@
+"""The formats that features are stored in, and writing them so that nothing half-written looks finished."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vision_longformer.files import replacing, replacing_folder
+from vision_longformer.writing import geotiff, zarr_folder
+from vision_longformer.writing.encoded import Encoded
+
+METADATA_KEY = "vision_longformer"
+
+Format = Literal["safetensors", "zarr", "geotiff"]
+FORMATS: tuple[Format, ...] = ("safetensors", "zarr", "geotiff")
+_NEEDS = {"zarr": ("zarr", zarr_folder.MISSING), "geotiff": ("rasterio", geotiff.MISSING)}
+
+
+def check_format(kind: Format) -> None:
+    """Check that a format can be written here.
+
+    Raises:
+        ImportError: A package is missing; the message says how to install it.
+    """
+    module, missing = _NEEDS.get(kind, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise ImportError(missing)
+
+
+def write_features(
+    target: Path, encoded: Encoded, metadata: dict[str, Any], *, dtype: torch.dtype, kind: Format
+) -> None:
+    """Write the features of one image; what was at `target` is replaced once all is on disk.
+
+    Args:
+        target: A file for safetensors, else a folder.
+        encoded: The features. Safetensors take their maps into memory, the other formats a band at a time.
+        metadata: The description.
+        dtype: Of stored maps, tokens and embedding.
+        kind: The format.
+
+    Raises:
+        ImportError: A package is missing.
+        ValueError: A GeoTIFF of an image that does not say where it lies.
+        OSError: The disk is full, cannot be written, or `target` is a folder of something else.
+    """
+    if kind == "safetensors":
+        with replacing(target) as temporary:
+            save_file(_tensors(encoded, dtype), temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+        return
+    _check_replaceable(target)
+    write = zarr_folder.write_zarr if kind == "zarr" else geotiff.write_geotiff
+    with replacing_folder(target) as temporary:
+        write(temporary, encoded, metadata, dtype=dtype)
+
+
+def read_folder_metadata(folder: Path) -> dict[str, Any] | None:
+    """Return the description in a folder of features; None if it is none, or damaged."""
+    found = zarr_folder.read_zarr_metadata(folder) or geotiff.read_geotiff_metadata(folder)
+    return found if found is not None and found.get("content") == "features" else None
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.is_dir():
+        if target.exists():
+            raise FileExistsError("there is a file of this name")
+    elif any(target.iterdir()) and read_folder_metadata(target) is None:
+        raise FileExistsError("there is a folder of this name that holds something else")
+
+
+def _tensors(encoded: Encoded, dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors = {
+        f"stage{stage}": features.read(0, features.shape[0]).cpu().to(dtype).permute(2, 0, 1).contiguous()
+        for stage, features in zip(encoded.stages, encoded.maps, strict=True)
+    }
+    return tensors | {
+        "embedding": encoded.embedding.cpu().to(dtype).contiguous(),
+        "valid": encoded.valid.read(0, encoded.size[0]).cpu().contiguous(),
+    }
