@@ -98,16 +98,14 @@ class Block(nn.Module):
         if extent is not None:
             x = extent.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
-        x, global_tokens = self._add(x, update, global_tokens, global_update)
-        update, global_update = self._transform(self.norm2(x)), self.mlp(self.norm2(global_tokens))
-        return self._add(x, update, global_tokens, global_update)
-
-    def _transform(self, x: Tensor) -> Tensor:
-        """Apply the MLP to a (B, H, W, C) map, in inference to a band of tokens after the other."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return cast(Tensor, self.mlp(x))
-        bands = x.flatten(0, 2).split(MLP_TOKENS)
-        return torch.cat([self.mlp(band) for band in bands]).view(x.shape)
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            x, global_tokens = self._add(x, update, global_tokens, global_update)
+            return self._add(x, self.mlp(self.norm2(x)), global_tokens, self.mlp(self.norm2(global_tokens)))
+        global_tokens = global_tokens + global_update
+        x = update.contiguous().add_(x)  # some mechanisms return a slice; bands below are views
+        for band in x.flatten(0, 2).split(MLP_TOKENS):
+            band.add_(self.mlp(self.norm2(band)))
+        return x, global_tokens + self.mlp(self.norm2(global_tokens))
 
     def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:
         """Add the residual branch, dropped for the map and the global tokens of an image together (drop path)."""

@@ -9,7 +9,10 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 
 from __future__ import annotations
 
+import math
 import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,10 +22,11 @@ from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import banded
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import ModelConfig
+from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
+COUNTED_PIXELS = 4 * 10**6  # of a pass over a larger image
 
 
 def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
@@ -36,15 +40,57 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
     Raises:
         ValueError: The model refuses images of this size.
     """
+    with _loaded(config) as (model, known):
+        images = torch.empty(batch, config.in_chans, *size)
+        with StorageCounter(known=[*known, images]) as counter:
+            model(images)
+        peak: int = counter.peak
+    return peak + WORKSPACE_BYTES
+
+
+def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Collection[int], itemsize: int = 4) -> int:
+    """Return the bytes that a pass of `Encoder` over a whole image holds at its peak, beside the model and the image.
+
+    All of it grows with the number of pixels, so that a large image is counted at a smaller size.
+
+    Args:
+        config: Of the model.
+        size: (height, width) of the image in pixels.
+        stages: Whose maps are kept, counted from 0.
+        itemsize: Bytes of a value.
+
+    Raises:
+        ValueError: The model refuses images of this size.
+    """
+    windowed = all(isinstance(stage.attention, Windowed | GlobalOnly) for stage in config.stages)
+    counted = _smaller(size, config.strides[-1]) if windowed else size
+    last = len(config.stages) - 1
+    with _loaded(config) as (model, known):
+        with StorageCounter(known=known) as counter:
+            images = torch.empty(1, config.in_chans, *counted)  # normalised
+            model.forward_intermediates(images, indices=sorted({*stages, last}), return_prefix_tokens=True)
+        peak: int = counter.peak
+    pixels = size[0] * size[1] / (counted[0] * counted[1])
+    return round(peak * pixels * itemsize / 4) + WORKSPACE_BYTES
+
+
+def _smaller(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return a size of at most `COUNTED_PIXELS` in the same proportions, in whole tokens of the last stage."""
+    scale = math.sqrt(COUNTED_PIXELS / (size[0] * size[1]))
+    if scale >= 1:
+        return size
+    height, width = (max(1, round(side * scale / stride)) * stride for side in size)
+    return height, width
+
+
+@contextmanager
+def _loaded(config: ModelConfig) -> Iterator[tuple[VisionLongformer, list[torch.Tensor]]]:
+    """Give a model of fake tensors, and these, while new tensors are fake too."""
     with torch.device("meta"):
         model = VisionLongformer(config).eval()
     with FakeTensorMode(), torch.no_grad():
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        images = torch.empty(batch, config.in_chans, *size)
-        with StorageCounter(known=[*model.parameters(), *model.buffers(), images]) as counter:
-            model(images)
-        peak: int = counter.peak
-    return peak + WORKSPACE_BYTES
+        yield model, [*model.parameters(), *model.buffers()]
 
 
 class StorageCounter(TorchDispatchMode):
