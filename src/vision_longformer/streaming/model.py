@@ -49,7 +49,8 @@ def stream(
         stages: Whose maps to keep, counted from 1; all of them by default, none with ().
         work_folder: Where maps are kept, in files; by default they are in memory. Made if need be.
         resume: Go on where an earlier call with the same image, model and settings stopped in this work folder, and
-            leave there what a later one needs. This takes room for two maps of a stage rather than one.
+            leave there what a later one needs: once the run is over, its result, for as long as its maps are there.
+            This takes room for two maps of a stage rather than one.
         every_block: Hold the map between all blocks, also where a stage begins: with `resume` less is lost, but more
             is written.
         band_bytes: What the bands of one block may hold, in bytes; a single chunk row may be more.

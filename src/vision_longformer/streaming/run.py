@@ -21,7 +21,7 @@ from torch import Tensor
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
 from vision_longformer.streaming.block import StreamedBlock
-from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Output, load_checkpoint
+from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
 from vision_longformer.streaming.embedding import StreamedEmbedding
 from vision_longformer.streaming.features import Pool
 from vision_longformer.streaming.layout import Layout
@@ -95,7 +95,10 @@ class Run:
             ImageError: The image cannot be read.
             WorkFolderError: The work folder cannot be written. What was finished stays there.
         """
-        start, stream = self._resume(), self.source.stream(self._layout.pixel_rows())
+        start = self._resume()
+        if isinstance(start, Finished):
+            return start.embedding
+        stream = self.source.stream(self._layout.pixel_rows())
         held: StageMap | None = None
         streamed: StreamedBlock | None = None
         for stage, block in self._blocks():
@@ -127,9 +130,10 @@ class Run:
         pool.add(stream.rows)
         self._finish_outputs()
         pooled = pool.result(streamed.global_tokens)
+        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
+        if folder is not None and fingerprint is not None:
+            Finished(fingerprint, pooled, self.outputs).save(folder)
         self._remove_outdated()
-        if self.settings.work_folder is not None:
-            (self.settings.work_folder / FILE).unlink(missing_ok=True)
         return pooled
 
     # --- the parts of a pass ----------------------------------------------------------------------------------
@@ -195,12 +199,16 @@ class Run:
         """Whether a map may be overwritten while it is read: a run that may be stopped needs the old one."""
         return self.settings.fingerprint is None
 
-    def _resume(self) -> Checkpoint | None:
+    def _resume(self) -> Checkpoint | Finished | None:
         folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
-        if folder is None or fingerprint is None:
+        if folder is None:
             return None
-        start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
-        if start is not None:
+        start = None
+        if fingerprint is not None:
+            start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
+        if start is None:
+            (folder / FILE).unlink(missing_ok=True)  # of another run, whose maps will be overwritten
+        else:
             self.outputs = dict(start.outputs)
         return start
 
