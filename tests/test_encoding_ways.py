@@ -141,7 +141,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(
 def test_a_disk_without_room_is_seen_before_work_begins(
     photo: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding_ways, "_free_disk", lambda _: 1000)
+    monkeypatch.setattr(encoding_ways, "free_disk", lambda _: 1000)
     (result,) = encode(photo, tmp_path / "out", model, "spilled")
     assert result.status == "failed"
     assert "of files are more than the 0.0 MB that are free" in result.message or "make room" in result.message

@@ -22,7 +22,7 @@ from vision_longformer.files import replacing
 from vision_longformer.images import ImageError, Pixels
 from vision_longformer.measuring import resident_memory
 from vision_longformer.memory import default_bound
-from vision_longformer.planning import WAYS, Plan, Way, plan
+from vision_longformer.planning import WAYS, Plan, Way, free_disk, plan
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.opening import open_reader
 from vision_longformer.streaming import Progress, WorkFolderError, stream
@@ -175,7 +175,7 @@ def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work_folder: 
         outputs=encoder.stages,
         ways=ways,
         image=image,
-        disk=_free_disk(work_folder),
+        disk=free_disk(work_folder),
         band_bytes=begun,
     )
 
@@ -195,15 +195,6 @@ def _note_plan(work_folder: Path, chosen: Plan) -> None:
             temporary.write_text(json.dumps({"band_bytes": chosen.chosen.band_bytes}))
     except OSError as error:
         raise WorkFolderError(f"{work_folder}: cannot be written ({error.strerror or error})") from error
-
-
-def _free_disk(work_folder: Path) -> int | None:
-    """Return the bytes that can be written to a folder that may not be there yet, what it holds included."""
-    there = next((parent for parent in (work_folder, *work_folder.parents) if parent.exists()), None)
-    if there is None:
-        return None
-    held = sum(file.stat().st_size for file in work_folder.iterdir()) if work_folder.is_dir() else 0
-    return shutil.disk_usage(there).free + held
 
 
 def _scaled(georeference: dict[str, Any] | None, pixels: Pixels) -> dict[str, Any] | None:

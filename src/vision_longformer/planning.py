@@ -6,8 +6,10 @@ is what PyTorch holds there.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -125,7 +127,7 @@ def plan(
         wanted=tuple(sorted({stage - 1 for stage in stages})),
         stored=TYPICAL if image is None else _stored(image),
         itemsize=dtype.itemsize,
-        held=_held(model),
+        held=held_memory(model),
         speed=speed,
     )
     found = [task.whole(), *(task.streamed(way, memory=memory, band_bytes=band_bytes) for way in WAYS[1:])]
@@ -199,7 +201,7 @@ def _checked(model: VisionLongformer, height: int, width: int, outputs: Sequence
     return height, width
 
 
-def _held(model: VisionLongformer) -> int:
+def held_memory(model: VisionLongformer) -> int:
     """Return what the process holds, or what PyTorch holds on a GPU, with a model that has just worked."""
     parameter = next(model.parameters())
     with torch.inference_mode():
@@ -245,3 +247,12 @@ def _refusal(size: Size, found: Sequence[Forecast], memory: int) -> str:
 def _needed(one: Forecast) -> str:
     files = f" and {gigabytes(one.disk)} of files" if one.disk else ""
     return f"{gigabytes(one.memory)} of memory{files}"
+
+
+def free_disk(work_folder: Path) -> int | None:
+    """Return the bytes that can be written to a folder that may not be there yet, what it holds included."""
+    there = next((parent for parent in (work_folder, *work_folder.parents) if parent.exists()), None)
+    if there is None:
+        return None
+    held = sum(file.stat().st_size for file in work_folder.iterdir()) if work_folder.is_dir() else 0
+    return shutil.disk_usage(there).free + held

@@ -73,15 +73,14 @@ class StreamedShare:
         done, seconds = share - self._first, now - self._begin
         line = f"{source.name}: {share:.0%}"
         if done > 0 and seconds > 0:
-            line += (
-                f", {done * pixels / 1e6 / seconds:.2f} megapixels/s, {_duration((1 - share) * seconds / done)} left"
-            )
+            line += f", {done * pixels / 1e6 / seconds:.2f} megapixels/s, {duration((1 - share) * seconds / done)} left"
         often_enough = now - self._logged >= LOG_SECONDS
         self._logged = now if often_enough else self._logged
         self._show(line, often_enough)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as text, in hours and minutes, minutes, or seconds."""
     hours, minutes = divmod(round(seconds / 60), 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -70,7 +70,7 @@ def run(arguments: Arguments) -> int:
     try:
         check_format(arguments.format)
         sources = find_images(arguments.images)
-        name, model = _model(arguments)
+        name, model = chosen_model(arguments)
         encoder = Encoder(
             model,
             stages=arguments.stages,
@@ -113,7 +113,7 @@ def _limits(arguments: Arguments) -> Limits:
     return Limits(arguments.way, memory, folder)
 
 
-def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
+def chosen_model(arguments: Arguments) -> tuple[str, VisionLongformer]:
     """Return the model that was asked for, and what to call it."""
     if arguments.checkpoint:
         return arguments.checkpoint, load(arguments.checkpoint)

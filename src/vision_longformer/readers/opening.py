@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vision_longformer.images import MAX_PIXELS, ImageError
+import numpy as np
+
+from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, open_picture
 from vision_longformer.readers.arrays import open_npy, open_zarr
-from vision_longformer.readers.base import Reader
+from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.channels import ChannelsReader
 from vision_longformer.readers.pillow import PillowReader
 
@@ -74,6 +77,24 @@ def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ImageError(str(error)) from error
     reader.close()
     return reader.info.georeference
+
+
+def describe_image(path: str | os.PathLike[str]) -> ImageInfo:
+    """Return what is known of an image before its pixels are read. Ordinary images are not decoded for it.
+
+    Raises:
+        ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
+    """
+    try:
+        with Path(path).open("rb") as file, open_picture(file) as image:
+            if image.format != "TIFF":
+                height, width = image.size if image.getexif().get(ORIENTATION_TAG, 1) >= 5 else image.size[::-1]
+                channels = len(image.getbands())
+                return ImageInfo(str(path), height, width, channels, np.dtype(np.uint8))
+    except (OSError, SyntaxError, ValueError):
+        pass  # it may be something else than Pillow knows, and else is explained below
+    with contextlib.closing(open_reader(path)) as reader:
+        return reader.info
 
 
 def is_zarr(path: Path) -> bool:
