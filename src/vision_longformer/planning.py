@@ -6,6 +6,7 @@ is what PyTorch holds there.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -121,10 +122,13 @@ def plan(
     """
     size = _checked(model, height, width, outputs)
     stages = range(1, len(model.stages) + 1) if outputs is None else outputs
+    wanted = tuple(sorted({stage - 1 for stage in stages}))
+    with contextlib.suppress(ValueError):  # at first this loads libraries, which count as held
+        forecast_encoding(model.config, size, stages=wanted)
     task = _Task(
         model=model,
         size=size,
-        wanted=tuple(sorted({stage - 1 for stage in stages})),
+        wanted=wanted,
         stored=TYPICAL if image is None else _stored(image),
         itemsize=dtype.itemsize,
         held=held_memory(model),
