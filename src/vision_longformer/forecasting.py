@@ -9,10 +9,10 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
-COUNTED_PIXELS = 4 * 10**6  # of a pass over a larger image
+COUNTED_SIDE = 1344  # pixels of the image that stands for all, where memory grows with the number of pixels
 
 
 def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
@@ -51,7 +51,7 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
 def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Collection[int], itemsize: int = 4) -> int:
     """Return the bytes that a pass of `Encoder` over a whole image holds at its peak, beside the model and the image.
 
-    All of it grows with the number of pixels, so that a large image is counted at a smaller size.
+    With windows it grows with the number of pixels, so that one size is counted for all.
 
     Args:
         config: Of the model.
@@ -63,24 +63,22 @@ def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Col
         ValueError: The model refuses images of this size.
     """
     windowed = all(isinstance(stage.attention, Windowed | GlobalOnly) for stage in config.stages)
-    counted = _smaller(size, config.strides[-1]) if windowed else size
-    last = len(config.stages) - 1
-    with _loaded(config) as (model, known):
-        with StorageCounter(known=known) as counter:
-            images = torch.empty(1, config.in_chans, *counted)  # normalised
-            model.forward_intermediates(images, indices=sorted({*stages, last}), return_prefix_tokens=True)
-        peak: int = counter.peak
-    pixels = size[0] * size[1] / (counted[0] * counted[1])
-    return round(peak * pixels * itemsize / 4) + WORKSPACE_BYTES
+    stride = config.strides[-1]
+    height, width = (-(-side // stride) * stride for side in size)
+    counted = (COUNTED_SIDE, COUNTED_SIDE) if windowed else (height, width)
+    peak = _encoding_peak(config, counted, tuple(sorted(stages)))
+    return round(peak * height * width / (counted[0] * counted[1]) * itemsize / 4) + WORKSPACE_BYTES
 
 
-def _smaller(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return a size of at most `COUNTED_PIXELS` in the same proportions, in whole tokens of the last stage."""
-    scale = math.sqrt(COUNTED_PIXELS / (size[0] * size[1]))
-    if scale >= 1:
-        return size
-    height, width = (max(1, round(side * scale / stride)) * stride for side in size)
-    return height, width
+@lru_cache(maxsize=64)
+def _encoding_peak(config: ModelConfig, size: tuple[int, int], stages: tuple[int, ...]) -> int:
+    """Return the bytes that the tensors of a pass in float32 hold at its peak."""
+    indices = sorted({*stages, len(config.stages) - 1})
+    with _loaded(config) as (model, known), StorageCounter(known=known) as counter:
+        images = torch.empty(1, config.in_chans, *size)  # normalised
+        model.forward_intermediates(images, indices=indices, return_prefix_tokens=True)
+    peak: int = counter.peak
+    return peak
 
 
 @contextmanager

@@ -7,7 +7,7 @@ is what PyTorch holds there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from vision_longformer.memory import gigabytes
 from vision_longformer.readers.base import ImageInfo
 from vision_longformer.speed import Speed
 from vision_longformer.streaming.bands import BAND_BYTES
-from vision_longformer.streaming.forecasting import Needs, Stored, forecast_streaming
+from vision_longformer.streaming.forecasting import Stored, forecast_streaming
 from vision_longformer.streaming.layout import Layout, Size
 
 Way = Literal["whole", "streamed", "spilled"]
@@ -30,10 +30,6 @@ SMALLEST_BAND_BYTES = 2**20
 WARM_UP_SIDE = 64  # pixels
 TYPICAL = Stored(pixel_bytes=3, segment_rows=256)  # what is taken of an image that is not there yet: 8 bits, RGB, tiles
 UNKNOWN_PROCESS = 900 * 10**6  # bytes of a process with a model, where the system does not tell
-
-
-class PlanError(ValueError):
-    """An image does not fit in any way that was allowed; the message says what would."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,18 @@ class Forecast:
     seconds: float | None
     band_bytes: int | None
     obstacle: str = ""
+
+
+class PlanError(ValueError):
+    """An image does not fit in any way that was allowed; the message says what would.
+
+    Attributes:
+        forecasts: Of all ways.
+    """
+
+    def __init__(self, message: str, forecasts: tuple[Forecast, ...]) -> None:
+        super().__init__(message)
+        self.forecasts = forecasts
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ def plan(
     ways: Sequence[Way] = WAYS,
     image: ImageInfo | None = None,
     disk: int | None = None,
+    band_bytes: int | None = None,
     speed: Speed | None = None,
 ) -> Plan:
     """Choose the fastest way to encode an image.
@@ -101,6 +110,7 @@ def plan(
         ways: Among which to choose.
         image: How the image is stored; by default 8-bit RGB in tiles.
         disk: Bytes that files may take; None for any number.
+        band_bytes: What the bands of one block may hold at most, where they fit.
         speed: Of the machine, for forecasts of time.
 
     Raises:
@@ -108,41 +118,75 @@ def plan(
         ValueError: A size is below 1, or the model has no such stage.
     """
     size = _checked(model, height, width, outputs)
-    found = forecast(model, size, memory=memory, dtype=dtype, outputs=outputs, image=image, disk=disk, speed=speed)
-    fitting = [one for one in found if one.way in ways and not one.obstacle]
+    stages = range(1, len(model.stages) + 1) if outputs is None else outputs
+    task = _Task(
+        model=model,
+        size=size,
+        wanted=tuple(sorted({stage - 1 for stage in stages})),
+        stored=TYPICAL if image is None else _stored(image),
+        itemsize=dtype.itemsize,
+        held=_held(model),
+        speed=speed,
+    )
+    found = [task.whole(), *(task.streamed(way, memory=memory, band_bytes=band_bytes) for way in WAYS[1:])]
+    forecasts = tuple(_held_to(one, memory=memory, disk=disk) for one in found)
+    fitting = [one for one in forecasts if one.way in ways and not one.obstacle]
     if not fitting:
-        raise PlanError(_refusal(model, size, [one for one in found if one.way in ways], memory))
-    return Plan(size, memory, found, fitting[0])
+        raise PlanError(_refusal(size, [one for one in forecasts if one.way in ways], memory), forecasts)
+    return Plan(size, memory, forecasts, fitting[0])
 
 
-def forecast(
-    model: VisionLongformer,
-    size: Size,
-    *,
-    memory: int,
-    dtype: torch.dtype = torch.float32,
-    outputs: Sequence[int] | None = None,
-    image: ImageInfo | None = None,
-    disk: int | None = None,
-    speed: Speed | None = None,
-) -> tuple[Forecast, ...]:
-    """Return what each way takes, fastest first; see `plan`. Bands are as large as fit, or as small as can be."""
-    depth = len(model.stages)
-    wanted = sorted({stage - 1 for stage in (range(1, depth + 1) if outputs is None else outputs)})
-    stored = TYPICAL if image is None else Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
-    held = _held(model)
-    found = [_whole(model, size, wanted, stored, held=held, dtype=dtype, speed=speed)]
-    unable = _why_not_streamed(model)
-    for way in ("streamed", "spilled"):
-        if unable:
-            found.append(Forecast(cast(Way, way), 0, 0, None, None, unable))
-            continue
-        layout, needs = _streamed(
-            model, size, wanted, stored, dtype=dtype, spilled=way == "spilled", room=memory - held
-        )
-        seconds = None if speed is None else speed.seconds(model.config, size, traffic=needs.traffic)
-        found.append(Forecast(cast(Way, way), held + needs.memory, needs.disk, seconds, layout.band_bytes))
-    return tuple(_held_to(one, memory=memory, disk=disk) for one in found)
+@dataclass(frozen=True)
+class _Task:
+    """What is to be forecast.
+
+    Attributes:
+        model: The model.
+        size: (height, width) of the image in pixels.
+        wanted: Stages whose maps are kept, counted from 0.
+        stored: How the image is stored.
+        itemsize: Bytes of a value.
+        held: Bytes that the process holds.
+        speed: Of the machine; None if times are not asked for.
+    """
+
+    model: VisionLongformer
+    size: Size
+    wanted: tuple[int, ...]
+    stored: Stored
+    itemsize: int
+    held: int
+    speed: Speed | None
+
+    def whole(self) -> Forecast:
+        pixels, channels = self.size[0] * self.size[1], self.model.config.in_chans
+        of_reading = pixels * (self.stored.pixel_bytes + 5 * channels + 1)  # stored, as float32, and what is missing
+        read = pixels * (4 * channels + 1)  # float32, and what of it is there
+        try:
+            of_pass = forecast_encoding(self.model.config, self.size, stages=self.wanted, itemsize=self.itemsize)
+        except ValueError as error:
+            return Forecast("whole", 0, 0, None, None, str(error))
+        return Forecast("whole", self.held + max(of_reading, read + of_pass), 0, self._seconds(0), None)
+
+    def streamed(self, way: Way, *, memory: int, band_bytes: int | None) -> Forecast:
+        """Forecast with the largest bands that fit, or with the smallest."""
+        if unable := _why_not_streamed(self.model):
+            return Forecast(way, 0, 0, None, None, unable)
+        layout = Layout(self.model.config, self.size, self.itemsize, band_bytes or BAND_BYTES)
+        spilled = way == "spilled"
+        while True:
+            needs = forecast_streaming(layout, self.stored, wanted=self.wanted, spilled=spilled, resume=spilled)
+            total = self.held + needs.memory
+            if total <= memory or layout.band_bytes <= SMALLEST_BAND_BYTES:
+                return Forecast(way, total, needs.disk, self._seconds(needs.traffic), layout.band_bytes)
+            layout = replace(layout, band_bytes=layout.band_bytes // 2)
+
+    def _seconds(self, traffic: int) -> float | None:
+        return None if self.speed is None else self.speed.seconds(self.model.config, self.size, traffic=traffic)
+
+
+def _stored(image: ImageInfo) -> Stored:
+    return Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
 
 
 def _checked(model: VisionLongformer, height: int, width: int, outputs: Sequence[int] | None) -> Size:
@@ -153,47 +197,6 @@ def _checked(model: VisionLongformer, height: int, width: int, outputs: Sequence
         if not 1 <= stage <= len(model.stages):
             raise ValueError(f"outputs: there is no stage {stage}, the model has stages 1 to {len(model.stages)}")
     return height, width
-
-
-def _whole(
-    model: VisionLongformer,
-    size: Size,
-    wanted: Sequence[int],
-    stored: Stored,
-    *,
-    held: int,
-    dtype: torch.dtype,
-    speed: Speed | None,
-) -> Forecast:
-    pixels, channels = size[0] * size[1], model.config.in_chans
-    of_reading = pixels * (stored.pixel_bytes + 5 * channels + 1)  # stored, as float32, and where it is missing
-    read = pixels * (4 * channels + 1)  # float32, and what of it is there
-    try:
-        of_pass = forecast_encoding(model.config, size, stages=wanted, itemsize=dtype.itemsize)
-    except ValueError as error:
-        return Forecast("whole", 0, 0, None, None, str(error))
-    seconds = None if speed is None else speed.seconds(model.config, size)
-    return Forecast("whole", held + max(of_reading, read + of_pass), 0, seconds, None)
-
-
-def _streamed(
-    model: VisionLongformer,
-    size: Size,
-    wanted: Sequence[int],
-    stored: Stored,
-    *,
-    dtype: torch.dtype,
-    spilled: bool,
-    room: int,
-) -> tuple[Layout, Needs]:
-    """Return the largest bands that fit into `room` bytes, or the smallest of all, and what they need."""
-    band_bytes = BAND_BYTES
-    while True:
-        layout = Layout(model.config, size, dtype.itemsize, band_bytes)
-        needs = forecast_streaming(layout, stored, wanted=wanted, spilled=spilled, resume=spilled)
-        if needs.memory <= room or band_bytes <= SMALLEST_BAND_BYTES:
-            return layout, needs
-        band_bytes //= 2
 
 
 def _held(model: VisionLongformer) -> int:
@@ -222,10 +225,10 @@ def _held_to(found: Forecast, *, memory: int, disk: int | None) -> Forecast:
         obstacle = f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}"
     if not obstacle and disk is not None and found.disk > disk:
         obstacle = f"{gigabytes(found.disk)} of files are more than the {gigabytes(disk)} that are free"
-    return Forecast(found.way, found.memory, found.disk, found.seconds, found.band_bytes, obstacle)
+    return replace(found, obstacle=obstacle)
 
 
-def _refusal(model: VisionLongformer, size: Size, found: Sequence[Forecast], memory: int) -> str:
+def _refusal(size: Size, found: Sequence[Forecast], memory: int) -> str:
     """Say in a sentence what was tried, and what would fit."""
     image = f"an image of {size[1]}×{size[0]} pixels"
     needed = [f"{one.way}, {_needed(one)}" if one.memory else f"{one.way}: {one.obstacle}" for one in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,10 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding import Encoder
+from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import OutputError, encode_files, find_images
+from vision_longformer.memory import parse_bytes
+from vision_longformer.planning import WAYS
 from vision_longformer.progress import follow, summary
 from vision_longformer.serialization import load
 from vision_longformer.variants import create_model
@@ -27,6 +31,12 @@ FORMAT_HELP = (
     "rasters, for images that say where on earth they lie."
 )
 
+WAY_HELP = (
+    "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
+    "command goes on after a stop; auto: the first of these that fits."
+)
+MEMORY_HELP = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
+
 
 def arguments() -> Parser:
     parser = Parser(description="Turn images into feature files, one for each, and a report to look at.")
@@ -39,7 +49,16 @@ def arguments() -> Parser:
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="safetensors", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
-    add("--max-pixels", type=int, default=500_000_000, metavar="N", help="Refuse images with more pixels.")
+    add(
+        "--max-pixels",
+        type=int,
+        default=500_000_000,
+        metavar="N",
+        help="Refuse images with more pixels that are decoded whole.",
+    )
+    add("--way", choices=["auto", *WAYS], default="auto", help=WAY_HELP)
+    add("--memory", type=str | None, metavar="AMOUNT", help=MEMORY_HELP)
+    add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
@@ -59,12 +78,14 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
+        limits = _limits(arguments)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     remark = "" if arguments.checkpoint else UNTRAINED
     if remark:
         tell(f"warning: {remark}")
-    results = encode_files(
+    begin = partial(
+        encode_files,
         sources,
         Path(arguments.output),
         encoder,
@@ -73,16 +94,23 @@ def run(arguments: Arguments) -> int:
         kind=arguments.format,
         report=not arguments.no_report,
         remark=remark,
+        limits=limits,
     )
     console = Console(stderr=True)
     try:
-        finished = follow(results, total=len(sources), console=console)
+        finished = follow(lambda on_band: begin(on_band=on_band), total=len(sources), console=console)
     except OutputError as error:
         tell(str(error))
         return 1
     page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
     print(f"{summary(finished)} Features are in {arguments.output}{page}.")
     return int(any(result.status == "failed" for result in finished))
+
+
+def _limits(arguments: Arguments) -> Limits:
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
+    folder = None if arguments.work_folder is None else Path(arguments.work_folder)
+    return Limits(arguments.way, memory, folder)
 
 
 def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:

@@ -76,9 +76,14 @@ def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
     return reader.info.georeference
 
 
+def is_zarr(path: Path) -> bool:
+    """Tell whether a path is the folder of a Zarr array or group."""
+    return any((path / name).is_file() for name in ZARR_FILES)
+
+
 def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Reader:
     if path.is_dir():
-        if any((path / name).exists() for name in ZARR_FILES):
+        if is_zarr(path):
             return open_zarr(path, array=array)
         raise ImageError(f"{path}: it is a folder, and no Zarr array")
     try:

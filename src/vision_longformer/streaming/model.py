@@ -15,8 +15,8 @@ import torch
 from vision_longformer.attention.band import check_streamable
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
-from vision_longformer.feature_files import weights_digest
 from vision_longformer.readers.base import Reader
+from vision_longformer.serialization import weights_digest
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
