@@ -38,6 +38,7 @@ from vision_longformer.planning import Plan
 from vision_longformer.readers.opening import is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.serialization import weights_digest
+from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.writing.formats import Format, read_folder_metadata, write_features
 
@@ -185,6 +186,8 @@ def encode_files(
 def _span(plan: Plan | None, start: float, end: float) -> Span:
     if plan is None:
         return Span(start, end, None, None)
+    if plan.chosen.way == "whole":
+        return Span(start, end, plan.chosen.memory, None)
     whole = next(forecast.memory for forecast in plan.forecasts if forecast.way == "whole")
     return Span(start, end, plan.chosen.memory, whole or None)
 
@@ -252,7 +255,7 @@ class _Job:
                 megapixels, seconds = height * width / 1e6, time.perf_counter() - start
                 if self.report:
                     entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
-                    pages.add(_with_pictures(entry, image), keep=True)
+                    pages.add(self._with_pictures(entry, image), keep=True)
                 else:
                     pages.forget(source.name)
         remove_work_folder(self.limits, self.output)
@@ -300,11 +303,12 @@ class _Job:
             raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
         return found
 
-
-def _with_pictures(entry: Entry, image: EncodedImage) -> Entry:
-    if image.pixels is None or image.watched is None:
-        return entry
-    return picture_entry(entry, image.pixels, image.watched)
+    def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
+        if image.reader is not None:
+            return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
+        if image.pixels is None or image.watched is None:
+            return entry
+        return picture_entry(entry, image.pixels, image.watched)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
