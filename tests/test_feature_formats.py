@@ -13,7 +13,7 @@ import torch
 from test_feature_files import HEIGHT, WIDTH, encode, save_photo, statuses
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.encoding import Encoder
-from vision_longformer.encoding_ways import Limits
+from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, read_metadata
 from vision_longformer.readers import read_georeference
 from vision_longformer.stored_features import load_features
@@ -157,6 +157,18 @@ def test_what_is_spilled_becomes_zarr_and_says_so(tmp_path: Path, output: Path, 
     for mine, other in zip(found.maps, expected.maps, strict=True):
         torch.testing.assert_close(mine.tensor(), other.tensor(), atol=2e-3, rtol=2e-3)
     assert torch.equal(found.valid.tensor(), expected.valid.tensor())
+
+
+def test_work_files_of_a_run_that_was_stopped_late_are_removed(
+    tmp_path: Path, output: Path, model: VisionLongformer
+) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model, kind="auto", limits=Limits("spilled"))
+    left = work_folder_of(output / "x.png.safetensors", Limits(), output)
+    left.mkdir(parents=True)
+    (left / "stage4.map").touch()
+    assert statuses(encode([photo], output, model, kind="auto")) == ["skipped"]
+    assert [path.name for path in output.iterdir()] == ["x.png.zarr"]
 
 
 def test_what_could_not_be_written_is_refused_before_work_begins(

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -249,6 +250,7 @@ class _Job:
                 digest = _digest(source.path)
                 if any(self._same(read_metadata(target), digest) for target in targets):
                     pages.add_earlier(source.name)
+                    self._remove_work(targets[0])  # of a run that was stopped once it had written the features
                     return Result(source, "skipped"), None
                 image = stack.enter_context(self._encoded(source, targets[0]))
             except WorkFolderError as error:
@@ -291,6 +293,10 @@ class _Job:
             on_plan=self._check_format,
             on_band=report,
         )
+
+    def _remove_work(self, target: Path) -> None:
+        shutil.rmtree(work_folder_of(target, self.limits, self.output), ignore_errors=True)
+        remove_work_folder(self.limits, self.output)
 
     def _format(self, plan: Plan) -> Format:
         if self.kind != "auto":
