@@ -13,9 +13,11 @@ import torch
 from test_feature_files import HEIGHT, WIDTH, encode, save_photo, statuses
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.encoding import Encoder
+from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, read_metadata
 from vision_longformer.readers import read_georeference
 from vision_longformer.stored_features import load_features
+from vision_longformer.writing.formats import safetensors_bytes
 
 zarr = pytest.importorskip("zarr")
 rasterio = pytest.importorskip("rasterio")
@@ -138,3 +140,56 @@ def test_a_full_disk_leaves_what_was_finished(
             encode([first, second], output, model, kind="zarr")
     assert [path.name for path in output.iterdir()] == ["a.png.zarr"]
     assert statuses(encode([first, second], output, model, kind="zarr")) == ["skipped", "encoded"]
+
+
+# --- the format that fits ---------------------------------------------------------------------------------------
+
+
+def test_what_is_spilled_becomes_zarr_and_says_so(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    (spilled,) = encode([photo], output, model, kind="auto", limits=Limits("spilled"))
+    assert spilled.message == "written as Zarr, as its maps do not fit into memory"
+    assert [path.name for path in output.iterdir()] == ["x.png.zarr"]
+    assert statuses(encode([photo], output, model, kind="auto")) == ["skipped"]
+    (whole,) = encode([photo], tmp_path / "whole", model, kind="auto")
+    assert whole.message == ""
+    expected, found = load_features(tmp_path / "whole" / "x.png.safetensors"), load_features(output / "x.png.zarr")
+    for mine, other in zip(found.maps, expected.maps, strict=True):
+        torch.testing.assert_close(mine.tensor(), other.tensor(), atol=2e-3, rtol=2e-3)
+    assert torch.equal(found.valid.tensor(), expected.valid.tensor())
+
+
+def test_work_files_of_a_run_that_was_stopped_late_are_removed(
+    tmp_path: Path, output: Path, model: VisionLongformer
+) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model, kind="auto", limits=Limits("spilled"))
+    left = work_folder_of(output / "x.png.safetensors", Limits(), output)
+    left.mkdir(parents=True)
+    (left / "stage4.map").touch()
+    assert statuses(encode([photo], output, model, kind="auto")) == ["skipped"]
+    assert [path.name for path in output.iterdir()] == ["x.png.zarr"]
+
+
+def test_what_could_not_be_written_is_refused_before_work_begins(
+    tmp_path: Path, output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, spilled = save_photo(tmp_path / "x.png"), Limits("spilled")
+    begun: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
+        patch.setattr("importlib.util.find_spec", lambda _name: None)
+        (result,) = encode([photo], output, model, kind="auto", limits=spilled)
+        assert "do not fit into memory, and writing Zarr needs zarr: pip install" in result.message
+    with monkeypatch.context() as patch:
+        patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
+        patch.setattr("vision_longformer.feature_files.safetensors_bytes", lambda *_: 10**15)
+        (result,) = encode([photo], output, model, kind="safetensors", limits=spilled)
+        assert "choose Zarr (--format zarr), which is written in pieces" in result.message
+    assert begun == []
+    assert statuses(encode([photo], output, model, kind="safetensors", limits=spilled)) == ["encoded"]
+
+
+def test_what_safetensors_take_is_known(model: VisionLongformer) -> None:
+    found = safetensors_bytes(model.config, (45, 77), (2, 4), torch.float16)  # maps of 6 × 10 × 64 and 2 × 3 × 256
+    assert found == 4 * 3840 + 2 * 2 * (3840 + 1536) + 2 * 45 * 77

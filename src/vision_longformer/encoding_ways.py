@@ -92,6 +92,7 @@ def encoded_image(
     work_folder: Path,
     georeference: dict[str, Any] | None = None,
     watched: bool = False,
+    on_plan: Callable[[Plan], None] = lambda _: None,
     on_band: OnBand | None = None,
 ) -> Iterator[EncodedImage]:
     """Encode an image, and give its features while a `with` block writes them.
@@ -106,6 +107,7 @@ def encoded_image(
         work_folder: For this image alone.
         georeference: Where on earth it lies, as stored.
         watched: Whether to watch the model work, where the image is encoded whole.
+        on_plan: Called before work begins; it may raise what is to be raised here.
         on_band: Called after each band of a streamed image.
 
     Raises:
@@ -121,10 +123,12 @@ def encoded_image(
         chosen = _plan(encoder, (height, width), limits, work_folder, None)
         if chosen.chosen.way != "whole":
             raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
+        on_plan(chosen)
         yield _whole(encoder, pixels, chosen, _scaled(georeference, pixels), watched=watched)
         return
     with contextlib.closing(open_reader(path, max_pixels=encoder.max_pixels)) as reader:
         chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work_folder, reader.info)
+        on_plan(chosen)
         if chosen.chosen.way == "whole":
             pixels = read_whole(reader, encoder.model.in_chans)
             reader.close()

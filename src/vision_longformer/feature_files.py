@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,19 +35,30 @@ from vision_longformer.encoding_ways import (
     work_folder_of,
 )
 from vision_longformer.images import ImageError
+from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import gigabytes
 from vision_longformer.memory_course import Span, watch_memory
 from vision_longformer.planning import Plan
 from vision_longformer.readers.opening import is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.serialization import weights_digest
+from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import WorkFolderError
-from vision_longformer.writing.formats import Format, read_folder_metadata, write_features
+from vision_longformer.writing.formats import (
+    Choice,
+    Format,
+    check_format,
+    read_folder_metadata,
+    safetensors_bytes,
+    write_features,
+)
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
+AS_ZARR = "written as Zarr, as its maps do not fit into memory"
 DEFAULT_LIMITS = Limits()
 
 Dtype = Literal["float16", "float32"]
@@ -138,7 +151,7 @@ def encode_files(
     *,
     model_name: str,
     dtype: Dtype = "float16",
-    kind: Format = "safetensors",
+    kind: Choice = "safetensors",
     report: bool = True,
     remark: str = "",
     limits: Limits = DEFAULT_LIMITS,
@@ -157,7 +170,7 @@ def encode_files(
         encoder: The model and its settings.
         model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
-        kind: The format.
+        kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
         report: Whether to write the report.
         remark: A sentence for the top of the report.
         limits: What encoding may take. What does not fit into memory is streamed.
@@ -185,6 +198,8 @@ def encode_files(
 def _span(plan: Plan | None, start: float, end: float) -> Span:
     if plan is None:
         return Span(start, end, None, None)
+    if plan.chosen.way == "whole":
+        return Span(start, end, plan.chosen.memory, None)
     whole = next(forecast.memory for forecast in plan.forecasts if forecast.way == "whole")
     return Span(start, end, plan.chosen.memory, whole or None)
 
@@ -198,7 +213,7 @@ class _Job:
         encoder: Encoder,
         model_name: str,
         dtype: Dtype,
-        kind: Format,
+        kind: Choice,
         report: bool,
         limits: Limits,
         on_band: OnBand | None,
@@ -227,16 +242,17 @@ class _Job:
 
     def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
         """Encode an image if need be, and return how it was planned."""
-        target = source.target(self.output, self.kind)
+        kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
+        targets = [source.target(self.output, kind) for kind in kinds]
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
                 digest = _digest(source.path)
-                earlier = read_metadata(target)
-                if earlier is not None and self._same(earlier, digest):
+                if any(self._same(read_metadata(target), digest) for target in targets):
                     pages.add_earlier(source.name)
+                    self._remove_work(targets[0])  # of a run that was stopped once it had written the features
                     return Result(source, "skipped"), None
-                image = stack.enter_context(self._encoded(source, target))
+                image = stack.enter_context(self._encoded(source, targets[0]))
             except WorkFolderError as error:
                 raise OutputError(str(error)) from error
             except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
@@ -245,18 +261,22 @@ class _Job:
                     raise
                 pages.add(Entry(source.name, message=message))
                 return Result(source, "failed", message), None
+            kind = self._format(image.plan)
+            target = source.target(self.output, kind)
             with _explaining(target):
                 metadata = self._metadata(source, digest, image)
-                write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=self.kind)
+                write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
                 height, width = image.encoded.size
                 megapixels, seconds = height * width / 1e6, time.perf_counter() - start
                 if self.report:
                     entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
-                    pages.add(_with_pictures(entry, image), keep=True)
+                    pages.add(self._with_pictures(entry, image), keep=True)
                 else:
                     pages.forget(source.name)
         remove_work_folder(self.limits, self.output)
-        return Result(source, "encoded", image.note, megapixels, seconds), image.plan
+        said = [image.note] if image.note else []
+        said += [AS_ZARR] if kind != kinds[0] else []
+        return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
 
     def _encoded(self, source: Source, target: Path) -> AbstractContextManager[EncodedImage]:
         def report(share: float, pixels: int) -> None:
@@ -270,10 +290,39 @@ class _Job:
             work_folder=work_folder_of(target, self.limits, self.output),
             georeference=self._georeference(source),
             watched=self.report,
+            on_plan=self._check_format,
             on_band=report,
         )
 
-    def _same(self, metadata: dict[str, Any], digest: str) -> bool:
+    def _remove_work(self, target: Path) -> None:
+        shutil.rmtree(work_folder_of(target, self.limits, self.output), ignore_errors=True)
+        remove_work_folder(self.limits, self.output)
+
+    def _format(self, plan: Plan) -> Format:
+        if self.kind != "auto":
+            return self.kind
+        return "zarr" if plan.chosen.way == "spilled" else "safetensors"
+
+    def _check_format(self, plan: Plan) -> None:
+        """Refuse, before work begins, what could not be written at its end."""
+        kind = self._format(plan)
+        try:
+            check_format(kind)
+        except ImportError as error:
+            raise ImageError(f"its maps do not fit into memory, and {error}") from error
+        if kind == "safetensors" and plan.chosen.way == "spilled":
+            needed = safetensors_bytes(
+                self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
+            ) + (resident_memory() or 0)
+            if needed > plan.limit:
+                raise ImageError(
+                    f"writing its maps as safetensors takes {gigabytes(needed)} of memory, and {gigabytes(plan.limit)} "
+                    "are allowed: choose Zarr (--format zarr), which is written in pieces"
+                )
+
+    def _same(self, metadata: dict[str, Any] | None, digest: str) -> bool:
+        if metadata is None:
+            return False
         expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, **self.settings}
         return all(metadata.get(key) == value for key, value in expected.items())
 
@@ -293,18 +342,19 @@ class _Job:
         }
 
     def _georeference(self, source: Source) -> dict[str, Any]:
-        if self.kind == "safetensors":
+        if self.kind == "safetensors" or (self.kind == "auto" and importlib.util.find_spec("rasterio") is None):
             return {}
         found = read_georeference(source.path)
         if self.kind == "geotiff" and not found:
             raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
         return found
 
-
-def _with_pictures(entry: Entry, image: EncodedImage) -> Entry:
-    if image.pixels is None or image.watched is None:
-        return entry
-    return picture_entry(entry, image.pixels, image.watched)
+    def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
+        if image.reader is not None:
+            return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
+        if image.pixels is None or image.watched is None:
+            return entry
+        return picture_entry(entry, image.pixels, image.watched)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -118,6 +118,11 @@ def test_a_full_disk_is_an_error_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_else_goes_wrong_names_the_raster(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"stage1\.tif: "):
+        write(tmp_path / "x", place=PLACE | {"crs": "no such system"})
+
+
 def test_a_file_notes_errors_and_goes_on(tmp_path: Path) -> None:
     errors: list[OSError] = []
     (tmp_path / "x").write_bytes(b"abc")

@@ -11,6 +11,7 @@ import torch
 
 from model_helpers import relative_error
 from vision_longformer import create_model
+from vision_longformer.pictures import NEUTRAL
 from vision_longformer.readers import ArrayReader
 from vision_longformer.stored_features import load_features
 from vision_longformer.streaming import stream
@@ -95,6 +96,15 @@ def test_viewers_find_each_stage(tmp_path: Path) -> None:
                 array = place[dataset["path"]]
                 assert array.metadata.dimension_names == ("c", "y", "x")
                 assert array.dtype == "uint8"
+
+
+def test_missing_tokens_are_gray_in_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "BAND_BYTES", 16 * 131 * 5 * 4)
+    group = write(tmp_path / "x.zarr", encoded())
+    gray = (values(group["view/stage1/0"]) == NEUTRAL).all(dim=0)
+    missing = ~token_mask(valid_pixels(), STRIDES[0])
+    assert gray[missing].all()
+    assert gray[~missing].float().mean() < 0.01
 
 
 def test_what_was_streamed_to_files_is_written_and_read_back(tmp_path: Path) -> None:

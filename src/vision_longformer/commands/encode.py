@@ -28,7 +28,7 @@ UNTRAINED = (
 )
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
-    "rasters, for images that say where on earth they lie."
+    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled."
 )
 
 WAY_HELP = (
@@ -47,7 +47,7 @@ def arguments() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
-    add("--format", choices=FORMATS, default="safetensors", help=FORMAT_HELP)
+    add("--format", choices=["auto", *FORMATS], default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add(
         "--max-pixels",

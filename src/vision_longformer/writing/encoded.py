@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.encoding import Features
-from vision_longformer.images import unit_range
 from vision_longformer.readers.base import Reader
-
-if TYPE_CHECKING:  # streaming itself describes features
-    from vision_longformer.streaming.features import StreamedFeatures
+from vision_longformer.streaming.features import StreamedFeatures
+from vision_longformer.streaming.source import unit_rows
 
 
 class MapRows(Protocol):
@@ -166,13 +163,8 @@ class ReaderMask:
         Raises:
             ImageError: The image is damaged.
         """
-        pixels = self._reader.read_rows(top, bottom)
-        stored = pixels.values
-        if pixels.valid is not None:
-            stored = stored.copy()
-            stored[~pixels.valid] = 0  # it may be out of range
-        _, valid = unit_range(stored, self._channels, value_range=self._value_range)
-        return valid if pixels.valid is None else valid & torch.from_numpy(pixels.valid)
+        _, valid = unit_rows(self._reader, top, bottom, self._channels, value_range=self._value_range)
+        return valid
 
 
 def _token_mask(valid: Tensor, features: Tensor, stride: int) -> Tensor | None:

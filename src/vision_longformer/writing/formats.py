@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vision_longformer.config import ModelConfig
 from vision_longformer.files import replacing, replacing_folder
 from vision_longformer.writing import geotiff, zarr_folder
 from vision_longformer.writing.encoded import Encoded
@@ -19,10 +22,11 @@ METADATA_KEY = "vision_longformer"
 
 Format = Literal["safetensors", "zarr", "geotiff"]
 FORMATS: tuple[Format, ...] = ("safetensors", "zarr", "geotiff")
+Choice = Format | Literal["auto"]  # safetensors for what fits into memory, else Zarr
 _NEEDS = {"zarr": ("zarr", zarr_folder.MISSING), "geotiff": ("rasterio", geotiff.MISSING)}
 
 
-def check_format(kind: Format) -> None:
+def check_format(kind: Choice) -> None:
     """Check that a format can be written here.
 
     Raises:
@@ -64,6 +68,22 @@ def read_folder_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the description in a folder of features; None if it is none, or damaged."""
     found = zarr_folder.read_zarr_metadata(folder) or geotiff.read_geotiff_metadata(folder)
     return found if found is not None and found.get("content") == "features" else None
+
+
+def safetensors_bytes(config: ModelConfig, size: tuple[int, int], stages: Sequence[int], dtype: torch.dtype) -> int:
+    """Return what writing safetensors takes of memory beside the maps' own place: they are gathered, then stored.
+
+    Args:
+        config: Of the model.
+        size: (height, width) of the image in pixels.
+        stages: Whose maps are stored, counted from 1.
+        dtype: Of stored values.
+    """
+    values = [
+        math.prod(-(-side // config.strides[stage - 1]) for side in size) * config.stages[stage - 1].width
+        for stage in stages
+    ]
+    return 4 * max(values, default=0) + 2 * dtype.itemsize * sum(values) + 2 * math.prod(size)
 
 
 def _check_replaceable(target: Path) -> None:

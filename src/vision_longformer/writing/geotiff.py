@@ -105,7 +105,7 @@ def _write_raster(path: Path, features: MapRows, place: dict[str, Any], text: st
                 file.write(_values(features, top, bottom, dtype=dtype), window=window)
                 if errors:
                     break
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
         errors.append(OSError(f"{path.name}: {error}"))
     if errors:
         raise errors[0]

@@ -37,7 +37,7 @@ class Pyramid:
     """
 
     def __init__(self, group: Any, features: MapRows, *, compressors: Any) -> None:
-        self._scale = _colour_scale(features)
+        self._scale = choose_colours(features)
         self.sizes = list(halved_sizes(features.shape[:2]))
         level: _Level | None = None
         for number, size in reversed(list(enumerate(self.sizes))):
@@ -135,7 +135,7 @@ def _halved(rows: Tensor) -> Tensor:
     return means[0].permute(1, 2, 0).round().to(torch.uint8)
 
 
-def _colour_scale(features: MapRows) -> ColourScale:
+def choose_colours(features: MapRows) -> ColourScale:
     """Choose colours by tokens spread evenly over the real part of a map."""
     valid = features.valid
     rows = torch.arange(features.shape[0]) if valid is None else valid.any(dim=1).nonzero()[:, 0].cpu()
