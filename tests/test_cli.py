@@ -222,7 +222,7 @@ def test_interrupting_leaves_no_half_file(
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(formats, "save_file", interrupted)
+    monkeypatch.setattr(formats, "write_safetensors", interrupted)
     assert encode(photo, "--output", output, NANO) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
     assert list(output.iterdir()) == []

@@ -240,11 +240,11 @@ def test_a_failing_write_leaves_the_target_as_it_was(
         output.mkdir()
         target.write_text("old")
 
-    def half(_tensors: object, path: Path, **_options: object) -> None:
+    def half(path: Path, *_arguments: object, **_options: object) -> None:
         path.write_text("half of a fi")
         raise error
 
-    monkeypatch.setattr(formats, "save_file", half)
+    monkeypatch.setattr(formats, "write_safetensors", half)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         encode([photo], output, model)
     if isinstance(error, OSError):

@@ -40,8 +40,7 @@ def test_memory_is_that_of_the_storages_that_live_at_once(tmp_path: Path, spille
             resume=spilled,
             band_bytes=band_bytes,
         )
-    # Slabs of the linear layers are counted, too: some megabytes, whatever the size of the bands.
-    assert counter.peak - 6 * 2**20 <= needs.memory - WORKSPACE_BYTES <= 1.3 * counter.peak
+    assert 0.95 * counter.peak <= needs.memory - WORKSPACE_BYTES <= 1.3 * counter.peak + 12 * 2**20
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from vision_longformer.backbone import MLP_TOKENS
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
-# Slabs of the linear layers, tables of positions, and what a convolution copies inside itself
+# Tables of positions, and what convolutions and attention copy inside themselves
 WORKSPACE_BYTES = 16 * 2**20
 
 
@@ -123,8 +124,14 @@ def _links(layout: Layout, stored: Stored, step: Pass, *, spilled: bool) -> Iter
             yield _Link(0, 2 * rows * row, 0)  # before and after its norm; what is handed on waits in the block
             waiting = min(band + layout.halo(stage) + rows, height) * row
         ring = min(band + 2 * layout.halo(stage), height) * (3 * row + layout.map_size(stage)[1])
-        yield _Link(ring + waiting, 2 * band * row, band * row)
+        yield _Link(ring + waiting, 2 * band * row + _slab_bytes(layout, stage), band * row)
         rows = band
+
+
+def _slab_bytes(layout: Layout, stage: int) -> int:
+    """Return what tokens take that go through an MLP at once: normalised, 4C wide twice, and transformed."""
+    height, width = layout.map_size(stage)
+    return min(height * width, MLP_TOKENS) * 10 * layout.config.stages[stage].width * layout.itemsize
 
 
 def _pixels(layout: Layout, stored: Stored, rows: int) -> _Link:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from vision_longformer.config import ModelConfig
 from vision_longformer.files import replacing, replacing_folder
 from vision_longformer.writing import geotiff, zarr_folder
 from vision_longformer.writing.encoded import Encoded
+from vision_longformer.writing.safetensors_file import write_safetensors
 
 METADATA_KEY = "vision_longformer"
 
@@ -44,7 +43,7 @@ def write_features(
 
     Args:
         target: A file for safetensors, else a folder.
-        encoded: The features. Safetensors take their maps into memory, the other formats a band at a time.
+        encoded: The features, of which a band at a time is in memory.
         metadata: The description.
         dtype: Of stored maps, tokens and embedding.
         kind: The format.
@@ -56,7 +55,7 @@ def write_features(
     """
     if kind == "safetensors":
         with replacing(target) as temporary:
-            save_file(_tensors(encoded, dtype), temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+            write_safetensors(temporary, encoded, {METADATA_KEY: json.dumps(metadata)}, dtype=dtype)
         return
     _check_replaceable(target)
     write = zarr_folder.write_zarr if kind == "zarr" else geotiff.write_geotiff
@@ -92,14 +91,3 @@ def _check_replaceable(target: Path) -> None:
             raise FileExistsError("there is a file of this name")
     elif any(target.iterdir()) and read_folder_metadata(target) is None:
         raise FileExistsError("there is a folder of this name that holds something else")
-
-
-def _tensors(encoded: Encoded, dtype: torch.dtype) -> dict[str, Tensor]:
-    tensors = {
-        f"stage{stage}": features.read(0, features.shape[0]).cpu().to(dtype).permute(2, 0, 1).contiguous()
-        for stage, features in zip(encoded.stages, encoded.maps, strict=True)
-    }
-    return tensors | {
-        "embedding": encoded.embedding.cpu().to(dtype).contiguous(),
-        "valid": encoded.valid.read(0, encoded.size[0]).cpu().contiguous(),
-    }
