@@ -142,7 +142,7 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or has several channels.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
         if opened.width * opened.height > max_pixels:
             raise ImageError(
                 f"{image}: it has {opened.width}×{opened.height} pixels, more than {max_pixels:,} (max_pixels)"
@@ -165,7 +165,7 @@ def read_size(image: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: The image is missing, damaged or no image.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
         if isinstance(opened, TiffImageFile):  # whose size Pillow gives as that of the upright image
             return int(opened.tag_v2[IMAGELENGTH]), int(opened.tag_v2[IMAGEWIDTH])
         return opened.height, opened.width
@@ -177,7 +177,7 @@ def read_orientation(image: str | os.PathLike[str]) -> int:
     Raises:
         ImageError: The image is missing, damaged or no image.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
         return _orientation(opened)
 
 
@@ -191,7 +191,7 @@ def _to_array(image: ImageLike, max_pixels: int, *, upright: bool = True) -> tup
     with _image_errors():
         if isinstance(image, Image.Image):
             return _decode(image, upright), ""
-        with Path(image).open("rb") as file, _open(file) as opened:
+        with Path(image).open("rb") as file, open_picture(file) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise ImageError(
@@ -218,7 +218,7 @@ def _image_errors(name: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _open(file: BinaryIO) -> Iterator[Image.Image]:
+def open_picture(file: BinaryIO) -> Iterator[Image.Image]:
     """Open an image without Pillow's limit on pixels, which is global: ours is checked in its place."""
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -238,7 +238,7 @@ def _decode_file(image: Image.Image, file: BinaryIO, upright: bool) -> tuple[Arr
     if image.mode in ("RGB", "RGBA") and raw_modes and raw_modes <= SWAPPED_BYTES.keys():
         high = _decode(image, upright)
         file.seek(0)
-        with _open(file) as again:
+        with open_picture(file) as again:
             assert isinstance(again, ImageFile)
             again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
             low = _decode(again, upright)
