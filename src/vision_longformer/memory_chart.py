@@ -48,7 +48,7 @@ def _largest(course: MemoryCourse) -> str:
 
 def _times(whole: int, peak: int) -> str:
     times = f"{whole / peak:.1f}" if whole < 10 * peak else f"{whole / peak:.0f}"
-    return f", {times} times as much as was held" if whole > peak else ""
+    return f", {times} times as much as was held" if whole > 1.05 * peak else ""
 
 
 def _legend(course: MemoryCourse) -> str:

@@ -232,9 +232,9 @@ def _row(entry: Entry) -> str:
 
 _GUIDE = """<p class='guide'>Each stage turns the image into a map of feature vectors, coarser and deeper from one to
 the next. A stage's picture shows the first three principal components of its vectors as red, green and blue, so
-places of the same colour look alike to the model; colours of different pictures cannot be compared. The last picture
-shows where in the image a global token looks: <span class='bar'></span> from little to much attention, in the last
-block of its stage, averaged over heads.</p>
+places of the same colour look alike to the model; colours of different pictures cannot be compared. The last picture,
+of images that are encoded whole, shows where in the image a global token looks: <span class='bar'></span> from little
+to much attention, in the last block of its stage, averaged over heads.</p>
 """
 
 _HEAD = """<!doctype html>
