@@ -1,6 +1,6 @@
 """SIGKILL at random moments: `vil encode` is killed, run again until it ends, and must give the same bytes.
 
-python benchmarks/streaming_kill.py [--kills 20] [--size 1500x2000] [--model vision_longformer_nano] [--seed 0]
+python benchmarks/streamed_kill.py [--kills 20] [--size 1500x2000] [--model vision_longformer_nano] [--seed 0]
 
 A run that is not killed comes first. Each of the others is killed once, at a moment drawn evenly from the time between
 its first file of maps and the end of that first run.
