@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import print_table
 
 import vision_longformer
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import read_whole
 from vision_longformer.measuring import peak_memory
@@ -146,7 +146,7 @@ def main() -> None:
         rows.append([str(number), way, name, size, pixels, band, *numbers, f"{off:+.1%}", *disk])
         print(*rows[-1], f"{took['seconds']:.0f} s", file=sys.stderr, flush=True)
     header = ["", "way", "model", "size", "megapixels", "bands", "forecast GB", "peak GB", "off", "disk GB", "files GB"]
-    print_table(header, rows)
+    print(markdown_table(header, rows))
     if failed:
         sys.exit(f"{failed} of {len(rows)} forecasts are off by more than {OFF:.0%}, or below by more than {BELOW:.0%}")
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 from mosaic import parse_size, write_mosaic
-from timing import print_table
+
+from vision_longformer.benchmarking.timing import markdown_table
 
 WORK = "work"
 
@@ -92,7 +93,7 @@ def main() -> None:
             row = [str(number), f"{delay:.2f}", *("yes" if it else "no" for it in (killed, checkpoint, equal, clean))]
             print(*row, file=sys.stderr, flush=True)
             rows.append(row)
-    print_table(["", "after s", "killed", "went on from a checkpoint", "same bytes", "work files gone"], rows)
+    print(markdown_table(["", "after s", "killed", "went on from a checkpoint", "same bytes", "work files gone"], rows))
     print(f"{same} of {arguments.kills} were killed and gave the same bytes")
     sys.exit(same < arguments.kills)
 

@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from planning import DiskWatch
-from timing import machine, print_table
 
 import vision_longformer
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits, encoded_image
 from vision_longformer.measuring import Task, measure, peak_memory
@@ -102,7 +103,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.image.parent) as folder:
             print(json.dumps(encode(arguments, Path(folder))))
         return
-    print(machine())
+    print(machine_line())
     before, took, after = (alone(arguments, what) for what in ("whole", "encode", "whole"))
     rate, reference = took["pixels"] / took["seconds"], statistics.mean([before, after])
     row = [f"{took['pixels'] / 1e6:.0f}", took["way"], f"{took['seconds']:.0f}", f"{rate / 1e6:.3f}"]
@@ -110,7 +111,7 @@ def main() -> None:
     row += [f"{took[key] / 1e9:.2f}" for key in ("peak", "forecast", "files", "disk")]
     header = ["megapixels", "way", "seconds", "megapixels/s", f"whole {SIDE}², before and after", "of it"]
     header += ["peak GB", "forecast GB", "files GB", "forecast GB"]
-    print_table(header, [row])
+    print(markdown_table(header, [row]))
 
 
 if __name__ == "__main__":
