@@ -1,30 +1,29 @@
-"""Giving the memory of bands back as soon as they are done with.
+"""Giving memory back that bands are done with.
 
-glibc keeps blocks of up to 32 MiB in a heap, once it has seen some of that size, and bands of changing sizes leave holes
-there that add up over a large image. Blocks that are mapped one by one leave none.
+glibc keeps freed blocks of up to 32 MiB in a heap, and bands of changing sizes leave holes there that add up over a
+large image. Mapping all blocks one by one leaves none, but then the system clears every page of every band.
 """
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
-SMALL, LARGE = 2**20, 2**25  # bytes from which blocks are mapped: while streaming, and where glibc ends up by itself
+from vision_longformer.measuring import resident_memory
+
+GROWTH = 2**25  # bytes by which the process may grow before holes are looked for
 
 
-@contextmanager
-def returning_memory() -> Iterator[None]:
-    """Map blocks of a mebibyte and more one by one inside the `with` block; do nothing without glibc."""
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    library = ctypes.CDLL(None)
-    library.malloc_trim(0)
-    library.mallopt(MMAP_THRESHOLD, SMALL)
-    try:
-        yield
-    finally:
-        library.mallopt(MMAP_THRESHOLD, LARGE)
+class Trimmer:
+    """Gives back what is free within the heap, whenever the process has grown; does nothing without glibc."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+        self._before = 0
+
+    def __call__(self) -> None:
+        """Look, and give back."""
+        if self._library is None or (resident_memory() or 0) < self._before + GROWTH:
+            return
+        self._library.malloc_trim(0)
+        self._before = resident_memory() or 0

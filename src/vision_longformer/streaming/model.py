@@ -17,7 +17,6 @@ from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
 from vision_longformer.readers.base import Reader
 from vision_longformer.serialization import weights_digest
-from vision_longformer.streaming.allocation import returning_memory
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
@@ -87,8 +86,7 @@ def stream(
         progress=progress,
     )
     run = Run(model, source, settings)
-    with returning_memory():
-        embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
+    embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
     outputs = [run.outputs[stage - 1] for stage in wanted]
     return StreamedFeatures(
         stages=wanted,
