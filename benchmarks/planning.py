@@ -40,7 +40,7 @@ CASES: list[tuple[Way, str, int, int, float]] = [
     ("streamed", "small", 3072, 2048, 100),
     ("streamed", "tiny", 4000, 8000, 100),
     ("streamed", "nano", 10000, 10000, 100),
-    ("streamed", "tiny", 5000, 6000, 1.05),
+    ("streamed", "tiny", 5000, 6000, 1.15),
     ("spilled", "small", 2048, 5000, 100),
     ("spilled", "tiny", 6000, 4000, 100),
     ("spilled", "nano", 12000, 16000, 100),

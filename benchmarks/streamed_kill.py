@@ -30,7 +30,7 @@ def command(arguments: argparse.Namespace, folder: Path, output: Path) -> list[s
     return [
         *vil,
         *("--output", str(output), "--model", arguments.model, "--way", "spilled"),
-        *("--work-folder", str(folder / WORK), "--no-report", "--dtype", "float32"),
+        *("--work-folder", str(folder / WORK), "--no-report", "--dtype", "float32", "--format", "safetensors"),
     ]
 
 

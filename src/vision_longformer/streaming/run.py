@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
+from vision_longformer.streaming.allocation import Trimmer
 from vision_longformer.streaming.block import StreamedBlock
 from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
 from vision_longformer.streaming.embedding import StreamedEmbedding
@@ -87,6 +88,7 @@ class Run:
         self._outdated: list[StageMap] = []  # that nobody needs once this pass is over
         self._work = [self._work_of(stage) for stage in range(len(model.stages))]
         self._done = 0.0
+        self._trim = Trimmer()
 
     def run(self, pool: Pool) -> Tensor:
         """Run all stages. Returns the (C,) pooled features of the last one.
@@ -242,6 +244,7 @@ class Run:
             self._done += self._work[stage] * len(rows.tokens) / stream.size[0]
             if self.settings.progress is not None:
                 self.settings.progress(Progress(stage + 1, block + 1, min(self._done / total, 1.0)))
+            self._trim()
             yield rows
 
 
