@@ -2,7 +2,7 @@
 
 A step is forward, backward and an AdamW update, in float32, without activation checkpointing.
 
-python benchmarks/training_step.py [--size 448] [--batch 2] [--repeats 7] [--threads 2]
+python benchmarks/training_step.py [--size 448] [--batch 2] [--repeats 7] [--threads 2] [--backend sdpa]
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--backend", default="sdpa", choices=["auto", "sdpa"], help="of random shift and what it is beside"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine_line())
@@ -57,6 +60,8 @@ def main() -> None:
     small = vision_longformer.create_model("vision_longformer_small")
     swin = cast(nn.Module, timm.create_model(PEER, img_size=arguments.size))
     rows = compare({"vision_longformer_small": small, PEER: swin}, PEER, **settings)
+    # What random shift was made for is the path whose time grows with the keys that are gathered.
+    vision_longformer.set_attention_backend(arguments.backend)
     tiny = {name: vision_longformer.create_model("vision_longformer_tiny") for name in ("all", "random")}
     cast(VisionLongformer, tiny["random"]).set_neighbours("random")
     named = {f"vision_longformer_tiny, {name} neighbours": model for name, model in tiny.items()}

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vision_longformer import VisionLongformer, create_model, family, feature_files
+from vision_longformer import VisionLongformer, create_model, family
 from vision_longformer.cli import main
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import read_metadata
 from vision_longformer.serialization import save
+from vision_longformer.stored_features import load_features
+from vision_longformer.writing import formats
 
 HEIGHT, WIDTH = 45, 77
 NANO = "--model=vision_longformer_nano"
@@ -154,9 +156,11 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", NANO, "--max-side", "0"], "max_side=0: must be at least 1"),
         (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
+        (["x.png", "--format", "jpeg"], "jpeg"),
         (["x.png", "--stages", "four"], "four"),
+        (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
-        ([], "images"),
+        ([], "the following arguments are required: images"),
     ],
 )
 def test_usage_errors_are_one_sentence(
@@ -177,6 +181,31 @@ def test_usage_errors_are_one_sentence(
     assert not output.exists()
 
 
+def test_features_can_be_written_as_zarr(photo: Path, output: Path) -> None:
+    pytest.importorskip("zarr")
+    assert encode(photo, "--output", output, NANO, "--stages", 3, "--format", "zarr") == 0
+    found = load_features(output / f"{photo.name}.zarr")
+    assert found.stages == (3,)
+    assert found.metadata["encoded_size"] == [45, 77]
+
+
+def test_a_package_that_a_format_needs_is_named(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    for kind, extra in (("zarr", "zarr"), ("geotiff", "geo")):
+        assert encode(photo, "--output", output, NANO, "--format", kind) == 2
+        assert f"pip install 'vision-longformer[{extra}]'" in one_line(capsys.readouterr().err)
+    assert not output.exists()
+
+
+def test_a_photograph_is_no_geotiff(photo: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rasterio")
+    assert encode(photo, "--output", output, NANO, "--format", "geotiff", "--no-report") == 1
+    assert "it does not say where on earth it lies" in capsys.readouterr().err
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("argv", [[], ["sing"], ["encode"]])
 def test_a_missing_or_unknown_command_is_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
@@ -194,7 +223,7 @@ def test_interrupting_leaves_no_half_file(
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(feature_files, "save_file", interrupted)
+    monkeypatch.setattr(formats, "write_safetensors", interrupted)
     assert encode(photo, "--output", output, NANO) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
     assert list(output.iterdir()) == []

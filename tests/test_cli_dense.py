@@ -78,6 +78,7 @@ def test_evaluation_writes_the_measures_of_the_task(
     assert shown.code == 0, shown.err
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["images"] == 3
+    assert ("left_out" in found) == (task != "semantic_segmentation")
     names = {
         "detection": ["box_ap", "box_ap50", "box_ap75"],
         "instance_segmentation": ["box_ap", "mask_ap", "mask_ap50"],
@@ -86,6 +87,23 @@ def test_evaluation_writes_the_measures_of_the_task(
     for name in names:
         assert 0 <= found[name] <= 1
     assert ("mIoU" if task.startswith("sem") else "box AP50") in shown.out
+
+
+def test_evaluation_says_how_many_objects_a_limit_left_out(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    weights, file = folder / "run/best.safetensors", tmp_path / "x.json"
+    arguments = ("evaluate", weights, "--data", folder / "data", "--workers", 0, "--json", file)
+    few, every = [(vil(*arguments, "--detections", number), json.loads(file.read_text())) for number in (2, 100_000)]
+    assert few[1]["left_out"] > every[1]["left_out"] == 0
+    assert f"{few[1]['left_out']} more objects were left out, as an image gives at most 2" in few[0].out
+    assert "left out" not in every[0].out
+    assert vil(*arguments, "--detections", 0).code == 2
+    semantic = finished("semantic_segmentation")
+    refused = vil("evaluate", semantic / "run/best.safetensors", "--data", semantic / "data", "--detections", 7)
+    assert refused.code == 2
+    assert "detections=7: is for detectors, not for semantic segmentation" in refused.err
 
 
 @pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
@@ -158,13 +176,23 @@ def test_an_image_that_does_not_fit_is_streamed(
     shown = vil(*base, "--output", tmp_path / "bands", "--memory", f"{needed - 1}B")
     assert shown.code == 0, shown.err
     assert "streamed" in shown.out
-    assert "there may be more objects than this model gives for an image; --tile" in " ".join(shown.err.split())
+    (image,) = json.loads((tmp_path / "bands/images.json").read_text())["images"]
+    said = f"at least {image['left_out']} more objects were left out, as an image gives at most 100; --detections"
+    assert said in " ".join(shown.err.split())
     found = json.loads((tmp_path / "bands/results.json").read_text())
     assert len(found) == len(expected) > 50
     assert sorted(path.name for path in (tmp_path / "bands").iterdir()) == ["images.json", "large.jpg", "results.json"]
     for name, tolerance in (("bbox", 0.02), ("score", 1e-5), ("category_id", 0)):
         wanted = [entry[name] for entry in expected]
         np.testing.assert_allclose([entry[name] for entry in found], wanted, rtol=0, atol=tolerance)
+
+    more = results(
+        vil, tmp_path / "more", *base, "--output", tmp_path / "more", "--memory", f"{needed - 1}B", "--detections", 250
+    )
+    assert [entry["bbox"] for entry in more[:100]] == [entry["bbox"] for entry in found]
+    (image_of_more,) = json.loads((tmp_path / "more/images.json").read_text())["images"]
+    assert len(more) + image_of_more["left_out"] >= 100 + image["left_out"]
+    assert len(more) == 250
 
     tiled = vil(*base, "--output", tmp_path / "tiles", "--memory", f"{needed - 1}B", "--tile", 512)
     assert "streamed" not in tiled.out
@@ -221,6 +249,9 @@ def test_results_can_be_compared_with_the_annotations(
         (("--tile", 4), "tile=4: must be at least"),
         (("--tile", 256, "--overlap", 256), "overlap=256"),
         (("--memory", "lots"), "'lots' is no amount of memory"),
+        (("--detections", 0), "detections=0: must be an integer of at least 1"),
+        (("--detections", "many"), "--detections many: must be a whole number"),
+        (("--min-score", "half"), "--min-score half: must be a number"),
         (("--scale", 0), "--scale 0.0: must be above 0"),
         (("--min-score", 2), "--min-score 2.0: must lie between 0 and 1"),
     ],

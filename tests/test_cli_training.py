@@ -110,7 +110,7 @@ def test_what_cannot_be_carried_out_is_refused_with_one_sentence(
     shown = terminal.train(*options)
     assert shown.code == 2
     assert message in shown.sentence
-    assert not (terminal.output / "last.safetensors").exists()
+    assert not terminal.output.exists()
 
 
 def spoil(terminal: Terminal, what: str) -> tuple[Path, str]:
@@ -165,7 +165,7 @@ def test_data_that_do_not_fit_are_refused_before_training(what: str, terminal: T
     shown = terminal.train("--input.check=auto", data=data)
     assert shown.code == 2
     assert message in shown.sentence
-    assert not (terminal.output / "last.safetensors").exists()
+    assert not terminal.output.exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -251,6 +251,23 @@ def test_another_recipe_in_the_same_folder_is_refused_with_the_field(terminal: T
     assert shown.code == 2
     assert "was begun with optimizer.learning_rate=0.01, not 0.5: repeat that to continue it" in shown.sentence
     assert terminal.train("--compute.workers=1", "--logging.every_steps=2", "--input.check=decode").code == 0
+
+
+def test_a_refused_run_leaves_what_was_there_before(terminal: Terminal) -> None:
+    terminal.output.mkdir()
+    (terminal.output / "notes.txt").write_text("mine")
+    assert terminal.train(data=terminal.data / "nothing").code == 2
+    assert [path.name for path in terminal.output.iterdir()] == ["notes.txt"]
+    deep = terminal.output.parent / "new" / "deep" / "run"
+    assert terminal.train(data=terminal.data / "nothing", output=deep).code == 2
+    assert not deep.parent.parent.exists()
+
+
+def test_a_refused_continuation_leaves_the_run(terminal: Terminal) -> None:
+    assert terminal.train().code == 0
+    before = sorted(path.name for path in terminal.output.iterdir())
+    assert terminal.train("--seed=9").code == 2
+    assert sorted(path.name for path in terminal.output.iterdir()) == before
 
 
 def test_other_training_images_are_refused(terminal: Terminal) -> None:

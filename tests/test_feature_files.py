@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vision_longformer import VisionLongformer, create_model, feature_files
+from vision_longformer import VisionLongformer, create_model
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import OutputError, Result, encode_files, find_images, read_metadata
+from vision_longformer.writing import formats
 
 HEIGHT, WIDTH = 45, 77
 
@@ -239,11 +240,11 @@ def test_a_failing_write_leaves_the_target_as_it_was(
         output.mkdir()
         target.write_text("old")
 
-    def half(_tensors: object, path: Path, **_options: object) -> None:
+    def half(path: Path, *_arguments: object, **_options: object) -> None:
         path.write_text("half of a fi")
         raise error
 
-    monkeypatch.setattr(feature_files, "save_file", half)
+    monkeypatch.setattr(formats, "write_safetensors", half)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         encode([photo], output, model)
     if isinstance(error, OSError):

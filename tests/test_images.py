@@ -223,18 +223,29 @@ def test_only_the_first_page_is_read_and_the_note_says_so(tmp_path: Path) -> Non
     assert "first" in pixels.note
 
 
+@pytest.mark.parametrize("kind", ["png", "tif"])  # Pillow turns TIFF files itself
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_can_be_read_as_they_are_stored(tmp_path: Path, orientation: int) -> None:
-    image = Image.fromarray(noise(HEIGHT, WIDTH, 3))
+def test_images_can_be_read_as_they_are_stored(tmp_path: Path, orientation: int, kind: str) -> None:
+    image, path = Image.fromarray(noise(HEIGHT, WIDTH, 3)), tmp_path / f"x.{kind}"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "x.png", upright=False)), np.asarray(image))
-    np.testing.assert_array_equal(
-        np.asarray(read_rgb(tmp_path / "x.png")), np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "x.png")))
-    )
-    assert read_size(tmp_path / "x.png") == (HEIGHT, WIDTH)
-    assert read_orientation(tmp_path / "x.png") == orientation
+    image.save(path, exif=exif)
+    np.testing.assert_array_equal(np.asarray(read_rgb(path, upright=False)), np.asarray(image))
+    image.save(tmp_path / "upright.png", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "upright.png"))
+    np.testing.assert_array_equal(np.asarray(read_rgb(path)), np.asarray(upright))
+    assert read_size(path) == (HEIGHT, WIDTH)
+    assert read_orientation(path) == orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_indices_are_read_as_they_are_stored(tmp_path: Path, orientation: int) -> None:
+    values = noise(HEIGHT, WIDTH)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("png", "tif"):
+        Image.fromarray(values).save(tmp_path / f"x.{kind}", exif=exif)
+        np.testing.assert_array_equal(read_indices(tmp_path / f"x.{kind}"), values)
 
 
 def test_an_orientation_that_is_none_is_upright(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from timm.layers import Mlp, drop_path
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (
@@ -29,6 +30,8 @@ from vision_longformer.attention import (
     WindowedAttention,
     build_attention,
 )
+from vision_longformer.attention.backend import attention_backend
+from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
 from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
@@ -82,6 +85,18 @@ class PatchEmbed(nn.Module):
         return self.drop(x), self.drop(global_tokens), extent
 
 
+class FeedForward(Mlp):  # type: ignore[misc]  # timm has no types
+    """timm's MLP, which in inference on CPUs adds the bias and applies GELU in one pass over the hidden channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (..., C) tokens."""
+        if attention_backend() not in ("auto", "fused") or not is_gelu_supported(x, self.fc1, self.act):
+            return cast(Tensor, super().forward(x))
+        hidden = F.linear(x, self.fc1.weight)
+        add_bias_gelu_(hidden, self.fc1.bias)
+        return cast(Tensor, self.fc2(hidden))
+
+
 class Block(nn.Module):
     """Attention and an MLP, each on normalised input and added to it."""
 
@@ -90,7 +105,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(stage.width, eps=EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(stage.width, eps=EPS)
-        self.mlp = Mlp(stage.width, hidden_features=4 * stage.width)
+        self.mlp = FeedForward(stage.width, hidden_features=4 * stage.width)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
@@ -98,16 +113,14 @@ class Block(nn.Module):
         if extent is not None:
             x = extent.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
-        x, global_tokens = self._add(x, update, global_tokens, global_update)
-        update, global_update = self._transform(self.norm2(x)), self.mlp(self.norm2(global_tokens))
-        return self._add(x, update, global_tokens, global_update)
-
-    def _transform(self, x: Tensor) -> Tensor:
-        """Apply the MLP to a (B, H, W, C) map, in inference to a band of tokens after the other."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return cast(Tensor, self.mlp(x))
-        bands = x.flatten(0, 2).split(MLP_TOKENS)
-        return torch.cat([self.mlp(band) for band in bands]).view(x.shape)
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            x, global_tokens = self._add(x, update, global_tokens, global_update)
+            return self._add(x, self.mlp(self.norm2(x)), global_tokens, self.mlp(self.norm2(global_tokens)))
+        global_tokens = global_tokens + global_update
+        x = update.contiguous().add_(x)  # some mechanisms return a slice; bands below are views
+        for band in x.flatten(0, 2).split(MLP_TOKENS):
+            band.add_(self.mlp(self.norm2(band)))
+        return x, global_tokens + self.mlp(self.norm2(global_tokens))
 
     def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:
         """Add the residual branch, dropped for the map and the global tokens of an image together (drop path)."""

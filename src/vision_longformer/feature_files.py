@@ -9,33 +9,57 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from vision_longformer import __version__
-from vision_longformer.encoding import Encoder, Features
-from vision_longformer.files import replacing
-from vision_longformer.images import ImageError, Pixels
+from vision_longformer.encoding import Encoder
+from vision_longformer.encoding_ways import (
+    EncodedImage,
+    Limits,
+    encoded_image,
+    remove_work_folder,
+    work_folder_of,
+)
+from vision_longformer.images import ImageError
+from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import gigabytes
+from vision_longformer.memory_course import Span, watch_memory
+from vision_longformer.planning import Plan
+from vision_longformer.readers.opening import is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
-from vision_longformer.watching import Watched, watch
+from vision_longformer.serialization import weights_digest
+from vision_longformer.streamed_pictures import streamed_entry
+from vision_longformer.streaming import WorkFolderError
+from vision_longformer.writing.formats import (
+    Choice,
+    Format,
+    check_format,
+    read_folder_metadata,
+    safetensors_bytes,
+    write_features,
+)
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+AS_ZARR = "written as Zarr, as its maps do not fit into memory"
+DEFAULT_LIMITS = Limits()
 
 Dtype = Literal["float16", "float32"]
 Status = Literal["encoded", "skipped", "failed"]
@@ -52,9 +76,9 @@ class Source:
     path: Path
     name: str
 
-    def target(self, output: Path) -> Path:
-        """Return the feature file: the image's name, with its suffix kept, so that x.jpg and x.png stay apart."""
-        return output / f"{self.name}.safetensors"
+    def target(self, output: Path, kind: Format = "safetensors") -> Path:
+        """Return the feature file or folder: the image's name, suffix kept, so that x.jpg and x.png stay apart."""
+        return output / f"{self.name}.{kind}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,9 @@ class Result:
     seconds: float = 0.0
 
 
+OnBand = Callable[[Source, float, int], None]  # the image, the share of its work that is done, and its pixels
+
+
 def find_images(arguments: Sequence[str]) -> list[Source]:
     """Find the images that files, folders and patterns mean, each once.
 
@@ -90,7 +117,10 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
     roots = []
     for argument in arguments:
         path = Path(os.path.abspath(argument))
-        if path.is_dir():
+        if is_zarr(path):
+            roots.append(path.parent)
+            images = [path]
+        elif path.is_dir():
             roots.append(path)
             images = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path), file))
             if not images:
@@ -121,8 +151,11 @@ def encode_files(
     *,
     model_name: str,
     dtype: Dtype = "float16",
+    kind: Choice = "safetensors",
     report: bool = True,
     remark: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    on_band: OnBand | None = None,
 ) -> Iterator[Result]:
     """Encode images into feature files below `output`, one at a time.
 
@@ -137,8 +170,11 @@ def encode_files(
         encoder: The model and its settings.
         model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
+        kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
         report: Whether to write the report.
         remark: A sentence for the top of the report.
+        limits: What encoding may take. What does not fit into memory is streamed.
+        on_band: Called while a streamed image is encoded.
 
     Yields:
         A result for each image, in order.
@@ -146,25 +182,50 @@ def encode_files(
     Raises:
         OutputError: Features cannot be written, for instance because the disk is full.
     """
-    job = _Job(output, encoder, model_name, dtype, report)
+    job = _Job(output, encoder, model_name, dtype, kind, report, limits, on_band)
     pages = Report(output, title=model_name, remark=remark)
-    for source in sources:
-        result = job.encode(source, pages)
-        yield result
+    with watch_memory() as memory:
+        for source in sources:
+            start = memory.now()
+            result, plan = job.encode(source, pages)
+            memory.spans.append(_span(plan, start, memory.now()))
+            yield result
     if report:
         with _explaining(output / "index.html"):
-            pages.write()
+            pages.write(memory)
+
+
+def _span(plan: Plan | None, start: float, end: float) -> Span:
+    if plan is None:
+        return Span(start, end, None, None)
+    if plan.chosen.way == "whole":
+        return Span(start, end, plan.chosen.memory, None)
+    whole = next(forecast.memory for forecast in plan.forecasts if forecast.way == "whole")
+    return Span(start, end, plan.chosen.memory, whole or None)
 
 
 class _Job:
     """What stays the same from image to image."""
 
-    def __init__(self, output: Path, encoder: Encoder, model_name: str, dtype: Dtype, report: bool) -> None:
+    def __init__(
+        self,
+        output: Path,
+        encoder: Encoder,
+        model_name: str,
+        dtype: Dtype,
+        kind: Choice,
+        report: bool,
+        limits: Limits,
+        on_band: OnBand | None,
+    ) -> None:
         self.output = output
+        self.kind = kind
         self.encoder = encoder
         self.dtype = dtype
         self.report = report
         self.model_name = model_name
+        self.limits = limits
+        self.on_band = on_band
         strides = encoder.model.config.strides
         self.settings: dict[str, Any] = {
             "config_sha256": hashlib.sha256(
@@ -179,65 +240,131 @@ class _Job:
             "max_side": encoder.max_side,
         }
 
-    def encode(self, source: Source, pages: Report) -> Result:
-        target = source.target(self.output)
+    def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
+        """Encode an image if need be, and return how it was planned."""
+        kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
+        targets = [source.target(self.output, kind) for kind in kinds]
         start = time.perf_counter()
-        try:
-            digest = _file_digest(source.path)
-            earlier = read_metadata(target)
-            if earlier is not None and self._same(earlier, digest):
-                pages.add_earlier(source.name)
-                return Result(source, "skipped")
-            pixels = self.encoder.read(source.path)
-            with watch(self.encoder.model) if self.report else nullcontext(Watched()) as watched:
-                features = self.encoder.encode(pixels)
-        except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
-            message = _reason(error, source.path)
-            if message is None:
-                raise
-            pages.add(Entry(source.name, message=message))
-            return Result(source, "failed", message)
-        with _explaining(target):
-            self._write(target, features, self._metadata(source, digest, pixels))
-            megapixels, seconds = pixels.valid.numel() / 1e6, time.perf_counter() - start
-            if self.report:
-                size = (pixels.valid.shape[0], pixels.valid.shape[1])
-                entry = Entry(source.name, pixels.note, pixels.original_size, size, seconds, peak_memory())
-                pages.add(picture_entry(entry, pixels, watched), keep=True)
-            else:
-                pages.forget(source.name)
-        return Result(source, "encoded", pixels.note, megapixels, seconds)
+        with ExitStack() as stack:
+            try:
+                digest = _digest(source.path)
+                if any(self._same(read_metadata(target), digest) for target in targets):
+                    pages.add_earlier(source.name)
+                    self._remove_work(targets[0])  # of a run that was stopped once it had written the features
+                    return Result(source, "skipped"), None
+                image = stack.enter_context(self._encoded(source, targets[0]))
+            except WorkFolderError as error:
+                raise OutputError(str(error)) from error
+            except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
+                message = _reason(error, source.path)
+                if message is None:
+                    raise
+                pages.add(Entry(source.name, message=message))
+                return Result(source, "failed", message), None
+            kind = self._format(image.plan)
+            target = source.target(self.output, kind)
+            with _explaining(target):
+                metadata = self._metadata(source, digest, image)
+                write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
+                height, width = image.encoded.size
+                megapixels, seconds = height * width / 1e6, time.perf_counter() - start
+                if self.report:
+                    entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
+                    pages.add(self._with_pictures(entry, image), keep=True)
+                else:
+                    pages.forget(source.name)
+        remove_work_folder(self.limits, self.output)
+        said = [image.note] if image.note else []
+        said += [AS_ZARR] if kind != kinds[0] else []
+        return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
 
-    def _same(self, metadata: dict[str, Any], digest: str) -> bool:
+    def _encoded(self, source: Source, target: Path) -> AbstractContextManager[EncodedImage]:
+        def report(share: float, pixels: int) -> None:
+            if self.on_band is not None:
+                self.on_band(source, share, pixels)
+
+        return encoded_image(
+            self.encoder,
+            source.path,
+            limits=self.limits,
+            work_folder=work_folder_of(target, self.limits, self.output),
+            georeference=self._georeference(source),
+            watched=self.report,
+            on_plan=self._check_format,
+            on_band=report,
+        )
+
+    def _remove_work(self, target: Path) -> None:
+        shutil.rmtree(work_folder_of(target, self.limits, self.output), ignore_errors=True)
+        remove_work_folder(self.limits, self.output)
+
+    def _format(self, plan: Plan) -> Format:
+        if self.kind != "auto":
+            return self.kind
+        return "zarr" if plan.chosen.way == "spilled" else "safetensors"
+
+    def _check_format(self, plan: Plan) -> None:
+        """Refuse, before work begins, what could not be written at its end."""
+        kind = self._format(plan)
+        try:
+            check_format(kind)
+        except ImportError as error:
+            raise ImageError(f"its maps do not fit into memory, and {error}") from error
+        if kind == "safetensors" and plan.chosen.way == "spilled":
+            needed = safetensors_bytes(
+                self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
+            ) + (resident_memory() or 0)
+            if needed > plan.limit:
+                raise ImageError(
+                    f"writing its maps as safetensors takes {gigabytes(needed)} of memory, and {gigabytes(plan.limit)} "
+                    "are allowed: choose Zarr (--format zarr), which is written in pieces"
+                )
+
+    def _same(self, metadata: dict[str, Any] | None, digest: str) -> bool:
+        if metadata is None:
+            return False
         expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, **self.settings}
         return all(metadata.get(key) == value for key, value in expected.items())
 
-    def _metadata(self, source: Source, digest: str, pixels: Pixels) -> dict[str, Any]:
+    def _metadata(self, source: Source, digest: str, image: EncodedImage) -> dict[str, Any]:
+        place = image.encoded.georeference
         return {
             "format_version": FORMAT_VERSION,
             "content": "features",
             "source": source.name,
             "source_sha256": digest,
-            "original_size": list(pixels.original_size),
-            "encoded_size": list(pixels.valid.shape),
+            "original_size": list(image.original_size),
+            "encoded_size": list(image.encoded.size),
             "model": self.model_name,
             **self.settings,
             "versions": {"vision_longformer": __version__, "torch": torch.__version__},
+            **({"georeference": place} if place else {}),
         }
 
-    def _write(self, target: Path, features: Features, metadata: dict[str, Any]) -> None:
-        kind = DTYPES[self.dtype]
-        tensors: dict[str, Tensor] = {
-            f"stage{stage}": features_map.to(kind)
-            for stage, features_map in zip(self.encoder.stages, features.maps, strict=True)
-        }
-        tensors |= {"embedding": features.embedding.to(kind), "valid": features.valid}
-        with replacing(target) as temporary:
-            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    def _georeference(self, source: Source) -> dict[str, Any]:
+        if self.kind == "safetensors" or (self.kind == "auto" and importlib.util.find_spec("rasterio") is None):
+            return {}
+        found = read_georeference(source.path)
+        if self.kind == "geotiff" and not found:
+            raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
+        return found
+
+    def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
+        if image.reader is not None:
+            return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
+        if image.pixels is None or image.watched is None:
+            return entry
+        return picture_entry(entry, image.pixels, image.watched)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the description in a feature file; None if there is no such file, or it is damaged or something else."""
+    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
+    if path.is_dir():
+        return read_folder_metadata(path)
+    return _read_safetensors_metadata(path)
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
@@ -246,24 +373,21 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's parameters and buffers: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def peak_memory() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    of_all = hashlib.sha256()
+    for inside in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        of_all.update(f"{inside.relative_to(path).as_posix()} {_digest(inside)}\n".encode())
+    return of_all.hexdigest()
 
 
 def _reason(error: Exception, path: Path) -> str | None:

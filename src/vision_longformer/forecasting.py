@@ -10,6 +10,9 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,10 +22,11 @@ from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import banded
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import ModelConfig
+from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
+COUNTED_SIDE = 1344  # pixels of the image that stands for all, where memory grows with the number of pixels
 
 
 def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
@@ -36,15 +40,55 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
     Raises:
         ValueError: The model refuses images of this size.
     """
+    with _loaded(config) as (model, known):
+        images = torch.empty(batch, config.in_chans, *size)
+        with StorageCounter(known=[*known, images]) as counter:
+            model(images)
+        peak: int = counter.peak
+    return peak + WORKSPACE_BYTES
+
+
+def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Collection[int], itemsize: int = 4) -> int:
+    """Return the bytes that a pass of `Encoder` over a whole image holds at its peak, beside the model and the image.
+
+    With windows it grows with the number of pixels, so that one size is counted for all.
+
+    Args:
+        config: Of the model.
+        size: (height, width) of the image in pixels.
+        stages: Whose maps are kept, counted from 0.
+        itemsize: Bytes of a value.
+
+    Raises:
+        ValueError: The model refuses images of this size.
+    """
+    windowed = all(isinstance(stage.attention, Windowed | GlobalOnly) for stage in config.stages)
+    stride = config.strides[-1]
+    height, width = (-(-side // stride) * stride for side in size)
+    counted = (COUNTED_SIDE, COUNTED_SIDE) if windowed else (height, width)
+    peak = _encoding_peak(config, counted, tuple(sorted(stages)))
+    return round(peak * height * width / (counted[0] * counted[1]) * itemsize / 4) + WORKSPACE_BYTES
+
+
+@lru_cache(maxsize=64)
+def _encoding_peak(config: ModelConfig, size: tuple[int, int], stages: tuple[int, ...]) -> int:
+    """Return the bytes that the tensors of a pass in float32 hold at its peak."""
+    indices = sorted({*stages, len(config.stages) - 1})
+    with _loaded(config) as (model, known), StorageCounter(known=known) as counter:
+        images = torch.empty(1, config.in_chans, *size)  # normalised
+        model.forward_intermediates(images, indices=indices, return_prefix_tokens=True)
+    peak: int = counter.peak
+    return peak
+
+
+@contextmanager
+def _loaded(config: ModelConfig) -> Iterator[tuple[VisionLongformer, list[torch.Tensor]]]:
+    """Give a model of fake tensors, and these, while new tensors are fake too."""
     with torch.device("meta"):
         model = VisionLongformer(config).eval()
     with FakeTensorMode(), torch.no_grad():
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        images = torch.empty(batch, config.in_chans, *size)
-        with StorageCounter(known=[*model.parameters(), *model.buffers(), images]) as counter:
-            model(images)
-        peak: int = counter.peak
-    return peak + WORKSPACE_BYTES
+        yield model, [*model.parameters(), *model.buffers()]
 
 
 class StorageCounter(TorchDispatchMode):

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,6 +39,8 @@ _OPPOSITE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 SWAPPED_BYTES = {
     f"{mode};16{order}": f"{mode};16{opposite}" for mode in ("RGB", "RGBA") for order, opposite in _OPPOSITE.items()
 }
+
+_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
 
 _pillow_limit = threading.Lock()
 
@@ -139,7 +142,7 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or has several channels.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
         if opened.width * opened.height > max_pixels:
             raise ImageError(
                 f"{image}: it has {opened.width}×{opened.height} pixels, more than {max_pixels:,} (max_pixels)"
@@ -149,7 +152,9 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
                 f"{image}: has several channels or fractions ({opened.mode}), expected one of whole numbers"
             )
         raw_modes = {_raw_mode(tile) for tile in opened.tile} if isinstance(opened, ImageFile) else set()
-        array = np.asarray(opened).astype(np.int64)
+        orientation = _orientation(opened)
+        array: Array = np.asarray(opened).astype(np.int64)
+        array = _as_stored(array, before=orientation, after=_orientation(opened))
     # Pillow stretches gray values of 2 and 4 bits to 0 to 255
     return array // (85 if raw_modes == {"L;2"} else 17 if raw_modes == {"L;4"} else 1)
 
@@ -160,7 +165,9 @@ def read_size(image: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: The image is missing, damaged or no image.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
+        if isinstance(opened, TiffImageFile):  # whose size Pillow gives as that of the upright image
+            return int(opened.tag_v2[IMAGELENGTH]), int(opened.tag_v2[IMAGEWIDTH])
         return opened.height, opened.width
 
 
@@ -170,7 +177,7 @@ def read_orientation(image: str | os.PathLike[str]) -> int:
     Raises:
         ImageError: The image is missing, damaged or no image.
     """
-    with _image_errors(str(image)), Path(image).open("rb") as file, _open(file) as opened:
+    with _image_errors(str(image)), Path(image).open("rb") as file, open_picture(file) as opened:
         return _orientation(opened)
 
 
@@ -184,7 +191,7 @@ def _to_array(image: ImageLike, max_pixels: int, *, upright: bool = True) -> tup
     with _image_errors():
         if isinstance(image, Image.Image):
             return _decode(image, upright), ""
-        with Path(image).open("rb") as file, _open(file) as opened:
+        with Path(image).open("rb") as file, open_picture(file) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise ImageError(
@@ -211,7 +218,7 @@ def _image_errors(name: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _open(file: BinaryIO) -> Iterator[Image.Image]:
+def open_picture(file: BinaryIO) -> Iterator[Image.Image]:
     """Open an image without Pillow's limit on pixels, which is global: ours is checked in its place."""
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -231,7 +238,7 @@ def _decode_file(image: Image.Image, file: BinaryIO, upright: bool) -> tuple[Arr
     if image.mode in ("RGB", "RGBA") and raw_modes and raw_modes <= SWAPPED_BYTES.keys():
         high = _decode(image, upright)
         file.seek(0)
-        with _open(file) as again:
+        with open_picture(file) as again:
             assert isinstance(again, ImageFile)
             again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
             low = _decode(again, upright)
@@ -252,8 +259,9 @@ def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
 
 def _decode(image: Image.Image, upright: bool) -> Array:
     """Return a Pillow image as an array of at most four channels."""
+    before = _orientation(image)
     image.load()  # Pillow turns TIFF files upright itself, and says so only then
-    orientation = _orientation(image) if upright else 1
+    orientation = _orientation(image)
     transparent = image.has_transparency_data
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         array: Array = np.asarray(image)
@@ -271,7 +279,7 @@ def _decode(image: Image.Image, upright: bool) -> Array:
         array = np.asarray(image.convert("LA"))
     else:
         array = np.asarray(image.convert("RGBA" if transparent else "RGB"))
-    return _upright(array, orientation)
+    return _upright(array, orientation) if upright else _as_stored(array, before=before, after=orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -288,6 +296,11 @@ def _upright(array: Array, orientation: int) -> Array:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return array
+
+
+def _as_stored(array: Array, *, before: int, after: int) -> Array:
+    """Turn an array back if Pillow has turned it: the image's orientation was another one before it was loaded."""
+    return array if before == after else _upright(array, _BACK.get(before, before))
 
 
 # --- values -----------------------------------------------------------------------------------------------------

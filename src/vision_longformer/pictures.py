@@ -89,18 +89,38 @@ def photograph(values: Tensor, valid: Tensor, *, max_width: int) -> Tensor:
     return _to_bytes(colours[0].permute(1, 2, 0))
 
 
-def principal_colours(features: Tensor, valid: Tensor | None) -> Tensor:
-    """Show where a map's features differ: their first three principal components as red, green and blue.
+@dataclass(frozen=True)
+class ColourScale:
+    """Turns feature vectors into colours.
 
-    The components are those of the map itself, each scaled from its 1st to its 99th percentile. Their signs are
-    chosen so that the largest weight is positive: the same features always give the same picture.
-
-    Args:
-        features: (H, W, C).
-        valid: (H, W) boolean; what is not valid becomes gray. None where all is.
+    Attributes:
+        mean: (C,) of the vectors.
+        axes: (C, 3) directions that become red, green and blue.
+        low: (3,) components that become dark.
+        high: (3,) components that become bright.
     """
-    tokens = features.flatten(0, 1) if valid is None else features[valid]  # (N, C)
-    tokens = tokens.cpu()
+
+    mean: Tensor
+    axes: Tensor
+    low: Tensor
+    high: Tensor
+
+    def colours(self, tokens: Tensor) -> Tensor:
+        """Return the (N, 3) uint8 colours of (N, C) vectors."""
+        components = torch.cat([self._components(block) for block in tokens.split(BLOCK_TOKENS)])
+        spread = (self.high - self.low).clamp(min=1e-12)
+        return _to_bytes(torch.where(self.high > self.low, (components - self.low) / spread, 0.5))
+
+    def _components(self, block: Tensor) -> Tensor:
+        return (block.float() - self.mean) @ self.axes
+
+
+def fit_colours(tokens: Tensor) -> ColourScale:
+    """Choose colours for (N, C) feature vectors, N ≥ 1: their first three principal components.
+
+    Each is scaled from its 1st to its 99th percentile. Signs are chosen so that the largest weight is positive: the
+    same features always give the same colours.
+    """
     mean = tokens.mean(dim=0)
     covariance = torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64)
     for block in tokens.split(BLOCK_TOKENS):
@@ -111,11 +131,25 @@ def principal_colours(features: Tensor, valid: Tensor | None) -> Tensor:
     axes = F.pad(axes * largest.sign(), (0, max(0, 3 - axes.shape[1]))).float()
     components = torch.cat([(block - mean) @ axes for block in tokens.split(BLOCK_TOKENS)])  # (N, 3)
     low, high = torch.from_numpy(np.percentile(components.numpy(), PERCENTILES, axis=0)).float()
-    colours = _to_bytes(torch.where(high > low, (components - low) / (high - low).clamp(min=1e-12), 0.5))
+    return ColourScale(mean, axes, low, high)
+
+
+def principal_colours(features: Tensor, valid: Tensor | None, scale: ColourScale | None = None) -> Tensor:
+    """Show where a map's features differ, as `fit_colours` says.
+
+    Args:
+        features: (H, W, C).
+        valid: (H, W) boolean; what is not valid becomes gray. None where all is.
+        scale: Of a map that this is a part of; by default that of the map itself.
+    """
+    tokens = features.flatten(0, 1) if valid is None else features[valid]  # (N, C)
+    tokens = tokens.cpu()
+    if scale is None:
+        scale = fit_colours(tokens)
     if valid is None:
-        return colours.view(*features.shape[:2], 3)
+        return scale.colours(tokens).view(*features.shape[:2], 3)
     picture = torch.full((*features.shape[:2], 3), NEUTRAL, dtype=torch.uint8)
-    picture[valid.cpu()] = colours
+    picture[valid.cpu()] = scale.colours(tokens)
     return picture
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from vision_longformer.files import replacing
 from vision_longformer.images import Pixels
+from vision_longformer.memory_chart import STYLE as CHART_STYLE
+from vision_longformer.memory_chart import memory_section
+from vision_longformer.memory_course import MemoryCourse
 from vision_longformer.pictures import INFERNO, Picture, encode_picture, heat_overlay, photograph, shrink_picture
 from vision_longformer.watching import Watched
 
@@ -123,15 +126,18 @@ class Report:
         """Drop pictures kept by an earlier run, which no longer show what is in the features."""
         self._waiting(name).unlink(missing_ok=True)
 
-    def write(self) -> Path:
+    def write(self, memory: MemoryCourse | None = None) -> Path:
         """Write the page.
+
+        Args:
+            memory: Of the run, to be drawn; by default it is not.
 
         Returns:
             Its path.
         """
         target = self.output / "index.html"
         with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as page:
-            page.writelines(self._page())
+            page.writelines(self._page(memory))
         return target
 
     def _waiting(self, name: str) -> Path:
@@ -148,7 +154,7 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError):
             return None  # never kept, or damaged: the image is then listed without pictures
 
-    def _page(self) -> Iterator[str]:
+    def _page(self, memory: MemoryCourse | None) -> Iterator[str]:
         yield _HEAD.format(title=html.escape(self.title), style=_STYLE)
         yield f"<p class='lead'>{html.escape(_summary(self._entries))}</p>"
         if self.remark:
@@ -162,6 +168,8 @@ class Report:
             shown = self._read(entry.name)
             if shown is not None:
                 yield _section(shown, max_width=width)
+        if memory is not None:
+            yield memory_section(memory)
         yield _table(self._entries)
         yield "</main></body></html>\n"
 
@@ -224,9 +232,9 @@ def _row(entry: Entry) -> str:
 
 _GUIDE = """<p class='guide'>Each stage turns the image into a map of feature vectors, coarser and deeper from one to
 the next. A stage's picture shows the first three principal components of its vectors as red, green and blue, so
-places of the same colour look alike to the model; colours of different pictures cannot be compared. The last picture
-shows where in the image a global token looks: <span class='bar'></span> from little to much attention, in the last
-block of its stage, averaged over heads.</p>
+places of the same colour look alike to the model; colours of different pictures cannot be compared. The last picture,
+of images that are encoded whole, shows where in the image a global token looks: <span class='bar'></span> from little
+to much attention, in the last block of its stage, averaged over heads.</p>
 """
 
 _HEAD = """<!doctype html>
@@ -235,7 +243,8 @@ _HEAD = """<!doctype html>
 <h1>Features of {title}</h1>
 """
 
-_STYLE = """
+_STYLE = (
+    """
 :root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --ink: #1b1d21; --soft: #575d66; --line: #dfe1e5;
   --warn: #7a4a00; --warn-ground: #fff3dc; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ground: #141619; --card: #1c1f24; --ink: #e8eaed; --soft: #a7adb6;
@@ -270,3 +279,5 @@ th[scope=row] { font-weight: 500; white-space: normal; overflow-wrap: anywhere; 
 .failed { color: var(--bad); font-weight: 600; }
 .small { font-size: .85rem; color: var(--soft); }
 """.replace("BAR", ", ".join(f"#{colour}" for colour in INFERNO))
+    + CHART_STYLE
+)

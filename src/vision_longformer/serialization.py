@@ -10,6 +10,7 @@ A folder gets timm's hub layout, `config.json` beside `model.safetensors`, so th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -164,3 +165,12 @@ def _hub_config(model: VisionLongformer, description: dict[str, Any], names: lis
         | {key: description[key] for key in PREPROCESSING},
     }
     return hub if names is None else hub | {"label_names": names}
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's parameters and buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

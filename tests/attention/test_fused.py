@@ -18,10 +18,16 @@ from attention.test_banded import EXAMPLE
 from vision_longformer import set_attention_backend
 from vision_longformer.attention import banded
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.fused import build, fused_windowed_attention, is_supported
+from vision_longformer.attention.fused import (
+    build,
+    fused_windowed_attention,
+    fused_windowed_attention_backward,
+    is_supported,
+)
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 
 FLOAT32_TOLERANCE = 2e-6
+GRADIENT_TOLERANCE = 1e-5  # as gradients are sums over many queries, each a difference of sums over many keys
 BFLOAT16_TOLERANCE = 2**-8  # half a unit in the last place of the result, and a little for ties
 
 # Widths below, at and above what a register holds, in whole and in broken numbers of them.
@@ -187,20 +193,84 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(before)
 
 
+def gradients(case: Case, dtype: torch.dtype, **changes: Any) -> dict[str, Tensor]:
+    """Return the kernel's gradients, made sure of, or the oracle's in double precision."""
+    tensors: dict[str, Any] = case.tensors(dtype)
+    generator = torch.Generator().manual_seed(case.seed + 1)
+    cotangent = torch.randn(tensors["query"].shape, generator=generator).to(dtype)
+    arguments: dict[str, Any] = {"table": None, "global_bias": None, **tensors, **case.settings(), **changes}
+    if dtype == torch.float64:
+        return differentiate(dense_windowed_attention(**arguments), tensors, cotangent)
+    name = "fused_windowed_attention_backward"
+    with mock.patch.object(banded, name, wraps=fused_windowed_attention_backward) as kernel:
+        result = differentiate(banded.banded_windowed_attention(**arguments), tensors, cotangent)
+    assert kernel.call_count == 1
+    return result
+
+
+def differentiate(out: Tensor, tensors: dict[str, Tensor], cotangent: Tensor) -> dict[str, Tensor]:
+    leaves = torch.autograd.grad(out, list(tensors.values()), cotangent)
+    return dict(zip(tensors, leaves, strict=True))
+
+
+def assert_gradients_equal(case: Case, dtype: torch.dtype, tolerance: float, **changes: Any) -> None:
+    expected = gradients(case, torch.float64, **changes)
+    for name, actual in gradients(case, dtype, **changes).items():
+        assert actual.dtype == dtype
+        if actual.numel():
+            assert relative_error(actual, expected[name]) <= tolerance, name
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(case=cases(), head_width=st.sampled_from(HEAD_WIDTHS))
+def test_gradients_equal_those_of_the_oracle(case: Case, head_width: int) -> None:
+    assert_gradients_equal(replace(case, head_width=head_width), torch.float32, GRADIENT_TOLERANCE)
+
+
 @pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
-def test_gradients_after_the_kernel(shape: Any) -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": shape})
-    cotangent = torch.randn(2, 11, 7, 2, 5)
-    gradients = []
-    for function, dtype in (
-        (dense_windowed_attention, torch.float64),
-        (banded.banded_windowed_attention, torch.float32),
-    ):
-        tensors: dict[str, Any] = case.tensors(dtype)
-        out: Tensor = function(**tensors, **case.settings())
-        gradients.append(torch.autograd.grad(out, list(tensors.values()), cotangent.to(dtype)))
-    for expected, actual in zip(*gradients, strict=True):
-        assert relative_error(actual, expected) <= 1e-5
+def test_gradients_in_half_precision(shape: Any) -> None:
+    case = replace(EXAMPLE, shape=shape, head_width=8)
+    # The oracle has the inputs as they were before they were rounded to 8 bits.
+    assert_gradients_equal(case, torch.bfloat16, 16 * BFLOAT16_TOLERANCE)
+
+
+@pytest.mark.parametrize("offsets", [(OWN,), *[(OWN, offset) for offset in NEIGHBOURS], ALL[:3]])
+@pytest.mark.parametrize("shape", ["chunk", "cyclic"])
+def test_gradients_of_some_neighbours(offsets: Any, shape: Any) -> None:
+    case = replace(EXAMPLE, offsets=offsets, shape=shape, height=17, width=13, sizes=((17, 13), (9, 12)))
+    assert_gradients_equal(case, torch.float32, GRADIENT_TOLERANCE)
+
+
+@pytest.mark.parametrize("window", [7, 12])
+def test_gradients_on_a_map_of_many_chunks(window: int) -> None:
+    case = replace(EXAMPLE, window=window, height=4 * window, width=5 * window - 2, sizes=None, batch=1, head_width=32)
+    assert_gradients_equal(case, torch.float32, GRADIENT_TOLERANCE)
+
+
+def test_gradients_do_not_depend_on_threads() -> None:
+    case = replace(EXAMPLE, height=40, width=33, sizes=((40, 33), (22, 31)))
+    expected = gradients(case, torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in range(3):
+            for name, actual in gradients(case, torch.float32).items():
+                assert torch.equal(actual, expected[name]), name
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_gradients_read_any_layout() -> None:
+    """Autograd may hand over a gradient that is expanded, or whose channels do not lie side by side."""
+    case = replace(EXAMPLE, sizes=None)
+    tensors: dict[str, Any] = case.tensors(torch.float32)
+    for layout in (torch.ones(()).expand, lambda *shape: torch.randn(shape[::-1]).permute(4, 3, 2, 1, 0)):
+        cotangent: Tensor = layout(*tensors["query"].shape)
+        strided, plain = (
+            differentiate(banded.banded_windowed_attention(**tensors, **case.settings()), tensors, x)
+            for x in (cotangent, cotangent.contiguous())
+        )
+        assert all(torch.equal(strided[name], plain[name]) for name in tensors)
 
 
 def test_what_it_cannot_compute_takes_the_other_path() -> None:

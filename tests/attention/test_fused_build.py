@@ -90,8 +90,8 @@ def test_without_a_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_build_that_fails(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = play_compiler(tmp_path, monkeypatch, "echo 'kernel.cpp:1: error: no such thing' >&2; exit 1")
-    assert_one_warning("failed: kernel.cpp:1: error: no such thing")
+    runs = play_compiler(tmp_path, monkeypatch, "echo 'forward.cpp:1: error: no such thing' >&2; exit 1")
+    assert_one_warning("failed: forward.cpp:1: error: no such thing")
     assert runs.read_text().split() == ["run"]
     assert not list(cache.glob("*.so"))
 
@@ -169,7 +169,7 @@ def test_each_kind_of_machine_has_its_own(change: str, tmp_path: Path, monkeypat
             flags.append("-g")
         case "sources":
             (tmp_path / "sources").mkdir()
-            for name in build.SOURCES:
+            for name in build.SOURCES + build.HEADERS:
                 (tmp_path / "sources" / name).write_text("// other")
             monkeypatch.setattr(build, "source_folder", lambda: tmp_path / "sources")
     assert build.build_key(build.find_compiler(), flags) != before

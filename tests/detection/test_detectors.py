@@ -54,6 +54,11 @@ LEARNERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 LEARNING_STEPS = 120
+# What goes into the choice of 3 detections.
+FEW: dict[str, dict[str, Any]] = {
+    "retinanet": {"candidates": 10},
+    "mask_rcnn": {"proposals": 10, "proposal_candidates": (10, 10)},
+}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -128,6 +133,38 @@ def test_settings_reach_the_detector(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
+def test_a_limit_says_what_it_leaves_out(name: str) -> None:
+    """What is left out and what is given are together what a detector without a limit gives."""
+    image = images()[0][None]
+    everything = DETECTORS[name](detections=5000).detect(image)[0]
+    assert everything.left_out.count() == 0
+    found = DETECTORS[name](detections=7).detect(image)[0]
+    assert torch.equal(found.boxes, everything.boxes[:7])
+    assert torch.equal(found.left_out.scores, everything.scores[7:])
+    assert torch.equal(found.left_out.labels, everything.labels[7:])
+    middle = float(everything.scores[len(everything.scores) // 2])
+    wanted = (everything.scores[7:] >= middle) & (everything.labels[7:] != 1)
+    assert 0 < found.left_out.count(min_score=middle, classes={0, 2}) == int(wanted.sum()) < len(wanted)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_limit_can_be_changed(name: str) -> None:
+    """Up to many more than go into the choice by default."""
+    image = images()[0][None]
+    model = DETECTORS[name](detections=3, score_threshold=0.0, **FEW[name])
+    least = len(model.detect(image)[0].boxes)
+    model.set_detections(300)
+    more = model.detect(image)[0]
+    assert least == 3
+    assert len(more.boxes) == 300
+    assert model.config.detections == 300
+    model.set_detections(2)
+    assert torch.equal(model.detect(image)[0].boxes, more.boxes[:2])
+    with pytest.raises(ValueError, match="detections=0: must be an integer of at least 1"):
+        model.set_detections(0)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
 def test_boxes_are_never_in_half_precision(name: str) -> None:
     """In which those of large images would be pixels off."""
     model = DETECTORS[name](torch.float32, score_threshold=0.0)
@@ -179,7 +216,9 @@ def test_a_configuration_names_what_is_wrong(name: str) -> None:
 
 
 def test_head_sizes_are_options() -> None:
-    shallow = build_retinanet(backbone(), **{**RETINANET, "head_depth": 0, "pyramid_width": 10})
+    shallow = DETECTORS["retinanet"](head_depth=0)  # whose last convolution sees the pyramid itself
     assert not list(shallow.head.classification_head.conv)
+    assert shallow.head.classification_head.cls_logits.in_channels == RETINANET["pyramid_width"]
+    assert len(shallow.detect(images()[0][None])[0].boxes) > 10
     deep = build_mask_rcnn(backbone(), **{**MASK_RCNN, "head_depth": 3, "head_width": 9})
     assert [layer[0].out_channels for layer in deep.roi_heads.mask_head] == [9, 9, 9]

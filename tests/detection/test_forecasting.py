@@ -55,6 +55,17 @@ def test_forecasts_grow_with_the_image_and_with_what_passes() -> None:
     assert all_pass > 1.3 * tensors_of(retinanet(torch.float32, score_threshold=0.05, **classes), SIZE)
 
 
+def test_holes_of_the_heap_are_allowed_for_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks from 32 MiB on leave none, so that the allowance stops to grow."""
+    model, sizes = semantic(), (SIZE, (384, 518), (1200, 1600))
+    forecasts = [forecast_dense_memory(model, size) for size in sizes]
+    monkeypatch.setattr(forecasting, "HEAP_HOLES", 0)
+    holes = [total - forecast_dense_memory(model, size) for total, size in zip(forecasts, sizes, strict=True)]
+    assert 0 < 3 * holes[0] < holes[1]
+    assert holes[2] <= forecasting.MARGIN * 1.5 * 2**25
+    assert holes[2] > 0.25 * 2**25
+
+
 def test_the_model_stays_as_it_is() -> None:
     model = mask_rcnn(torch.float32)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

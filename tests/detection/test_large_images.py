@@ -101,6 +101,30 @@ def test_filters_drop_what_is_uncertain_or_of_other_classes() -> None:
     assert nothing.boxes.shape == (0, 4)
 
 
+@pytest.mark.parametrize("build", [retinanet, mask_rcnn])
+def test_the_limit_of_a_tile_is_counted(build: Any) -> None:
+    model = build(torch.float32)
+    model.set_detections(5000)
+    every = find_objects(model, noise(101, 130), tiling=Tiling(model, tile=256), **PLAIN)
+    model.set_detections(5)
+    whole = find_objects(model, noise(101, 130), tiling=Tiling(model, tile=256), **PLAIN)
+    assert len(whole.boxes) == 5
+    assert len(whole.boxes) + whole.left_out == len(every.boxes) > 10
+    assert every.left_out == 0
+
+
+def test_the_limit_of_an_image_in_tiles_keeps_the_best() -> None:
+    picture = blank(60, 300)
+    for number in range(1, 8):
+        paint(picture, number, 0, rectangle(picture, 40 * number - 20, 10, 40 * number, 30))
+    model: Any = StandIn(score=lambda number, area: number / 10)
+    tiling = Tiling(model, tile=100, overlap=30)
+    found = find_objects(model, picture, tiling=tiling, detections=3, **PLAIN)
+    np.testing.assert_allclose(found.scores, [0.7, 0.6, 0.5])
+    assert found.left_out == 4
+    assert find_objects(model, picture, tiling=tiling, **PLAIN).left_out == 0
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_empty_images_have_no_objects(masks: bool) -> None:
     found = find(blank(150, 170), tile=96, masks=masks)

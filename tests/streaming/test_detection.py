@@ -87,7 +87,6 @@ def test_what_is_found_is_what_the_whole_image_shows(
     model = retinanet(
         dtype,
         head_depth=depth,
-        head_width=10 if depth else RETINANET["pyramid_width"],
         strides=strides,
         anchor_sizes=tuple((8.0 * 2**level, 11.0 * 2**level) for level in range(len(strides) + 2)),
         candidates=candidates,

@@ -74,9 +74,9 @@ def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: boo
     pixels = picture(203, 150)
     expected = find_objects(model, pixels, tiling=Tiling(model, tile=256), **COLOURS)
     way = StreamedDetection(0, 50_000, spilled)
-    found, limited = find_objects_streamed(model, pixels, way, work_folder=tmp_path, **COLOURS)
+    found = find_objects_streamed(model, pixels, way, work_folder=tmp_path, **COLOURS)
     assert not list(tmp_path.iterdir())
-    assert limited
+    assert found.left_out == expected.left_out > 0
     assert len(found.boxes) == len(expected.boxes) == model.config.detections
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
@@ -86,13 +86,13 @@ def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: boo
 
 def test_filters_drop_what_is_uncertain_or_of_other_classes(model: RetinaNet, tmp_path: Path) -> None:
     pixels = picture(203, 150)
-    everything, _ = find_objects_streamed(model, pixels, SPILLED, work_folder=tmp_path, **COLOURS)
+    everything = find_objects_streamed(model, pixels, SPILLED, work_folder=tmp_path, **COLOURS)
     middle = float(everything.scores[50])
-    found, limited = find_objects_streamed(model, pixels, SPILLED, min_score=middle, classes={0, 2}, **COLOURS)
+    found = find_objects_streamed(model, pixels, SPILLED, min_score=middle, classes={0, 2}, **COLOURS)
     wanted = (everything.scores >= middle) & np.isin(everything.labels, [0, 2])
     assert 0 < wanted.sum() < 51
     np.testing.assert_array_equal(found.boxes, everything.boxes[wanted])
-    assert not limited
+    assert everything.left_out > found.left_out == 0  # the least certain that was given is below the filter
 
 
 def test_maps_that_cannot_be_kept_are_one_sentence(model: RetinaNet, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from model_helpers import MODELS, build
 from streaming.streaming_helpers import holes, picture, reader, streamed_tensors
-from vision_longformer.streaming import Progress, WorkFolderError, stream
+from vision_longformer.streaming import Progress, StreamedFeatures, WorkFolderError, stream
 from vision_longformer.streaming.checkpoint import FILE
 
 
@@ -62,11 +62,29 @@ def test_a_stopped_run_goes_on_at_any_point(tmp_path: Path, every_block: bool) -
         found = run(folder, rest)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-        assert sorted(path.name for path in folder.iterdir()) == ["stage2.map", "stage3.map"]
+        assert sorted(path.name for path in folder.iterdir()) == [FILE, "stage2.map", "stage3.map"]
         again.append(rest.calls)
     assert again == sorted(again, reverse=True)
     assert again[0] == counter.calls
     assert again[-1] < counter.calls / 2  # what was finished is not done again
+
+
+def test_a_finished_run_gives_its_result_again_while_its_maps_are_there(tmp_path: Path) -> None:
+    model, array, valid = build(MODELS["windowed"]), picture(60, 50), holes(60, 50)
+
+    def run(bands: Stop) -> StreamedFeatures:
+        return stream(
+            model, reader(array, valid), stages=(2, 3), work_folder=tmp_path, resume=True, band_rows=1, progress=bands
+        )
+
+    first, again = Stop(), Stop()
+    expected, found = (streamed_tensors(run(bands)) for bands in (first, again))
+    assert first.calls > 0
+    assert again.calls == 0
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    run(Stop()).maps[0].remove()
+    run(again)
+    assert again.calls == first.calls
 
 
 def test_another_image_or_model_begins_anew(tmp_path: Path) -> None:
@@ -79,6 +97,7 @@ def test_another_image_or_model_begins_anew(tmp_path: Path) -> None:
         return begun.first.stage, begun.first.block
 
     def stop_late() -> None:
+        (tmp_path / FILE).unlink(missing_ok=True)
         with pytest.raises(StoppedError):
             stream(model, reader(array), work_folder=tmp_path, resume=True, band_rows=1, progress=Stop(at=(2, 2)))
         assert (tmp_path / FILE).exists()
@@ -89,6 +108,17 @@ def test_another_image_or_model_begins_anew(tmp_path: Path) -> None:
     assert first_block(build(MODELS["windowed"], seed=1), (60, 50)) == (1, 1)
     stop_late()
     assert first_block(model, (60, 51)) == (1, 1)
+
+
+def test_maps_that_another_run_may_have_overwritten_are_not_taken(tmp_path: Path) -> None:
+    model, other = (build(MODELS["windowed"], seed=seed) for seed in (0, 1))
+    array, bands = picture(60, 50), Stop()
+    stream(model, reader(array), work_folder=tmp_path, resume=True, band_rows=1)
+    with pytest.raises(StoppedError):
+        stream(other, reader(array), work_folder=tmp_path, resume=True, band_rows=1, progress=Stop(after=3))
+    stream(model, reader(array), work_folder=tmp_path, resume=True, band_rows=1, progress=bands)
+    assert bands.first is not None
+    assert (bands.first.stage, bands.first.block) == (1, 1)
 
 
 @pytest.mark.parametrize("harm", ["remove", "cut"])

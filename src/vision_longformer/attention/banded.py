@@ -8,7 +8,7 @@ back. So the 9-fold copy of keys and values exists for one band at a time. Chunk
 than masked ones; a mask is needed only where `valid` hides a key. The backward pass gathers again.
 
 The walk stands behind a custom operator, so that tracing sees one call whatever the size of the map. Where the fused
-kernel can be used, the operator's forward pass calls that instead; the backward pass is the same for both.
+kernel can be used, the operator calls that instead, forward and backward.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.fused import fused_windowed_attention, is_supported
+from vision_longformer.attention.fused import (
+    fused_windowed_attention,
+    fused_windowed_attention_backward,
+    is_supported,
+)
 from vision_longformer.attention.geometry import (
     Offset,
     Range,
@@ -197,6 +201,24 @@ def _windowed_attention_backward(
     left: int,
     exact: bool,
 ) -> list[Tensor]:
+    chunks = _chunks(offsets)
+    if attention_backend() != "sdpa" and is_supported(query, chunks):
+        fused = fused_windowed_attention_backward(
+            grad,
+            query,
+            key_value,
+            global_key_value,
+            table=table,
+            global_bias=global_bias,
+            valid=valid,
+            offsets=chunks,
+            window=window,
+            top=top,
+            left=left,
+            exact=exact,
+        )
+        inputs = (query, key_value, global_key_value, table, global_bias)
+        return [grad.to(x.dtype) for grad, x in zip(fused, inputs, strict=True) if grad is not None and x is not None]
     accurate = torch.promote_types(query.dtype, torch.float32)  # sums over chunks and keys need more than half
 
     def zeros(x: Tensor) -> Tensor:

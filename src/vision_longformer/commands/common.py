@@ -28,6 +28,14 @@ class Parser(jsonargparse.ArgumentParser):
         if nested := re.search(r'key "([\w.]+)": .*NestedArg\(key=\'([\w.]+)\', val=\'(.*)\'\)', sentence):
             option, key, value = nested.groups()
             sentence = f"--{option}.{key}: write it as --{option} '{{{key}: {value}}}', which replaces all of {option}"
+        if wrong := re.search(
+            r'key "(\w+)": .*Expected a <class \'(int|float)\'>.*(?:value|Given value): (.*)', sentence
+        ):
+            key, kind, value = wrong.groups()
+            wanted = "a whole number" if kind == "int" else "a number"
+            sentence = f"--{key.replace('_', '-')} {value}: must be {wanted}"
+        if "arguments are required" in sentence:
+            sentence = re.sub(r"(?<= )\w+\.(?=\w)", "", sentence)  # the name of the command
         unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", sentence)
         known = [option for action in self._actions for option in action.option_strings]
         close = difflib.get_close_matches(f"--{unknown[1]}", known, n=1) if unknown else []

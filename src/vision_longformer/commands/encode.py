@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,15 +13,29 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding import Encoder
+from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import OutputError, encode_files, find_images
+from vision_longformer.memory import parse_bytes
+from vision_longformer.planning import WAYS
 from vision_longformer.progress import follow, summary
 from vision_longformer.serialization import load
 from vision_longformer.variants import create_model
+from vision_longformer.writing import FORMATS, check_format
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
     "Give trained ones with --checkpoint."
 )
+FORMAT_HELP = (
+    "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
+    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled."
+)
+
+WAY_HELP = (
+    "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
+    "command goes on after a stop; auto: the first of these that fits."
+)
+MEMORY_HELP = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
 
 
 def arguments() -> Parser:
@@ -32,8 +47,18 @@ def arguments() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
+    add("--format", choices=["auto", *FORMATS], default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
-    add("--max-pixels", type=int, default=500_000_000, metavar="N", help="Refuse images with more pixels.")
+    add(
+        "--max-pixels",
+        type=int,
+        default=500_000_000,
+        metavar="N",
+        help="Refuse images with more pixels that are decoded whole.",
+    )
+    add("--way", choices=["auto", *WAYS], default="auto", help=WAY_HELP)
+    add("--memory", type=str | None, metavar="AMOUNT", help=MEMORY_HELP)
+    add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
@@ -43,8 +68,9 @@ def arguments() -> Parser:
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
+        check_format(arguments.format)
         sources = find_images(arguments.images)
-        name, model = _model(arguments)
+        name, model = chosen_model(arguments)
         encoder = Encoder(
             model,
             stages=arguments.stages,
@@ -52,23 +78,27 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
-    except (OSError, ValueError) as error:
+        limits = _limits(arguments)
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     remark = "" if arguments.checkpoint else UNTRAINED
     if remark:
         tell(f"warning: {remark}")
-    results = encode_files(
+    begin = partial(
+        encode_files,
         sources,
         Path(arguments.output),
         encoder,
         model_name=name,
         dtype=arguments.dtype,
+        kind=arguments.format,
         report=not arguments.no_report,
         remark=remark,
+        limits=limits,
     )
     console = Console(stderr=True)
     try:
-        finished = follow(results, total=len(sources), console=console)
+        finished = follow(lambda on_band: begin(on_band=on_band), total=len(sources), console=console)
     except OutputError as error:
         tell(str(error))
         return 1
@@ -77,7 +107,13 @@ def run(arguments: Arguments) -> int:
     return int(any(result.status == "failed" for result in finished))
 
 
-def _model(arguments: Arguments) -> tuple[str, VisionLongformer]:
+def _limits(arguments: Arguments) -> Limits:
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
+    folder = None if arguments.work_folder is None else Path(arguments.work_folder)
+    return Limits(arguments.way, memory, folder)
+
+
+def chosen_model(arguments: Arguments) -> tuple[str, VisionLongformer]:
     """Return the model that was asked for, and what to call it."""
     if arguments.checkpoint:
         return arguments.checkpoint, load(arguments.checkpoint)

@@ -14,6 +14,8 @@ from vision_longformer.commands.common import Arguments, Parser, UsageError, tel
 from vision_longformer.devices import choose_device
 from vision_longformer.files import replacing
 from vision_longformer.images import ImageError
+from vision_longformer.training.dense_models import limit_detections, limit_of
+from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of, shown
 from vision_longformer.training.models import load_weights
@@ -50,6 +52,7 @@ def arguments() -> Parser:
         metavar="PIXELS",
         help="Side of a classifier's square, or shorter side that others see; by default that of training.",
     )
+    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
@@ -58,13 +61,15 @@ def arguments() -> Parser:
 
 
 def run(arguments: Arguments) -> int:
-    for name in ("batch_size", "size"):
+    for name in ("batch_size", "size", "detections"):
         if arguments[name] is not None and arguments[name] < 1:
             raise UsageError(f"--{name.replace('_', '-')} {arguments[name]}: must be at least 1")
     if arguments.workers < 0:
         raise UsageError(f"--workers {arguments.workers}: must not be negative")
     try:
         trained = load_weights(arguments.checkpoint)
+        if arguments.detections is not None:
+            limit_detections(trained, arguments.detections)
         measurement = Measurement(
             trained, arguments.data, arguments.split, size=arguments.size, skip_invalid=arguments.skip_invalid
         )
@@ -92,10 +97,18 @@ def run(arguments: Arguments) -> int:
     title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {measurement.images} images"
     print(title)
     Console().print(_table(result))
+    values = {**result.metrics(), "images": measurement.images}
+    if isinstance(result, DetectionResult):
+        values["left_out"] = result.left_out
+        if result.left_out:
+            print(
+                f"At least {result.left_out} more objects were left out, as an image gives at most {limit_of(trained)} "
+                "(--detections); "
+                "COCO's measures take the best 100 of a class."
+            )
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                values = {**result.metrics(), "images": measurement.images}
                 temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")

@@ -11,7 +11,7 @@ from vision_longformer.training.models import load_weights
 
 # What is for classifiers alone, and what is not for them.
 FOR_CLASSIFIERS = ("top", "format", "size")
-FOR_OTHERS = ("min_score", "classes", "tile", "overlap", "memory", "scale")
+FOR_OTHERS = ("min_score", "classes", "detections", "tile", "overlap", "memory", "scale")
 
 
 def arguments() -> Parser:
@@ -36,6 +36,7 @@ def arguments() -> Parser:
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
     add("--min-score", type=float | None, metavar="SCORE", help="Detectors: leave out less certain objects (0.5).")
     add("--classes", type=str, nargs="+", metavar="NAME", help="Detectors: keep these classes only.")
+    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
     add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")

@@ -23,6 +23,7 @@ from vision_longformer.detection.tiling import Tiling
 from vision_longformer.files import replacing
 from vision_longformer.memory import parse_bytes
 from vision_longformer.segmentation.drawing import draw_classes
+from vision_longformer.training.dense_models import limit_detections, limit_of
 from vision_longformer.training.dense_prediction import DensePrediction
 from vision_longformer.training.dense_prediction import predict_dense as predict
 from vision_longformer.training.models import Trained
@@ -41,12 +42,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
     if not 0 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: must lie between 0 and 1")
     try:
-        tiling = Tiling(
-            trained.model.to(device),
-            tile=arguments.tile,
-            overlap=arguments.overlap,
-            memory=None if arguments.memory is None else parse_bytes(arguments.memory),
-        )
+        tiling = _tiling(trained, arguments, device)
         wanted = None if arguments.classes is None else [_number(name, names) for name in arguments.classes]
         output = Path(arguments.output or FOLDER)
         output.mkdir(parents=True, exist_ok=True)
@@ -70,6 +66,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
             scale=scale,
             min_score=min_score,
             classes=wanted,
+            detections=arguments.detections,
             work_folder=output,
             on_band=lambda share: progress.update(task, tiles=f"{share:.0%} of it"),
             on_tile=lambda done, total: progress.update(task, tiles=f"tile {done} of {total}" if total > 1 else ""),
@@ -83,27 +80,34 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                     continue
                 stem = f"{number:04d}_{prediction.path.stem}" if len(paths) > 1 else prediction.path.stem
                 table.add_row(*_row(prediction, names))
-                if prediction.limited:
-                    tell(
-                        f"{prediction.path}: there may be more objects than this model gives for an image; --tile "
-                        "looks at it in parts, each with that limit"
-                    )
+                if prediction.objects is not None and prediction.objects.left_out:
+                    tell(_about_left_out(prediction, limit_of(trained)))
                 _draw(prediction, prediction.image, output, stem, names)
-                listed.append(_described(number, prediction.path, prediction.image))
+                listed.append(_described(number, prediction, prediction.image))
                 results += _entries(number, prediction.objects)
             if not listed:
                 return 1
             if trained.task != "semantic_segmentation":
                 write_results(output / "results.json", results)
-                about = {"images": listed, "categories": [{"id": n + 1, "name": name} for n, name in enumerate(names)]}
-                with replacing(output / "images.json") as temporary:
-                    temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+                _write_images(output / "images.json", listed, names)
         except OSError as error:
             tell(f"{output}: cannot be written ({error.strerror})")
             return 1
     Console().print(table)
     print(f"Look at {output}.")
     return int(failed)
+
+
+def _tiling(trained: Trained, arguments: Arguments, device: torch.device) -> Tiling:
+    """Return which tiles to look at, once the model is where it runs and has its limit of detections."""
+    if arguments.detections is not None:
+        limit_detections(trained, arguments.detections)
+    return Tiling(
+        trained.model.to(device),
+        tile=arguments.tile,
+        overlap=arguments.overlap,
+        memory=None if arguments.memory is None else parse_bytes(arguments.memory),
+    )
 
 
 def _number(name: str, names: Sequence[str]) -> int:
@@ -151,8 +155,24 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(temporary, **options)
 
 
-def _described(number: int, path: Path, image: Image.Image) -> dict[str, Any]:
-    return {"id": number, "file_name": str(path), "width": image.width, "height": image.height}
+def _write_images(path: Path, listed: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    about = {"images": listed, "categories": [{"id": n + 1, "name": name} for n, name in enumerate(names)]}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _about_left_out(prediction: DensePrediction, limit: int) -> str:
+    assert prediction.objects is not None
+    about, of = ("about", "a tile") if prediction.tiles > 1 else ("at least", "an image")  # tiles overlap
+    return (
+        f"{prediction.path}: {about} {prediction.objects.left_out} more objects were left out, as {of} gives at most "
+        f"{limit}; --detections changes that"
+    )
+
+
+def _described(number: int, prediction: DensePrediction, image: Image.Image) -> dict[str, Any]:
+    about = {"id": number, "file_name": str(prediction.path), "width": image.width, "height": image.height}
+    return about if prediction.objects is None else {**about, "left_out": prediction.objects.left_out}
 
 
 def _entries(number: int, objects: FoundObjects | None) -> Iterator[dict[str, Any]]:

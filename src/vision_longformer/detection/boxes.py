@@ -5,7 +5,7 @@ n objects, h×w image
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,40 @@ class Target:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Objects that were found beyond a detector's limit for one image.
+
+    There may be more, as not everything takes part in the choice: see `candidates` and `proposals` of the settings.
+
+    Attributes:
+        scores: (n,) from 0 to 1.
+        labels: (n,) class numbers from 0.
+    """
+
+    scores: Tensor
+    labels: Tensor
+
+    def count(self, *, min_score: float = 0.0, classes: Collection[int] | None = None) -> int:
+        """Return the number of those that `wanted` says are wanted."""
+        return int(wanted(self.scores, self.labels, min_score=min_score, classes=classes).sum())
+
+
+def wanted(scores: Tensor, labels: Tensor, *, min_score: float, classes: Collection[int] | None) -> Tensor:
+    """Return (n,) booleans: which of (n,) scores and labels are certain enough and of one of the classes.
+
+    Args:
+        scores: From 0 to 1.
+        labels: Class numbers.
+        min_score: What is less certain is not wanted.
+        classes: Class numbers that are wanted; None for all.
+    """
+    certain = scores >= min_score
+    if classes is None:
+        return certain
+    return certain & torch.isin(labels, torch.tensor(sorted(classes), dtype=labels.dtype, device=labels.device))
+
+
+@dataclass(frozen=True)
 class Detections:
     """The objects found in one image, best first.
 
@@ -40,12 +74,14 @@ class Detections:
         scores: (n,) from 0 to 1.
         labels: (n,) class numbers from 0.
         masks: (n, m, m) probabilities, each stretched over its box; None if the detector has no masks.
+        left_out: What was found beyond the detector's limit; None if that is not known.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    left_out: LeftOut | None = None
 
 
 def check_targets(

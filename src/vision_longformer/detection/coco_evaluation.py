@@ -37,12 +37,14 @@ class FoundObjects:
         scores: (n,)
         labels: (n,) from 0, indices into the split's classes.
         masks: Of each, in the image's size; None where no masks are predicted.
+        left_out: How many more were found at least, beyond a limit of objects in an image.
     """
 
     boxes: NDArray[np.floating[Any]]
     scores: NDArray[np.floating[Any]]
     labels: NDArray[np.integer[Any]]
     masks: Sequence[Rle] | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)

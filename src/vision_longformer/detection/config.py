@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vision_longformer.config import _require, _require_integer
 
@@ -22,7 +22,7 @@ class RetinaNetConfig:
         num_classes: Classes of objects.
         strides: Of the backbone's maps, each twice the one before; two coarser levels are added.
         pyramid_width: Channels of the pyramid.
-        head_depth: Convolutions before the last one, in each of the two heads.
+        head_depth: Convolutions before the last one, in each of the two heads; with 0, `head_width` does nothing.
         head_width: Their channels.
         anchor_sizes: Sides in pixels of the square anchors of each level.
         anchor_ratios: Heights over widths of the anchors.
@@ -54,6 +54,17 @@ class RetinaNetConfig:
         _require_anchors(self.anchor_sizes, self.anchor_ratios, levels=len(self.strides) + 2)
         for field in ("score_threshold", "nms_threshold"):
             _require_share(getattr(self, field), field=field)
+
+    def with_detections(self, detections: int) -> RetinaNetConfig:
+        """Return these settings with another limit of detections.
+
+        With a larger one, as many times more candidates are looked at: few more would pass through else.
+
+        Raises:
+            ValueError: It is below 1.
+        """
+        _require_integer(detections, field="detections", minimum=1)
+        return replace(self, detections=detections, candidates=_grown(self.candidates, detections, self.detections))
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,28 @@ class MaskRCNNConfig:
             _require_integer(number, field="proposal_candidates", minimum=1)
         for field in ("proposal_nms_threshold", "score_threshold", "nms_threshold"):
             _require_share(getattr(self, field), field=field)
+
+    def with_detections(self, detections: int) -> MaskRCNNConfig:
+        """Return these settings with another limit of detections.
+
+        With a larger one, as many times more proposals are looked at: few more would pass through else.
+
+        Raises:
+            ValueError: It is below 1.
+        """
+        _require_integer(detections, field="detections", minimum=1)
+        training, evaluation = self.proposal_candidates
+        return replace(
+            self,
+            detections=detections,
+            proposals=_grown(self.proposals, detections, self.detections),
+            proposal_candidates=(training, _grown(evaluation, detections, self.detections)),
+        )
+
+
+def _grown(number: int, detections: int, before: int) -> int:
+    """Return a number that grows as detections do, and never shrinks."""
+    return max(number, -(-number * detections // before))
 
 
 def require_strides(strides: Sequence[int]) -> None:

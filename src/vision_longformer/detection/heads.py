@@ -8,6 +8,7 @@ to ours, 0 to K − 1, here and nowhere else. As in the published code, boxes ha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -17,14 +18,18 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from vision_longformer.detection.boxes import Detections, Target
+from vision_longformer.detection.boxes import Detections, LeftOut, Target
 from vision_longformer.detection.config import MaskRCNNConfig
 from vision_longformer.detection.levels import Size
 from vision_longformer.detection.regions import RegionPool, masks_in_boxes
 
 
 class RegionHeads(RoIHeads):  # type: ignore[misc]
-    """Look at each proposal's square of the pyramid twice: for class and box, then for the mask."""
+    """Look at each proposal's square of the pyramid twice: for class and box, then for the mask.
+
+    Attributes:
+        limit: Best detections of an image that are kept.
+    """
 
     def __init__(self, config: MaskRCNNConfig) -> None:
         width = config.pyramid_width
@@ -39,11 +44,12 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,
-            detections_per_img=config.detections,
+            detections_per_img=sys.maxsize,  # `detect` has a limit, and says what it leaves out
             mask_roi_pool=RegionPool(config.strides, size=config.mask_size),
             mask_head=MaskRCNNHeads(width, (config.head_width,) * config.head_depth, dilation=1),
             mask_predictor=MaskRCNNPredictor(config.head_width, config.head_width, config.num_classes),
         )
+        self.limit = config.detections
         self._initialise()
 
     def losses(
@@ -76,11 +82,19 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         """Return what is found in each image; arguments as for `losses`."""
         logits, offsets = self._classify(maps, proposals)
         boxes, scores, labels = self.postprocess_detections(logits, offsets, list(proposals), list(image_sizes))
-        counts = [len(own) for own in boxes]
-        masks = self._draw(maps, boxes, torch.cat(labels) - 1).sigmoid().split(counts)
+        limit = self.limit
+        shown = [own[:limit] for own in boxes]
+        numbers = torch.cat([own[:limit] - 1 for own in labels])
+        masks = self._draw(maps, shown, numbers).sigmoid().split([len(own) for own in shown])
         return [
-            Detections(own, own_scores, own_labels - 1, own_masks)
-            for own, own_scores, own_labels, own_masks in zip(boxes, scores, labels, masks, strict=True)
+            Detections(
+                shown[number],
+                scores[number][:limit],
+                labels[number][:limit] - 1,
+                masks[number],
+                LeftOut(scores[number][limit:], labels[number][limit:] - 1),
+            )
+            for number in range(len(shown))
         ]
 
     def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision_longformer.detection.box_masks import BoxMask
-from vision_longformer.detection.boxes import Detections
+from vision_longformer.detection.boxes import Detections, wanted
 from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.seams import Parts, merge
 from vision_longformer.detection.tiles import Tile
@@ -47,12 +47,13 @@ def find_objects(
     device: torch.device | None = None,
     min_score: float = 0.0,
     classes: Collection[int] | None = None,
+    detections: int | None = None,
     on_tile: Report = lambda done, total: None,
 ) -> FoundObjects:
     """Find the objects of an image, which is never resized.
 
-    What a seam between tiles cuts is one object again in the result. A model's limit of detections holds for each tile,
-    not for the image.
+    What a seam between tiles cuts is one object again in the result. A model's own limit of detections holds for each
+    tile, and for an image that is looked at whole.
 
     Args:
         model: A detector in evaluation mode.
@@ -63,10 +64,11 @@ def find_objects(
         device: Where the model is; None for the CPU.
         min_score: Drop what is less certain.
         classes: Keep these class numbers only; None keeps all.
+        detections: The most objects of an image in tiles; None keeps all.
         on_tile: Called after each tile with how many are done, and of how many.
 
     Returns:
-        Boxes and masks in pixels of the image, best first.
+        Boxes and masks in pixels of the image, best first. What several tiles left out of one object counts as often.
 
     Raises:
         ImageError: The file cannot be read.
@@ -76,15 +78,19 @@ def find_objects(
     pixels = read_pixels(image)
     size = pixels.shape[0], pixels.shape[1]
     tiles = tiling.cut(size)
-    found = []
+    found, left_out = [], 0
     for number, tile in enumerate(tiles):
         with memory_errors(tile):
-            (detections,) = model.detect(normalised(pixels, tile, mean=mean, std=std, device=device))
-        found.append(_parts(detections, tile, number, min_score=min_score, classes=classes))
+            (in_tile,) = model.detect(normalised(pixels, tile, mean=mean, std=std, device=device))
+        found.append(_parts(in_tile, tile, number, min_score=min_score, classes=classes))
+        if in_tile.left_out is not None:
+            left_out += in_tile.left_out.count(min_score=min_score, classes=classes)
         on_tile(number + 1, len(tiles))
     objects = merge(_joined(found), tiles, size=size, nms_threshold=model.config.nms_threshold)
-    masks = None if objects.masks is None else [mask.of_image(size) for mask in objects.masks]
-    return FoundObjects(objects.boxes, objects.scores, objects.labels, masks)
+    count = len(objects.boxes) if detections is None else min(detections, len(objects.boxes))
+    masks = None if objects.masks is None else [mask.of_image(size) for mask in objects.masks[:count]]
+    left_out += len(objects.boxes) - count
+    return FoundObjects(objects.boxes[:count], objects.scores[:count], objects.labels[:count], masks, left_out)
 
 
 def read_pixels(image: RgbImage) -> Pixels:
@@ -135,19 +141,17 @@ def _parts(
 ) -> Parts:
     """Return what was found in a tile, in pixels of the image."""
     scores, labels = detections.scores.cpu(), detections.labels.cpu()
-    wanted = scores >= min_score
-    if classes is not None:
-        wanted &= torch.isin(labels, torch.tensor(sorted(classes), dtype=labels.dtype))
-    boxes = detections.boxes.cpu().double()[wanted].numpy()
+    chosen = wanted(scores, labels, min_score=min_score, classes=classes)
+    boxes = detections.boxes.cpu().double()[chosen].numpy()
     boxes = boxes + np.array([tile.left, tile.top, tile.left, tile.top], np.float64)
     masks = None
     if detections.masks is not None:
-        probabilities = detections.masks.cpu().float()[wanted].numpy()
+        probabilities = detections.masks.cpu().float()[chosen].numpy()
         masks = [BoxMask.from_probabilities(own, box) for own, box in zip(probabilities, boxes.tolist(), strict=True)]
     return Parts(
         boxes,
-        scores[wanted].double().numpy(),
-        labels[wanted].long().numpy(),
+        scores[chosen].double().numpy(),
+        labels[chosen].long().numpy(),
         np.full(len(boxes), number, np.int64),
         masks,
     )

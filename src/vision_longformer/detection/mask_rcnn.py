@@ -76,6 +76,16 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(self.rpn(maps, levels), sizes)
         return self.roi_heads.detect(self._extended(maps, levels), proposals, sizes)
 
+    def set_detections(self, detections: int) -> None:
+        """Change how many objects are given of an image at most: see its configuration's `with_detections`.
+
+        Raises:
+            ValueError: It is below 1.
+        """
+        self.config = self.config.with_detections(detections)
+        self.rpn.set_proposals(self.config)
+        self.roi_heads.limit = self.config.detections
+
     def no_weight_decay(self) -> set[str]:
         """Return the names of position tables and global tokens."""
         return undecayed(self.backbone)

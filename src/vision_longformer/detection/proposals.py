@@ -57,6 +57,11 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
             nms_thresh=config.proposal_nms_threshold,
         )
 
+    def set_proposals(self, config: MaskRCNNConfig) -> None:
+        """Change how many boxes are proposed in evaluation; training stays as it was."""
+        self._pre_nms_top_n["testing"] = config.proposal_candidates[1]
+        self._post_nms_top_n["testing"] = config.proposals
+
     def forward(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> list[Candidates]:
         """Return what is said of each image's anchors, from (B, C, H, W) maps."""
         logits, offsets = [], []

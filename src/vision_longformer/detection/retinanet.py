@@ -27,7 +27,7 @@ from torchvision.models.detection.retinanet import (
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from vision_longformer.detection.anchors import Anchors, rows_of_image
-from vision_longformer.detection.boxes import Detections, Target, check_targets
+from vision_longformer.detection.boxes import Detections, LeftOut, Target, check_targets
 from vision_longformer.detection.candidates import Candidates, choose
 from vision_longformer.detection.config import RetinaNetConfig
 from vision_longformer.detection.features import Features
@@ -113,12 +113,21 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         labels = torch.cat([found.places % self.config.num_classes for found, _ in levels])
         kept = batched_nms(boxes, scores, labels, self.nms_thresh)
         inside = (boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)  # the rest is cut off at the edges
-        kept = kept[inside][: self.detections_per_img]
-        return Detections(boxes[kept], scores[kept], labels[kept])
+        kept, beyond = kept[inside].tensor_split([self.detections_per_img])
+        return Detections(boxes[kept], scores[kept], labels[kept], left_out=LeftOut(scores[beyond], labels[beyond]))
 
     def _best_of(self, logits: Tensor, offsets: Tensor, anchors: Tensor) -> tuple[Candidates, Tensor]:
         found = self.choose(logits, offsets)
         return found, anchors[found.places // self.config.num_classes]
+
+    def set_detections(self, detections: int) -> None:
+        """Change how many objects are given of an image at most: see its configuration's `with_detections`.
+
+        Raises:
+            ValueError: It is below 1.
+        """
+        self.config = self.config.with_detections(detections)
+        self.detections_per_img, self.topk_candidates = self.config.detections, self.config.candidates
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of position tables and global tokens."""
@@ -146,7 +155,8 @@ class Head(RetinaNetHead):  # type: ignore[misc]
     """Two towers of convolutions, shared by all levels."""
 
     def __init__(self, config: RetinaNetConfig, *, num_anchors: int) -> None:
-        super().__init__(config.head_width, num_anchors, config.num_classes)
+        width = config.head_width if config.head_depth else config.pyramid_width
+        super().__init__(width, num_anchors, config.num_classes)
         for head in (self.classification_head, self.regression_head):
             head.conv = _tower(config)
 

@@ -3,7 +3,7 @@
 from vision_longformer.readers.arrays import ArrayReader, open_npy, open_zarr
 from vision_longformer.readers.base import ImageInfo, PixelRows, Reader
 from vision_longformer.readers.channels import ChannelsReader
-from vision_longformer.readers.opening import open_reader
+from vision_longformer.readers.opening import open_reader, read_georeference
 from vision_longformer.readers.pillow import PillowReader
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "open_npy",
     "open_reader",
     "open_zarr",
+    "read_georeference",
 ]

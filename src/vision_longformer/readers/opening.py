@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from vision_longformer.images import MAX_PIXELS, ImageError
+import numpy as np
+
+from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, open_picture
 from vision_longformer.readers.arrays import open_npy, open_zarr
-from vision_longformer.readers.base import Reader
+from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.channels import ChannelsReader
 from vision_longformer.readers.pillow import PillowReader
 
@@ -48,9 +52,59 @@ def open_reader(
     return reader if channels is None else ChannelsReader(reader, channels)
 
 
+def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return where on earth a TIFF lies (see `readers.geotiff`); empty if it is none, or does not say.
+
+    Raises:
+        ImageError: It is damaged, or it does say and rasterio is not installed.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not start.startswith(TIFF_STARTS):
+        return {}
+    from vision_longformer.readers.tiff import has_tags
+
+    if not has_tags(path, GEO_TAGS[:-1]):
+        return {}
+    from vision_longformer.readers.geotiff import GeoReader
+
+    try:
+        reader = GeoReader(path)
+    except ImportError as error:
+        raise ImageError(str(error)) from error
+    reader.close()
+    return reader.info.georeference
+
+
+def describe_image(path: str | os.PathLike[str]) -> ImageInfo:
+    """Return what is known of an image before its pixels are read. Ordinary images are not decoded for it.
+
+    Raises:
+        ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
+    """
+    try:
+        with Path(path).open("rb") as file, open_picture(file) as image:
+            if image.format != "TIFF":
+                height, width = image.size if image.getexif().get(ORIENTATION_TAG, 1) >= 5 else image.size[::-1]
+                channels = len(image.getbands())
+                return ImageInfo(str(path), height, width, channels, np.dtype(np.uint8))
+    except (OSError, SyntaxError, ValueError):
+        pass  # it may be something else than Pillow knows, and else is explained below
+    with contextlib.closing(open_reader(path)) as reader:
+        return reader.info
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a path is the folder of a Zarr array or group."""
+    return any((path / name).is_file() for name in ZARR_FILES)
+
+
 def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Reader:
     if path.is_dir():
-        if any((path / name).exists() for name in ZARR_FILES):
+        if is_zarr(path):
             return open_zarr(path, array=array)
         raise ImageError(f"{path}: it is a folder, and no Zarr array")
     try:

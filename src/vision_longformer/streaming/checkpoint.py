@@ -1,5 +1,7 @@
 """What a stopped run needs to go on: which block is next, and the tokens that its map's file does not hold.
 
+A run that is finished leaves its result, so that what is done with it can fail and be done again.
+
 G global tokens, C channels
 """
 
@@ -53,29 +55,54 @@ class Checkpoint:
 
     def save(self, folder: Path) -> None:
         """Write it to `folder`, once its maps have reached the disk."""
-        maps = {"held": self.held, **{f"stage{number}": output.map for number, output in self.outputs.items()}}
-        tensors, files = {"held.global_tokens": self.global_tokens}, {}
-        for number, output in self.outputs.items():
-            tensors[f"stage{number}.global_tokens"] = output.global_tokens
-        for name, stage_map in maps.items():
-            assert isinstance(stage_map, FileMap)
-            stage_map.sync()
-            files[name] = {"file": stage_map.path.name, "shape": stage_map.shape}
-            if stage_map.valid is not None:
-                tensors[f"{name}.valid"] = stage_map.valid
-        about = {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self.fingerprint,
-            "stage": self.stage,
-            "block": self.block,
-            "maps": files,
-        }
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with replacing(folder / FILE) as temporary:
-            save_file(kept, temporary, metadata={METADATA_KEY: json.dumps(about)})
+        about = {"fingerprint": self.fingerprint, "stage": self.stage, "block": self.block}
+        _save(folder, about, {"held.global_tokens": self.global_tokens}, {"held": self.held}, self.outputs)
 
 
-def load_checkpoint(folder: Path, fingerprint: str, *, dtype: torch.dtype, device: torch.device) -> Checkpoint | None:
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over.
+
+    Attributes:
+        fingerprint: Of the image, the model and the settings.
+        embedding: (C,).
+        outputs: By stage, counted from 0.
+    """
+
+    fingerprint: str
+    embedding: Tensor
+    outputs: dict[int, Output]
+
+    def save(self, folder: Path) -> None:
+        """Write it to `folder`, once its maps have reached the disk."""
+        _save(folder, {"fingerprint": self.fingerprint}, {"embedding": self.embedding}, {}, self.outputs)
+
+
+def _save(
+    folder: Path,
+    about: dict[str, Any],
+    tensors: dict[str, Tensor],
+    held: dict[str, FileMap],
+    outputs: dict[int, Output],
+) -> None:
+    maps: dict[str, StageMap] = {**held, **{f"stage{number}": output.map for number, output in outputs.items()}}
+    tensors = tensors | {f"stage{number}.global_tokens": output.global_tokens for number, output in outputs.items()}
+    files = {}
+    for name, stage_map in maps.items():
+        assert isinstance(stage_map, FileMap)
+        stage_map.sync()
+        files[name] = {"file": stage_map.path.name, "shape": stage_map.shape}
+        if stage_map.valid is not None:
+            tensors[f"{name}.valid"] = stage_map.valid
+    about = {"format_version": FORMAT_VERSION, **about, "maps": files}
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(folder / FILE) as temporary:
+        save_file(kept, temporary, metadata={METADATA_KEY: json.dumps(about)})
+
+
+def load_checkpoint(
+    folder: Path, fingerprint: str, *, dtype: torch.dtype, device: torch.device
+) -> Checkpoint | Finished | None:
     """Return where a run with this fingerprint stopped; None if it never came so far, or files are missing."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
@@ -98,5 +125,7 @@ def load_checkpoint(folder: Path, fingerprint: str, *, dtype: torch.dtype, devic
         for name, stage_map in maps.items()
         if name != "held"
     }
+    if "embedding" in tensors:
+        return Finished(fingerprint, tensors["embedding"].to(device), outputs)
     tokens = tensors["held.global_tokens"].to(device)
     return Checkpoint(fingerprint, about["stage"], about["block"], maps["held"], tokens, outputs)

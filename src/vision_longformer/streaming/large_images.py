@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
+from vision_longformer.detection.boxes import wanted
 from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.large_images import RgbImage, memory_errors, read_pixels
 from vision_longformer.detection.levels import Size
@@ -49,7 +48,7 @@ def find_objects_streamed(
     min_score: float = 0.0,
     classes: Collection[int] | None = None,
     on_band: Callable[[float], None] | None = None,
-) -> tuple[FoundObjects, bool]:
+) -> FoundObjects:
     """Find what `detection.large_images.find_objects` would find if it looked at the whole image.
 
     Args:
@@ -65,7 +64,7 @@ def find_objects_streamed(
         on_band: Called after each band with the share of all work that is done.
 
     Returns:
-        Objects, best first; and whether there may be more, which the model's limit of detections left out.
+        Objects, best first.
 
     Raises:
         ImageError: The file cannot be read.
@@ -84,13 +83,10 @@ def find_objects_streamed(
             band_bytes=way.band_bytes,
             progress=on_band,
         )
-    certain = found.scores >= min_score
-    limited = len(certain) == model.detections_per_img and bool(certain.all())
-    wanted = certain
-    if classes is not None:
-        wanted = certain & torch.isin(found.labels, torch.tensor(sorted(classes), device=found.labels.device))
-    boxes, scores, labels = (x[wanted].cpu() for x in (found.boxes, found.scores, found.labels))
-    return FoundObjects(boxes.double().numpy(), scores.double().numpy(), labels.long().numpy(), None), limited
+    chosen = wanted(found.scores, found.labels, min_score=min_score, classes=classes)
+    boxes, scores, labels = (x[chosen].cpu() for x in (found.boxes, found.scores, found.labels))
+    left_out = 0 if found.left_out is None else found.left_out.count(min_score=min_score, classes=classes)
+    return FoundObjects(boxes.double().numpy(), scores.double().numpy(), labels.long().numpy(), left_out=left_out)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ import torch
 from vision_longformer.attention.band import check_streamable
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
-from vision_longformer.feature_files import weights_digest
 from vision_longformer.readers.base import Reader
+from vision_longformer.serialization import weights_digest
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
@@ -49,7 +49,8 @@ def stream(
         stages: Whose maps to keep, counted from 1; all of them by default, none with ().
         work_folder: Where maps are kept, in files; by default they are in memory. Made if need be.
         resume: Go on where an earlier call with the same image, model and settings stopped in this work folder, and
-            leave there what a later one needs. This takes room for two maps of a stage rather than one.
+            leave there what a later one needs: once the run is over, its result, for as long as its maps are there.
+            This takes room for two maps of a stage rather than one.
         every_block: Hold the map between all blocks, also where a stage begins: with `resume` less is lost, but more
             is written.
         band_bytes: What the bands of one block may hold, in bytes; a single chunk row may be more.

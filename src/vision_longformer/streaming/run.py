@@ -19,13 +19,12 @@ from typing import cast
 from torch import Tensor
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
-from vision_longformer.config import Windowed
 from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
-from vision_longformer.streaming.bands import choose_band_rows
 from vision_longformer.streaming.block import StreamedBlock
-from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Output, load_checkpoint
+from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
 from vision_longformer.streaming.embedding import StreamedEmbedding
 from vision_longformer.streaming.features import Pool
+from vision_longformer.streaming.layout import Layout
 from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
 from vision_longformer.streaming.rows import Rows, Stream
 from vision_longformer.streaming.source import PixelSource
@@ -80,6 +79,9 @@ class Run:
         self.model, self.source, self.settings = model, source, settings
         parameter = next(model.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
+        self._layout = Layout(
+            model.config, source.size, self.dtype.itemsize, settings.band_bytes, band_rows=settings.band_rows
+        )
         self.outputs: dict[int, Output] = {}
         self._unfinished: dict[int, tuple[StageMap, StreamedBlock]] = {}  # outputs of the pass that is under way
         self._outdated: list[StageMap] = []  # that nobody needs once this pass is over
@@ -93,7 +95,10 @@ class Run:
             ImageError: The image cannot be read.
             WorkFolderError: The work folder cannot be written. What was finished stays there.
         """
-        start, stream = self._resume(), self.source.stream(self._pixel_rows())
+        start = self._resume()
+        if isinstance(start, Finished):
+            return start.embedding
+        stream = self.source.stream(self._layout.pixel_rows())
         held: StageMap | None = None
         streamed: StreamedBlock | None = None
         for stage, block in self._blocks():
@@ -102,7 +107,7 @@ class Run:
                 continue
             if start is not None and (stage, block) == (start.stage, start.block):
                 held, tokens = start.held, start.global_tokens
-                stream = held.stream(self._band_height(stage))
+                stream = held.stream(self._layout.band_height(stage))
             elif block == 0:
                 held = None
                 embedding = StreamedEmbedding(self._stage(stage).patch_embed, stream.size)
@@ -110,13 +115,13 @@ class Run:
                 if stage > 0 and self.settings.every_block:
                     held = self._hold(stream, stage, block, None)
                     self._finish_pass(stage, block, held, tokens)
-                    stream = held.stream(self._band_height(stage))
+                    stream = held.stream(self._layout.band_height(stage))
             else:
                 assert streamed is not None
                 held = self._hold(stream, stage, block, held)
                 tokens = streamed.global_tokens
                 self._finish_pass(stage, block, held, tokens)
-                stream = held.stream(self._band_height(stage))
+                stream = held.stream(self._layout.band_height(stage))
             streamed = self._block(stage, block, tokens)
             stream = self._counted(streamed.run(stream), stage, block)
             if block == len(self._stage(stage).blocks) - 1:
@@ -125,9 +130,10 @@ class Run:
         pool.add(stream.rows)
         self._finish_outputs()
         pooled = pool.result(streamed.global_tokens)
+        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
+        if folder is not None and fingerprint is not None:
+            Finished(fingerprint, pooled, self.outputs).save(folder)
         self._remove_outdated()
-        if self.settings.work_folder is not None:
-            (self.settings.work_folder / FILE).unlink(missing_ok=True)
         return pooled
 
     # --- the parts of a pass ----------------------------------------------------------------------------------
@@ -138,8 +144,8 @@ class Run:
         return StreamedBlock(
             cast(Block, self._stage(stage).blocks[block]),
             global_tokens,
-            self._size(stage),
-            band_rows=self._band_rows(stage),
+            self._layout.map_size(stage),
+            band_rows=self._layout.chunk_rows(stage),
             update_global=needed,
         )
 
@@ -193,12 +199,16 @@ class Run:
         """Whether a map may be overwritten while it is read: a run that may be stopped needs the old one."""
         return self.settings.fingerprint is None
 
-    def _resume(self) -> Checkpoint | None:
+    def _resume(self) -> Checkpoint | Finished | None:
         folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
-        if folder is None or fingerprint is None:
+        if folder is None:
             return None
-        start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
-        if start is not None:
+        start = None
+        if fingerprint is not None:
+            start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
+        if start is None:
+            (folder / FILE).unlink(missing_ok=True)  # of another run, whose maps will be overwritten
+        else:
             self.outputs = dict(start.outputs)
         return start
 
@@ -210,35 +220,8 @@ class Run:
     def _stage(self, number: int) -> Stage:
         return cast(Stage, self.model.stages[number])
 
-    def _size(self, stage: int) -> tuple[int, int]:
-        """(height, width) of a stage's map."""
-        stride = self.model.config.strides[stage]
-        return -(-self.source.size[0] // stride), -(-self.source.size[1] // stride)
-
-    def _step(self, stage: int) -> int:
-        attention = self.model.config.stages[stage].attention
-        return attention.window_size if isinstance(attention, Windowed) else 1
-
-    def _band_rows(self, stage: int) -> int:
-        """Chunk rows in a band."""
-        if self.settings.band_rows is not None:
-            return self.settings.band_rows
-        height, width = self._size(stage)
-        step = self._step(stage)
-        row_bytes = width * self.model.config.stages[stage].width * self.dtype.itemsize
-        return choose_band_rows(height, row_bytes, step=step, halo=step, band_bytes=self.settings.band_bytes)
-
-    def _band_height(self, stage: int) -> int:
-        return self._band_rows(stage) * self._step(stage)
-
-    def _pixel_rows(self) -> int:
-        """Rows of pixels that are read at once: those of a band of the first stage, or fewer, but whole patches."""
-        patch = self.model.config.stages[0].patch_size
-        row_bytes = patch * self.source.size[1] * self.model.in_chans * (self.dtype.itemsize + 4)
-        return patch * max(1, min(self._band_height(0), self.settings.band_bytes // (4 * row_bytes)))
-
     def _new_map(self, stage: int, name: str) -> StageMap:
-        shape = (*self._size(stage), self.model.config.stages[stage].width)
+        shape = (*self._layout.map_size(stage), self.model.config.stages[stage].width)
         if self.settings.work_folder is None:
             return MemoryMap(shape, self.dtype, self.device)
         return FileMap(self.settings.work_folder / name, shape, self.dtype, self.device)
@@ -247,7 +230,7 @@ class Run:
 
     def _work_of(self, stage: int) -> float:
         """Multiply-adds of one block."""
-        config, grid = self.model.config.stages[stage], self._size(stage)
+        config, grid = self.model.config.stages[stage], self._layout.map_size(stage)
         return linear_multiply_adds(config, grid) + attention_multiply_adds(config, grid)
 
     def _counted(self, stream: Stream, stage: int, block: int) -> Stream:

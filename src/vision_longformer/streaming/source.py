@@ -45,12 +45,7 @@ class PixelSource:
         device: torch.device,
     ) -> None:
         self.reader = reader
-        info = reader.info
-        if not info.opacity and info.channels in (2, 4) and info.channels != len(mean):
-            raise ImageError(
-                f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
-                f"{len(mean)}: choose some (channels)"
-            )
+        _check_channels(reader, len(mean))
         self.size = (reader.info.height, reader.info.width)
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
         self._value_range = value_range
@@ -65,19 +60,44 @@ class PixelSource:
             yield self._read(top, min(top + step, self.size[0]))
 
     def _read(self, top: int, bottom: int) -> Rows:
-        pixels = self.reader.read_rows(top, bottom)
-        stored = pixels.values
-        if pixels.valid is not None and not pixels.valid.all():
-            stored = np.where(pixels.valid[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
-        try:
-            values, valid = unit_range(stored, len(self._mean), value_range=self._value_range)
-        except ImageError as error:
-            raise ImageError(f"{self.reader.info.name}: {error}") from error
-        if pixels.valid is not None:
-            valid &= torch.from_numpy(pixels.valid)
+        values, valid = unit_rows(self.reader, top, bottom, len(self._mean), value_range=self._value_range)
         values.sub_(self._mean).div_(self._std)
         everything = bool(valid.all())
         if not everything:
             values.masked_fill_(~valid[..., None], 0)
         tokens: Tensor = values.to(device=self._device, dtype=self._dtype)
         return Rows(top, tokens, None if everything else valid.to(self._device))
+
+
+def unit_rows(
+    reader: Reader, top: int, bottom: int, channels: int, *, value_range: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Read rows `top` to `bottom`, and scale them to [0, 1].
+
+    Returns:
+        (n, W, `channels`) float32 values, and (n, W) booleans, false where a pixel is missing.
+
+    Raises:
+        ImageError: They cannot be read, or the image's channels do not fit.
+    """
+    _check_channels(reader, channels)
+    pixels = reader.read_rows(top, bottom)
+    stored = pixels.values
+    if pixels.valid is not None and not pixels.valid.all():
+        stored = np.where(pixels.valid[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
+    try:
+        values, valid = unit_range(stored, channels, value_range=value_range)
+    except ImageError as error:
+        raise ImageError(f"{reader.info.name}: {error}") from error
+    if pixels.valid is not None:
+        valid &= torch.from_numpy(pixels.valid)
+    return values, valid
+
+
+def _check_channels(reader: Reader, channels: int) -> None:
+    info = reader.info
+    if not info.opacity and info.channels in (2, 4) and info.channels != channels:
+        raise ImageError(
+            f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
+            f"{channels}: choose some (channels)"
+        )

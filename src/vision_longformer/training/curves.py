@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from vision_longformer.axes import Axis
+
 WIDTH, HEIGHT = 480, 270  # in SVG units, near CSS pixels
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 14, 44  # margins around the axes
 MAX_POINTS = 240  # a longer series is averaged
@@ -82,8 +84,8 @@ def points_of(values: Iterable[tuple[float, float]]) -> tuple[list[Point], int]:
 def draw_chart(chart: Chart, *, epochs: float) -> str:
     """Return the chart as an <svg> element, its horizontal axis from 0 to `epochs`."""
     points = [point for series in chart.series for point in series.points]
-    x = _Axis(0.0, epochs, LEFT, WIDTH - RIGHT)
-    y = _Axis(*_range(points, chart), HEIGHT - BOTTOM, TOP)
+    x = Axis(0.0, epochs, LEFT, WIDTH - RIGHT)
+    y = Axis(*_range(points, chart), HEIGHT - BOTTOM, TOP)
     label = html.escape(f"{chart.title}, {chart.unit} by epoch")
     parts = [f"<svg class='chart' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}'>"]
     for value, text in y.ticks(6):
@@ -99,23 +101,6 @@ def draw_chart(chart: Chart, *, epochs: float) -> str:
     return "".join([*parts, "</svg>"])
 
 
-class _Axis:
-    """Values from `low` to `high` at places from `start` to `end`."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = low, high, start, end
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self, about: int) -> list[tuple[float, str]]:
-        """Return round values with their texts."""
-        step = _round_step((self.high - self.low) / about)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        values = [number * step for number in range(first, last + 1)]
-        return [(value, _number(value, step)) for value in values]
-
-
 def _range(points: Sequence[Point], chart: Chart) -> tuple[float, float]:
     """Return the ends of the vertical axis: somewhat beyond the values."""
     low = min((point.low for point in points), default=0.0)
@@ -126,24 +111,7 @@ def _range(points: Sequence[Point], chart: Chart) -> tuple[float, float]:
     return low, high if chart.highest is None else min(high, chart.highest)
 
 
-def _round_step(size: float) -> float:
-    """Return the smallest of 1, 2 and 5 times a power of ten that is at least `size`."""
-    power: float = 10.0 ** math.floor(math.log10(size))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * (1 - 1e-9))
-
-
-def _number(value: float, step: float) -> str:
-    if value == 0:
-        return "0"
-    decimals = -math.floor(math.log10(step) + 1e-9)
-    if decimals > 4 or abs(value) >= 1e7:
-        digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9))
-        mantissa, exponent = f"{value:.{digits}e}".split("e")
-        return f"{mantissa}e{int(exponent)}".replace("-", "−")
-    return f"{value:,.{max(0, decimals)}f}".replace("-", "−")
-
-
-def _draw_series(series: Series, x: _Axis, y: _Axis) -> str:
+def _draw_series(series: Series, x: Axis, y: Axis) -> str:
     places = [f"{x(point.x):.1f} {y(point.y):.1f}" for point in series.points]
     parts = []
     if any(point.high > point.low for point in series.points):

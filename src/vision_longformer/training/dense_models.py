@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -13,6 +13,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
+from vision_longformer.detection.mask_rcnn import MaskRCNN
+from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.variants import build_mask_rcnn, build_retinanet
 from vision_longformer.files import replacing
 from vision_longformer.segmentation.semantic import build_semantic_fpn
@@ -133,6 +135,22 @@ def load_dense(path: Path) -> Trained:
         state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no mapping
     load_exactly(model, state, source=str(path))
     return Trained(model.eval(), classes, preprocessing, task)
+
+
+def limit_detections(trained: Trained, detections: int) -> None:
+    """Change how many objects a detector gives of an image at most.
+
+    Raises:
+        ValueError: The number is below 1, or the model is no detector.
+    """
+    if not isinstance(trained.model, RetinaNet | MaskRCNN):
+        raise ValueError(f"detections={detections}: is for detectors, not for {trained.task.replace('_', ' ')}")
+    trained.model.set_detections(detections)
+
+
+def limit_of(trained: Trained) -> int:
+    """Return how many objects a detector gives of an image, or of a tile, at most."""
+    return int(cast(RetinaNet | MaskRCNN, trained.model).config.detections)
 
 
 def _build(

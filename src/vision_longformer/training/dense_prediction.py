@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +35,6 @@ class DensePrediction:
         image: Its pixels, RGB, turned upright; None if it cannot be read.
         tiles: How many parts it was looked at in.
         streamed: Whether it went through the model band by band, which leaves no seam; `tiles` is 1 then.
-        limited: Whether a streamed image may hold more objects than the model gives for one image.
         objects: Of detectors.
         labels: (H, W) classes of pixels, of segmentation models.
         error: Why there is nothing; "" if there is.
@@ -45,7 +44,6 @@ class DensePrediction:
     image: Image.Image | None = None
     tiles: int = 0
     streamed: bool = False
-    limited: bool = False
     objects: FoundObjects | None = None
     labels: NDArray[Any] | None = None
     error: str = ""
@@ -60,6 +58,7 @@ def predict_dense(
     scale: float,
     min_score: float = 0.0,
     classes: Collection[int] | None = None,
+    detections: int | None = None,
     work_folder: Path | None = None,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
     on_band: Callable[[float], None] = lambda share: None,
@@ -78,6 +77,8 @@ def predict_dense(
             the file.
         min_score: Drop objects that are less certain.
         classes: Keep objects of these class numbers only; None keeps all.
+        detections: The most objects of an image, for which the model must be set too (`set_detections`); None leaves
+            the model's own limit, which holds for each tile where there are several.
         work_folder: Where a streamed image's maps go that do not fit into memory, until it is done; None takes the
             system's place for temporary files.
         on_tile: Called after each tile with how many of the image's are done, and of how many.
@@ -93,17 +94,18 @@ def predict_dense(
         seen = resized(image, scale, interpolation=preprocessing["interpolation"])
         size = (seen.height, seen.width)
         if trained.task != "semantic_segmentation" and (way := way_to_stream(model, size, tiling)) is not None:
-            found, limited = find_objects_streamed(
+            found = find_objects_streamed(
                 model, seen, way, work_folder=work_folder, on_band=on_band, **wanted, **common
             )
             objects = objects_of_file(found, seen, image)
-            return DensePrediction(path, image, 1, streamed=True, limited=limited, objects=objects)
+            return DensePrediction(path, image, 1, streamed=True, objects=objects)
         tiles = len(tiling.cut(size))
         in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
         if trained.task == "semantic_segmentation":
             labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
             return DensePrediction(path, image, tiles, labels=labels)
-        objects = objects_of_file(find_objects(model, seen, **wanted, **in_tiles), seen, image)
+        found = find_objects(model, seen, detections=detections, **wanted, **in_tiles)
+        objects = objects_of_file(found, seen, image)
         return DensePrediction(path, image, tiles, objects=objects)
 
     for path in paths:
@@ -135,7 +137,7 @@ def objects_of_file(objects: FoundObjects, seen: Image.Image, image: Image.Image
     masks = objects.masks
     if masks is not None:
         masks = [_mask_of_file(mask, (image.height, image.width)) for mask in masks]
-    return FoundObjects(objects.boxes * factors, objects.scores, objects.labels, masks)
+    return replace(objects, boxes=objects.boxes * factors, masks=masks)
 
 
 def _mask_of_file(rle: Rle, size: Size) -> Rle:

@@ -31,6 +31,11 @@ class DetectionResult:
     found: dict[int, FoundObjects]
     scores: CocoScores
 
+    @property
+    def left_out(self) -> int:
+        """Objects that were found beyond the model's limit for an image, on all images."""
+        return sum(found.left_out for found in self.found.values())
+
     def metrics(self) -> dict[str, Any]:
         """Return "box_ap", "box_ap50" and so on, and "mask_ap" and so on where there are masks; None for undefined."""
         return self.scores.metrics()
@@ -92,7 +97,8 @@ def in_image(detections: Detections, size: Size, image_size: Size) -> FoundObjec
             for mask, box in zip(_on_cpu(detections.masks), boxes.tolist(), strict=True)
         ]
     scores, labels = _on_cpu(detections.scores), detections.labels.cpu()
-    return FoundObjects(boxes.numpy(), scores.double().numpy(), labels.numpy(), masks)
+    left_out = 0 if detections.left_out is None else detections.left_out.count()
+    return FoundObjects(boxes.numpy(), scores.double().numpy(), labels.numpy(), masks, left_out)
 
 
 def _on_cpu(values: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
         self._lock: int | None = None
+        self._made: list[Path] = []  # by `lock`: the lock, then folders, the innermost first
 
     def lock(self) -> None:
         """Keep other trainers out until this process ends, however it ends.
@@ -43,10 +44,14 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file; give a folder for the run")
+        file = self.path / ".lock"
+        self._made = [path for path in (file, self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._lock), file.stat()):
+                raise OSError  # another trainer, refused, has just removed it
         except OSError as error:
             os.close(self._lock)
             self._lock = None
@@ -63,6 +68,17 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def forget(self) -> None:
+        """Remove what `lock` made, of a run that was refused before it began; what holds something else stays."""
+        if self._lock is None:  # another trainer's, or another process's
+            return
+        for path in self._made:
+            try:
+                path.rmdir() if path.is_dir() else path.unlink()
+            except OSError:
+                return
+        self._made = []
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a small file whole."""

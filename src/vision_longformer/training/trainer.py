@@ -100,12 +100,16 @@ def train(
     if processes.is_first:
         folder.lock()
     processes.wait()
+    begun = False
     try:
         number = processes.local_rank if processes.count > 1 else None
         with _numerics(config, choose_device(config.compute.device, number=number)) as device:
             trainer = _Trainer(config, Path(data), folder, processes, device, should_stop)
+            begun = True
             yield from trainer.run()
     finally:
+        if not begun:
+            folder.forget()
         folder.unlock()
 
 

@@ -24,8 +24,11 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("kernel.cpp", "layout.h", "vectors.h")
-FUNCTION = "vision_longformer_windowed_attention"
+SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
+HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
+FORWARD = "vision_longformer_windowed_attention"
+BACKWARD = "vision_longformer_windowed_attention_backward"
+GELU = "vision_longformer_add_bias_gelu"
 TIMEOUT = 3600  # seconds for the compiler, which takes about ten where nothing else runs
 
 _FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
@@ -118,7 +121,7 @@ def build_key(compiler: str, flags: list[str]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [torch.__version__, compiler, version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for name in SOURCES:
+    for name in SOURCES + HEADERS:
         digest.update(source_folder().joinpath(name).read_bytes())
     return digest.hexdigest()[:32]
 
@@ -134,7 +137,8 @@ def _compile(compiler: str, flags: list[str], target: Path) -> None:
         shutil.rmtree(abandoned, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
         result = Path(folder) / target.name
-        command = [compiler, *flags, str(source_folder() / SOURCES[0]), "-o", str(result), "-lc10", "-ltorch_cpu"]
+        sources = [str(source_folder() / name) for name in SOURCES]
+        command = [compiler, *flags, *sources, "-o", str(result), "-lc10", "-ltorch_cpu"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
         except subprocess.TimeoutExpired as error:
@@ -149,10 +153,11 @@ def _compile(compiler: str, flags: list[str], target: Path) -> None:
 def _open(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
-        function = getattr(library, FUNCTION)
+        functions = [getattr(library, name) for name in (FORWARD, BACKWARD, GELU)]
     except (OSError, AttributeError) as error:
         raise BuildError(f"{path} cannot be loaded: {error}") from error
-    function.restype = ctypes.c_int
+    for function in functions:
+        function.restype = ctypes.c_int
     return library
 
 

@@ -1,6 +1,8 @@
 // What the kernel is given, which keys each chunk sees, and the biases laid out as the kernel reads them.
 #pragma once
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -141,4 +143,21 @@ class Biases {
   std::vector<int64_t> starts_;
   std::vector<float> reversed_;
   Floats values_;
+};
+
+// All of it for one call.
+struct Layout {
+  static constexpr int64_t kSides[3] = {-1, 0, 1};
+  Axis rows, columns;
+  Biases biases;
+
+  explicit Layout(const Arguments& arguments)
+      : rows(arguments.height, arguments.window, arguments.key_height, arguments.top, arguments.first_rows,
+             arguments.last_rows),
+        columns(arguments.width, arguments.window, arguments.key_width, arguments.left, kSides, kSides),
+        biases(arguments, rows, columns) {
+    at::parallel_for(0, biases.num_panels(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) biases.build(i);
+    });
+  }
 };

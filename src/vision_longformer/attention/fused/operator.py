@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,15 @@ class _Arguments(ctypes.Structure):
         ("is_bfloat16", _Integer),
         *[(name, _Pointer) for name in ("query", "key_value", "global_key_value", "table", "global_bias", "valid")],
         ("out", _Pointer),
+    )
+
+
+class _Gradients(ctypes.Structure):
+    """The same fields in the same order as `Gradients` in backward.cpp."""
+
+    _fields_ = (
+        ("strides", _Integer * 4),
+        *[(name, _Pointer) for name in ("result", "query", "key_value", "global_key_value", "table", "global_bias")],
     )
 
 
@@ -81,49 +91,153 @@ def fused_windowed_attention(
     Raises:
         MemoryError: There is no memory for what each thread keeps.
     """
-    library = build.kernel()
-    rows = _rows_by_column(offsets)
-    if library is None or rows is None:
-        raise ValueError("the kernel cannot be used here, see `is_supported`")
-    # Contiguous channels are all it needs; `arguments` has addresses only, so the names keep the tensors alive.
-    query, key_value, global_key_value = (
-        x if x.stride(-1) == 1 else x.contiguous() for x in (query, key_value, global_key_value)
-    )
-    table = _visible_table(table, window=window, exact=exact).contiguous()
-    global_bias = None if global_bias is None else global_bias.float().contiguous()
-    valid = None if valid is None else valid.contiguous()
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    batch, height, width, heads, head_width = query.shape
-    arguments = _Arguments(
-        batch=batch,
-        height=height,
-        width=width,
-        heads=heads,
-        head_width=head_width,
-        num_global=global_key_value.shape[1],
+    call = _Call(
+        query,
+        key_value,
+        global_key_value,
+        table=_visible_table(table, window=window, exact=exact),
+        global_bias=global_bias,
+        valid=valid,
+        rows=_rows_by_column(offsets),
         window=window,
-        key_height=key_value.shape[1],
-        key_width=key_value.shape[2],
         top=top,
         left=left,
-        num_table_heads=table.shape[1],
-        first_rows=tuple(first for first, _ in rows),
-        last_rows=tuple(last for _, last in rows),
-        query_strides=query.stride()[:-1],
-        key_value_strides=key_value.stride()[:-1],
-        global_key_value_strides=global_key_value.stride()[:-1],
-        is_bfloat16=query.dtype == torch.bfloat16,
-        query=query.data_ptr(),
-        key_value=key_value.data_ptr(),
-        global_key_value=global_key_value.data_ptr(),
-        table=table.data_ptr(),
-        global_bias=None if global_bias is None else global_bias.data_ptr(),
-        valid=None if valid is None else valid.data_ptr(),
-        out=out.data_ptr(),
     )
-    if getattr(library, build.FUNCTION)(ctypes.byref(arguments)):
-        raise MemoryError("windowed attention: no memory for the threads' buffers")
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    call.run(build.FORWARD, out=out)
     return out
+
+
+def fused_windowed_attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key_value: Tensor,
+    global_key_value: Tensor,
+    *,
+    table: Tensor | None,
+    global_bias: Tensor | None,
+    valid: Tensor | None,
+    offsets: Sequence[Offset],
+    window: int,
+    top: int,
+    left: int,
+    exact: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return the gradients of `fused_windowed_attention`, where `is_supported`.
+
+    Args:
+        grad: (B, H, W, h, d) gradient of the result, of the same type.
+        query: The rest as there.
+
+    Returns:
+        Gradients of query, of key_value, of global_key_value, of the table and of global_bias, contiguous; None for
+        those that are not given. That of query has its type, the others are float32.
+
+    Raises:
+        MemoryError: There is no memory for what each thread keeps.
+    """
+    call = _Call(
+        query,
+        key_value,
+        global_key_value,
+        table=_visible_table(table, window=window, exact=exact),
+        global_bias=global_bias,
+        valid=valid,
+        rows=_rows_by_column(offsets),
+        window=window,
+        top=top,
+        left=left,
+    )
+    batch, height, _, heads, head_width = query.shape
+    num_global, side = global_key_value.shape[1], 4 * window - 1
+    units = (batch, heads, -(-height // window))
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    of_key_value = torch.zeros(key_value.shape)
+    of_global = torch.zeros(*units, num_global, 2, head_width)
+    of_table = None if table is None else torch.zeros(*units, side, side)
+    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global)
+    gradients = _Gradients(
+        strides=grad.stride()[:-1],
+        result=grad.data_ptr(),
+        query=of_query.data_ptr(),
+        key_value=of_key_value.data_ptr(),
+        global_key_value=of_global.data_ptr(),
+        table=_address(of_table),
+        global_bias=_address(of_global_bias),
+    )
+    call.run(build.BACKWARD, ctypes.byref(gradients))
+    if of_table is not None:
+        of_table = of_table.sum(dim=(0, 2)).flip(-1).flatten(1).t().contiguous()  # ((4w − 1)², h)
+    if of_global_bias is not None:
+        of_global_bias = of_global_bias.sum(dim=(0, 2))
+    return of_query, of_key_value, of_global.sum(dim=2).permute(0, 2, 3, 1, 4).contiguous(), of_table, of_global_bias
+
+
+class _Call:
+    """What the kernel is given, and the tensors whose addresses it is given, which live as long as this."""
+
+    def __init__(
+        self,
+        query: Tensor,
+        key_value: Tensor,
+        global_key_value: Tensor,
+        *,
+        table: Tensor,
+        global_bias: Tensor | None,
+        valid: Tensor | None,
+        rows: list[tuple[int, int]] | None,
+        window: int,
+        top: int,
+        left: int,
+    ) -> None:
+        library = build.kernel()
+        if library is None or rows is None:
+            raise ValueError("the kernel cannot be used here, see `is_supported`")
+        self._library = library
+        query, key_value, global_key_value = (
+            x if x.stride(-1) == 1 else x.contiguous() for x in (query, key_value, global_key_value)
+        )
+        table = table.contiguous()
+        global_bias = None if global_bias is None else global_bias.float().contiguous()
+        valid = None if valid is None else valid.contiguous()
+        self._tensors = (query, key_value, global_key_value, table, global_bias, valid)
+        batch, height, width, heads, head_width = query.shape
+        self._arguments = _Arguments(
+            batch=batch,
+            height=height,
+            width=width,
+            heads=heads,
+            head_width=head_width,
+            num_global=global_key_value.shape[1],
+            window=window,
+            key_height=key_value.shape[1],
+            key_width=key_value.shape[2],
+            top=top,
+            left=left,
+            num_table_heads=table.shape[1],
+            first_rows=tuple(first for first, _ in rows),
+            last_rows=tuple(last for _, last in rows),
+            query_strides=query.stride()[:-1],
+            key_value_strides=key_value.stride()[:-1],
+            global_key_value_strides=global_key_value.stride()[:-1],
+            is_bfloat16=query.dtype == torch.bfloat16,
+            query=query.data_ptr(),
+            key_value=key_value.data_ptr(),
+            global_key_value=global_key_value.data_ptr(),
+            table=table.data_ptr(),
+            global_bias=_address(global_bias),
+            valid=_address(valid),
+        )
+
+    def run(self, function: str, *more: Any, out: Tensor | None = None) -> None:
+        self._arguments.out = _address(out)
+        if getattr(self._library, function)(ctypes.byref(self._arguments), *more):
+            raise MemoryError("windowed attention: no memory for the threads' buffers")
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def _rows_by_column(offsets: Sequence[Offset]) -> list[tuple[int, int]] | None:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;   // floats in a register
@@ -67,18 +68,28 @@ inline Vector exp2(Vector x) {
   return (Vector)((Integers)power + ((Integers)shifted << 23));  // the rounded x goes into the exponent
 }
 
-// Add a product to `sums`: sums[r][c] += Σ_k a[r * a_stride + k] · (vector at b(k, c)). All sums must stay in registers:
-// whoever calls this is compiled by itself, with nothing else to keep there.
+// Add a product to `sums`: sums[r][c] += Σ_k a[r * a_row + k * a_step] · (vector at b(k, c)). All sums must stay in
+// registers: whoever calls this is compiled by itself, with nothing else to keep there.
 template <int Rows, int Columns, typename Place>
-inline void add_product(Vector (&sums)[Rows][Columns], const float* a, int64_t a_stride, Place b, int64_t depth) {
+inline void add_product(Vector (&sums)[Rows][Columns], const float* a, int64_t a_row, int64_t a_step, Place b,
+                        int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
     Vector right[Columns];
     for (int c = 0; c < Columns; ++c) right[c] = load(b(k, c));
     for (int r = 0; r < Rows; ++r) {
-      const Vector left = splat(a[r * a_stride + k]);
+      const Vector left = splat(a[r * a_row + k * a_step]);
       for (int c = 0; c < Columns; ++c) sums[r][c] += left * right[c];
     }
   }
+}
+
+// Call `work` with a constant of as many rows as `size` says, at most Rows.
+template <int Rows, typename Work>
+inline void with_rows(int64_t size, Work work) {
+  if constexpr (Rows > 1) {
+    if (size < Rows) return with_rows<Rows - 1>(size, work);
+  }
+  work(std::integral_constant<int, Rows>());
 }
 
 // A float of which the lower half is left out.

@@ -1,0 +1,152 @@
+"""`vil plan`: what encoding or training will take, before it is begun."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.commands.common import Arguments, Parser, UsageError
+from vision_longformer.commands.encode import chosen_model
+from vision_longformer.devices import choose_device
+from vision_longformer.encoding_ways import Limits
+from vision_longformer.feature_files import find_images
+from vision_longformer.memory import gigabytes, parse_bytes
+from vision_longformer.planning import Forecast, Plan, PlanError, free_disk, plan
+from vision_longformer.planning_training import TrainingForecast, TrainingPlan, plan_training
+from vision_longformer.progress import duration
+from vision_longformer.readers.base import ImageInfo
+from vision_longformer.readers.opening import describe_image
+from vision_longformer.speed import measure_speed
+
+SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
+
+
+def arguments() -> Parser:
+    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
+    add = parser.add_argument
+    add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
+    add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
+    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
+    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
+    add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
+    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
+    add("--training", action="store_true", help="Plan a training step: the largest batch, and how.")
+    add("--json", action="store_true", help="Print JSON.")
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model.")
+    return parser
+
+
+def run(arguments: Arguments) -> int:
+    try:
+        images = _images(arguments)
+        _, model = chosen_model(arguments)
+        model = model.to(choose_device(arguments.device)).eval()
+        device = next(model.parameters()).device
+        limit = Limits(memory=None if arguments.memory is None else parse_bytes(arguments.memory)).bytes(device)
+        shown = _plan_training if arguments.training else _plan_encoding
+        found = shown(model, images, limit, arguments)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if arguments.json:
+        print(json.dumps([about for about, _, _ in found], indent=2))
+    else:
+        for _, lines, table in found:
+            console = Console()
+            console.print(lines, soft_wrap=True, markup=False, highlight=False)
+            console.print(table)
+    return int(any("refusal" in about for about, _, _ in found))
+
+
+Shown = list[tuple[dict[str, Any], str, Table]]  # of each image: as JSON, a sentence, and a table
+
+
+def _images(arguments: Arguments) -> list[ImageInfo]:
+    """Return what is known of the images; the size alone where there is none."""
+    if bool(arguments.images) == (arguments.size is not None):
+        raise ValueError("give images, or the --size of one, such as 32768x32768")
+    if arguments.size is None:
+        return [describe_image(source.path) for source in find_images(arguments.images)]
+    match = SIZE.fullmatch(arguments.size)
+    if match is None:
+        raise ValueError(f"--size {arguments.size}: write height and width in pixels, such as 32768x32768")
+    return [ImageInfo("an image", int(match[1]), int(match[2]), 3, np.dtype(np.uint8), preferred_rows=256)]
+
+
+def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:
+    with tempfile.TemporaryDirectory(dir=arguments.work_folder) as folder:
+        speed = measure_speed(model, Path(folder))
+    shown: Shown = []
+    for image in images:
+        chosen: Plan | None = None
+        refusal = ""
+        try:
+            chosen = plan(
+                model,
+                image.height,
+                image.width,
+                memory=limit,
+                outputs=arguments.stages,
+                image=image,
+                disk=free_disk(Path(arguments.work_folder)),
+                speed=speed,
+            )
+            forecasts = chosen.forecasts
+        except PlanError as error:
+            refusal, forecasts = str(error), error.forecasts
+        about: dict[str, Any] = {"image": image.name, "size": [image.height, image.width], "limit": limit}
+        about |= {"ways": [dataclasses.asdict(forecast) for forecast in forecasts]}
+        about |= {"chosen": chosen.chosen.way} if chosen else {"refusal": refusal}
+        reason = f"{chosen.chosen.way}, the fastest way that fits" if chosen else refusal
+        line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {reason}."
+        shown.append((about, line, _ways(forecasts, None if chosen is None else chosen.chosen)))
+    return shown
+
+
+def _ways(forecasts: tuple[Forecast, ...], chosen: Forecast | None) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("way", "memory", "disk", "time"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    table.add_column("", overflow="fold")
+    for one in forecasts:
+        seconds = "–" if one.seconds is None else duration(one.seconds)
+        remark = "chosen" if one is chosen else one.obstacle or "fits, but is slower"
+        memory, disk = (gigabytes(size) if size else "–" for size in (one.memory, one.disk))
+        table.add_row(one.way, memory, disk, seconds, remark)
+    return table
+
+
+def _plan_training(model: VisionLongformer, images: list[ImageInfo], limit: int, _arguments: Arguments) -> Shown:
+    shown: Shown = []
+    for image in images:
+        found = plan_training(model, image.height, image.width, memory=limit)
+        about = {"image": image.name, **dataclasses.asdict(found)}
+        line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {_advice(found)}."
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("activation checkpointing", "largest batch", "memory", "each image"):
+            table.add_column(name, justify="right")
+        for one in found.forecasts:
+            table.add_row(*_training_row(one))
+        shown.append((about, line, table))
+    return shown
+
+
+def _advice(found: TrainingPlan) -> str:
+    images = f"{found.chosen.batch} images" if found.chosen.batch > 1 else "1 image"
+    needed = "needed" if found.chosen.checkpointing else "not needed"
+    return f"a batch of {images} in float32 with AdamW; activation checkpointing is {needed}"
+
+
+def _training_row(one: TrainingForecast) -> tuple[str, str, str, str]:
+    return "on" if one.checkpointing else "off", str(one.batch or "–"), gigabytes(one.memory), gigabytes(one.image)

@@ -1,0 +1,254 @@
+"""One image to features, whole or streamed, as a plan says.
+
+H×W image, C channels
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vision_longformer.encoding import Encoder
+from vision_longformer.files import replacing
+from vision_longformer.images import ImageError, Pixels
+from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import default_bound
+from vision_longformer.planning import WAYS, Plan, Way, free_disk, plan
+from vision_longformer.readers.base import ImageInfo, Reader
+from vision_longformer.readers.opening import open_reader
+from vision_longformer.streaming import Progress, WorkFolderError, stream
+from vision_longformer.streaming.source import unit_rows
+from vision_longformer.watching import Watched, watch
+from vision_longformer.writing.encoded import Encoded, encoded_from_features, encoded_from_stream
+from vision_longformer.writing.geotiff import scaled_transform
+
+WORK_FOLDER = ".work"  # below the output, if no other is named
+PLAN = "plan.json"  # in the work folder of an image: how it was begun
+
+OnBand = Callable[[float, int], None]  # the share of the work that is done, from 0 to 1, and the image's pixels
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What encoding an image may take.
+
+    Attributes:
+        way: To go; "auto" takes the fastest that fits.
+        memory: Bytes that the process may hold; None for what it holds and 60% of what is free.
+        work_folder: Where maps are spilled, each image's in a folder of its own that is removed at the end; by default
+            below the output.
+    """
+
+    way: Literal["auto"] | Way = "auto"
+    memory: int | None = None
+    work_folder: Path | None = None
+
+    def bytes(self, device: torch.device) -> int:
+        """Return the bytes that the process may hold now."""
+        if self.memory is not None:
+            return self.memory
+        held = (resident_memory() or 0) if device.type == "cpu" else torch.cuda.memory_allocated(device)
+        return held + default_bound(device)
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image that was encoded.
+
+    Attributes:
+        encoded: Its features, to be written.
+        original_size: (height, width) in pixels as stored, upright.
+        note: What of the file was left out.
+        plan: That was followed.
+        reader: The image, where it was streamed; else None.
+        pixels: The image, where it was encoded whole; else None.
+        watched: What was seen of the model, likewise, if that was asked for.
+    """
+
+    encoded: Encoded
+    original_size: tuple[int, int]
+    note: str
+    plan: Plan
+    reader: Reader | None = None
+    pixels: Pixels | None = None
+    watched: Watched | None = None
+
+
+@contextmanager
+def encoded_image(
+    encoder: Encoder,
+    path: Path,
+    *,
+    limits: Limits,
+    work_folder: Path,
+    georeference: dict[str, Any] | None = None,
+    watched: bool = False,
+    on_plan: Callable[[Plan], None] = lambda _: None,
+    on_band: OnBand | None = None,
+) -> Iterator[EncodedImage]:
+    """Encode an image, and give its features while a `with` block writes them.
+
+    What the work folder holds is removed once the block is over. After an exception it stays, and the next call with
+    the same image, model and limits goes on from there.
+
+    Args:
+        encoder: The model and its settings.
+        path: Of the image.
+        limits: What it may take.
+        work_folder: For this image alone.
+        georeference: Where on earth it lies, as stored.
+        watched: Whether to watch the model work, where the image is encoded whole.
+        on_plan: Called before work begins; it may raise what is to be raised here.
+        on_band: Called after each band of a streamed image.
+
+    Raises:
+        ImageError: The image cannot be read.
+        PlanError: It does not fit.
+        ValueError: The image is too large for a mechanism that is not linear in its size, or was to be shrunk and
+            streamed.
+        WorkFolderError: The work folder cannot be written. What was finished stays there.
+    """
+    if encoder.max_side is not None:
+        pixels = encoder.read(path)
+        height, width = pixels.valid.shape
+        chosen = _plan(encoder, (height, width), limits, work_folder, None)
+        if chosen.chosen.way != "whole":
+            raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
+        on_plan(chosen)
+        yield _whole(encoder, pixels, chosen, _scaled(georeference, pixels), watched=watched)
+        return
+    with contextlib.closing(open_reader(path, max_pixels=encoder.max_pixels)) as reader:
+        chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work_folder, reader.info)
+        on_plan(chosen)
+        if chosen.chosen.way == "whole":
+            pixels = read_whole(reader, encoder.model.in_chans)
+            reader.close()
+            yield _whole(encoder, pixels, chosen, georeference, watched=watched)
+            return
+        spilled = chosen.chosen.way == "spilled"
+        if spilled:
+            _note_plan(work_folder, chosen)
+        yield _streamed(encoder, reader, chosen, georeference, work_folder if spilled else None, on_band)
+    if spilled:
+        shutil.rmtree(work_folder, ignore_errors=True)
+
+
+def work_folder_of(target: Path, limits: Limits, output: Path) -> Path:
+    """Return the folder for the maps of the image whose features go to `target`."""
+    name = hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]
+    return (limits.work_folder or output / WORK_FOLDER) / name
+
+
+def remove_work_folder(limits: Limits, output: Path) -> None:
+    """Remove the folder of all work folders, if this library named it and nothing is left in it."""
+    if limits.work_folder is None:
+        with contextlib.suppress(OSError):
+            (output / WORK_FOLDER).rmdir()
+
+
+def read_whole(reader: Reader, channels: int) -> Pixels:
+    """Read a whole image as the model takes it.
+
+    Raises:
+        ImageError: It cannot be read, or none of its pixels is there.
+    """
+    values, valid = unit_rows(reader, 0, reader.info.height, channels)
+    if not bool(valid.any()):
+        raise ImageError(f"{reader.info.name}: all of its pixels are transparent or missing")
+    return Pixels(values, valid, (reader.info.height, reader.info.width), reader.info.note)
+
+
+def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work_folder: Path, image: ImageInfo | None) -> Plan:
+    ways: tuple[Way, ...] = WAYS if limits.way == "auto" else (limits.way,)
+    begun = _begun(work_folder)
+    if begun is not None and limits.way == "auto":
+        ways = ("spilled",)  # another way would not go on from there
+    return plan(
+        encoder.model,
+        *size,
+        memory=limits.bytes(encoder.device),
+        outputs=encoder.stages,
+        ways=ways,
+        image=image,
+        disk=free_disk(work_folder),
+        band_bytes=begun,
+    )
+
+
+def _begun(work_folder: Path) -> int | None:
+    """Return the bytes of bands that an image was begun with; None if it was not."""
+    try:
+        return int(json.loads((work_folder / PLAN).read_text())["band_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _note_plan(work_folder: Path, chosen: Plan) -> None:
+    """Keep what a later call must repeat, as other bands round otherwise."""
+    try:
+        with replacing(work_folder / PLAN) as temporary:
+            temporary.write_text(json.dumps({"band_bytes": chosen.chosen.band_bytes}))
+    except OSError as error:
+        raise WorkFolderError(f"{work_folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _scaled(georeference: dict[str, Any] | None, pixels: Pixels) -> dict[str, Any] | None:
+    """Return the georeference of an image that was shrunk."""
+    if not georeference:
+        return georeference
+    before, after = pixels.original_size, pixels.valid.shape
+    factors = (before[0] / after[0], before[1] / after[1])
+    return {**georeference, "transform": scaled_transform(georeference["transform"], factors)}
+
+
+def _strides(encoder: Encoder) -> list[int]:
+    return [encoder.model.config.strides[stage - 1] for stage in encoder.stages]
+
+
+def _whole(
+    encoder: Encoder, pixels: Pixels, chosen: Plan, georeference: dict[str, Any] | None, *, watched: bool
+) -> EncodedImage:
+    with watch(encoder.model) if watched else contextlib.nullcontext(None) as seen:
+        features = encoder.encode(pixels)
+    encoded = encoded_from_features(
+        features, stages=encoder.stages, strides=_strides(encoder), georeference=georeference
+    )
+    return EncodedImage(encoded, pixels.original_size, pixels.note, chosen, pixels=pixels, watched=seen)
+
+
+def _streamed(
+    encoder: Encoder,
+    reader: Reader,
+    chosen: Plan,
+    georeference: dict[str, Any] | None,
+    work_folder: Path | None,
+    on_band: OnBand | None,
+) -> EncodedImage:
+    def report(progress: Progress) -> None:
+        if on_band is not None:
+            on_band(progress.fraction, chosen.size[0] * chosen.size[1])
+
+    assert chosen.chosen.band_bytes is not None
+    features = stream(
+        encoder.model,
+        reader,
+        stages=encoder.stages,
+        work_folder=work_folder,
+        resume=work_folder is not None,
+        band_bytes=chosen.chosen.band_bytes,
+        mean=encoder.mean,
+        std=encoder.std,
+        progress=report,
+    )
+    encoded = encoded_from_stream(features, reader, strides=_strides(encoder), channels=encoder.model.in_chans)
+    encoded = replace(encoded, georeference=georeference or {})
+    return EncodedImage(encoded, chosen.size, reader.info.note, chosen, reader=reader)

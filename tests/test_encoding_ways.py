@@ -1,0 +1,160 @@
+"""Images encoded whole, streamed or spilled: the same features, within a limit, and going on after a stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vision_longformer import VisionLongformer, create_model, encoding_ways
+from vision_longformer.encoding import Encoder
+from vision_longformer.encoding_ways import Limits, work_folder_of
+from vision_longformer.feature_files import OutputError, Result, encode_files, find_images
+from vision_longformer.planning import WAYS, Way
+
+HEIGHT, WIDTH = 301, 212
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture
+def model() -> VisionLongformer:
+    network = create_model("vision_longformer_nano", num_classes=0)
+    assert isinstance(network, VisionLongformer)
+    return network
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4)).astype(np.uint8)
+    pixels[40:70, :90, 3] = 0
+    path = tmp_path / "x.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def encode(path: Path, output: Path, model: VisionLongformer, way: str, **options: Any) -> list[Result]:
+    limits = Limits(way, memory=options.pop("memory", 10**12), work_folder=options.pop("work_folder", None))  # type: ignore[arg-type]
+    encoder = Encoder(model, stages=(2, 4), max_side=options.pop("max_side", None))
+    settings: dict[str, Any] = {"model_name": "nano", "dtype": "float32", "report": False} | options
+    return list(encode_files(find_images([str(path)]), output, encoder, limits=limits, **settings))
+
+
+def features(output: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(output / "x.png.safetensors"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_the_features_of_the_whole_image(
+    way: Way, photo: Path, model: VisionLongformer, tmp_path: Path
+) -> None:
+    expected = Encoder(model, stages=(2, 4)).encode(photo)
+    (result,) = encode(photo, tmp_path / "out", model, way)
+    assert result.status == "encoded"
+    found = features(tmp_path / "out")
+    for name, tensor in zip(("stage2", "stage4"), expected.maps, strict=True):
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["embedding"], expected.embedding, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found["valid"], expected.valid)
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["x.png.safetensors"]
+
+
+def test_auto_goes_the_fastest_way_that_fits(photo: Path, model: VisionLongformer, tmp_path: Path) -> None:
+    calls: list[float] = []
+
+    def note(_source: object, share: float, pixels: int) -> None:
+        assert pixels == HEIGHT * WIDTH
+        calls.append(share)
+
+    encode(photo, tmp_path / "a", model, "auto", on_band=note)
+    assert calls == []
+    encode(photo, tmp_path / "b", model, "streamed", on_band=note)
+    assert calls == sorted(calls)
+    assert calls[-1] == pytest.approx(1)
+
+
+def test_what_does_not_fit_fails_with_the_numbers(photo: Path, model: VisionLongformer, tmp_path: Path) -> None:
+    (result,) = encode(photo, tmp_path / "out", model, "auto", memory=10**6)
+    assert result.status == "failed"
+    assert "an image of 212×301 pixels does not fit into 1.0 MB (whole, " in result.message
+    assert "allow " in result.message
+
+
+def test_an_image_that_is_shrunk_cannot_be_streamed(photo: Path, model: VisionLongformer, tmp_path: Path) -> None:
+    (result,) = encode(photo, tmp_path / "out", model, "streamed", max_side=100)
+    assert result.message == "an image that is shrunk (--max-side) cannot be streamed"
+    assert encode(photo, tmp_path / "out", model, "auto", max_side=100)[0].status == "encoded"
+
+
+@pytest.mark.parametrize("stop_at", [0.1, 0.6, 0.97])
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
+    stop_at: float, photo: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_source: object, share: float, _pixels: int) -> None:
+        seen.append(share)
+        if share >= stop_at and len(seen) < 1000:
+            raise StoppedError
+
+    seen: list[float] = []
+    encode(photo, tmp_path / "whole", model, "spilled", work_folder=tmp_path / "work")
+    with pytest.raises(StoppedError):
+        encode(photo, tmp_path / "out", model, "spilled", work_folder=tmp_path / "work", on_band=stop)
+    work = work_folder_of(tmp_path / "out" / "x.png.safetensors", Limits(work_folder=tmp_path / "work"), tmp_path)
+    assert (work / encoding_ways.PLAN).exists()
+    again: list[float] = []
+    # What was begun by spilling goes on so, even if there is room for the whole image.
+    encode(
+        photo, tmp_path / "out", model, "auto", work_folder=tmp_path / "work", on_band=lambda *at: again.append(at[1])
+    )
+    assert again
+    assert stop_at < 0.5 or again[0] > 0.2
+    same = [(tmp_path / folder / "x.png.safetensors").read_bytes() for folder in ("whole", "out")]
+    assert same[0] == same[1]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(
+    photo: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int, _buffers: Sequence[memoryview], _place: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(OutputError, match=r"\.map: the disk is full; make room there"):
+        encode(photo, tmp_path / "out", model, "spilled")
+    assert (tmp_path / "out" / encoding_ways.WORK_FOLDER).is_dir()
+    monkeypatch.undo()
+    encode(photo, tmp_path / "out", model, "spilled")
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["x.png.safetensors"]
+
+
+def test_a_disk_without_room_is_seen_before_work_begins(
+    photo: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding_ways, "free_disk", lambda _: 1000)
+    (result,) = encode(photo, tmp_path / "out", model, "spilled")
+    assert result.status == "failed"
+    assert "of files are more than the 0.0 MB that are free" in result.message or "make room" in result.message
+
+
+def test_an_array_in_zarr_is_an_image(model: VisionLongformer, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    zarr.save_array(str(tmp_path / "x.zarr"), pixels)
+    assert [source.name for source in find_images([str(tmp_path / "x.zarr")])] == ["x.zarr"]
+    (result,) = encode(tmp_path / "x.zarr", tmp_path / "out", model, "streamed")
+    assert result.status == "encoded"
+    expected = Encoder(model, stages=(2, 4)).encode(pixels)
+    found = load_file(tmp_path / "out" / "x.zarr.safetensors")
+    torch.testing.assert_close(found["stage4"], expected.maps[1], rtol=1e-4, atol=1e-5)
+    assert encode(tmp_path / "x.zarr", tmp_path / "out", model, "whole")[0].status == "skipped"
