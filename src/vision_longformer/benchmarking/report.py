@@ -319,7 +319,7 @@ def _page(result: Benchmark, pictures: dict[str, bytes]) -> str:
         *(html_picture(data, captions[name]) for name, data in pictures.items()),
         *(html_table(_grid(result, mode, size, wide=True)) for mode, size in result.groups),
         *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(result)),
-        _html_list("Sources of published accuracies", sorted(sources)),
+        _html_list("Sources of published accuracies", sources),
         _html_list("Not measured", result.notes),
     ]
     return "\n".join([*parts, "</main></body></html>\n"])
