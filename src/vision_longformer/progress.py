@@ -1,4 +1,4 @@
-""", `vil compare` and `vil benchmark` show of their work: a bar while it goes on, a sentence at the end."""
+"""What commands show of their work: a bar while it goes on, a sentence at the end."""
 
 from __future__ import annotations
 

@@ -304,11 +304,8 @@ def _page(result: Benchmark, pictures: dict[str, bytes]) -> str:
         "Command": result.command,
     }
     captions = {figure.name: figure.caption for figure in figures(result)}
-    sources = {
-        f"{row.model}: {found.top1:g}, {found.source}"
-        for row in result.rows
-        if (found := published_accuracy(row.model))
-    }
+    published = {row.model: published_accuracy(row.model) for row in result.rows}
+    sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
     parts = [
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
