@@ -14,7 +14,7 @@ from typing import Protocol
 import jsonargparse
 
 from vision_longformer import __version__
-from vision_longformer.commands import compare, convert, encode, evaluate, models, plan, predict, train
+from vision_longformer.commands import benchmark, compare, convert, encode, evaluate, models, plan, predict, train
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 
 
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "models": models,
     "convert": convert,
     "compare": compare,
+    "benchmark": benchmark,
     "plan": plan,
     "train": train,
     "evaluate": evaluate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
 import json
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.comparison import Row, exponents
 from vision_longformer.files import replacing
+from vision_longformer.grids import STYLE, Grid, html_picture, html_table, terminal_table
 from vision_longformer.mechanisms import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
 from vision_longformer.memory import gigabytes
 from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels
@@ -151,25 +150,10 @@ def write_json(comparison: Comparison, target: Path) -> None:
 # --- tables, as text: the terminal and the page show the same cells --------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A table as text.
-
-    Attributes:
-        title: What it shows.
-        header: Of its columns, the first of which holds names.
-        rows: Cells.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def _size_grid(comparison: Comparison, side: int) -> _Grid:
+def _size_grid(comparison: Comparison, side: int) -> Grid:
     header = ("mechanism", "params\nM", "MACs\nG", "time\nms", "attn\nms", "peak\nMB")
     rows = [_cells(row) for row in comparison.rows if row.side == side]
-    return _Grid(f"{comparison.model} at {side} × {side} pixels", header, rows)
+    return Grid(f"{comparison.model} at {side} × {side} pixels", header, rows)
 
 
 def _cells(row: Row) -> list[str]:
@@ -187,7 +171,7 @@ def _cells(row: Row) -> list[str]:
     return [*cells, f"{middle} ({low}–{high})", f"{attention:.0f}", memory]
 
 
-def _summary_grid(comparison: Comparison) -> _Grid:
+def _summary_grid(comparison: Comparison) -> Grid:
     header = ("mechanism", *EXPONENTS.values(), "paper\ntop-1", "paper\nparams", "paper\nMACs")
     rows = []
     for name in comparison.attentions:
@@ -198,10 +182,10 @@ def _summary_grid(comparison: Comparison) -> _Grid:
             else [f"{figures.top1:.1f}", f"{figures.parameters / 1e6:.1f}", f"{figures.multiply_adds / 1e9:.2f}"]
         )
         rows.append([name, *("–" if fitted[key] is None else f"{fitted[key]:.2f}" for key in EXPONENTS), *published])
-    return _Grid("Exponents of growth with the number of pixels", header, rows)
+    return Grid("Exponents of growth with the number of pixels", header, rows)
 
 
-def _grids(comparison: Comparison) -> list[_Grid]:
+def _grids(comparison: Comparison) -> list[Grid]:
     return [*(_size_grid(comparison, side) for side in comparison.sides), _summary_grid(comparison)]
 
 
@@ -217,14 +201,7 @@ def _guides(comparison: Comparison) -> list[str]:
 
 def comparison_tables(comparison: Comparison) -> Group:
     """Lay out a comparison for a terminal: a table for each size, one of exponents, and notes."""
-    parts: list[Table | Text] = []
-    for grid in _grids(comparison):
-        table = Table(title=grid.title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
-        for number, heading in enumerate(grid.header):
-            table.add_column(heading, no_wrap=True, justify="right" if number else "left")
-        for row in grid.rows:
-            table.add_row(*map(Text, row))
-        parts.append(table)
+    parts: list[Table | Text] = [terminal_table(grid) for grid in _grids(comparison)]
     parts += [Text(sentence) for sentence in _guides(comparison)]
     parts += [Text(f"Note: {note}.".replace("..", ".")) for note in comparison.notes]
     return Group(*parts)
@@ -304,15 +281,15 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
         "Bound on memory": "none" if comparison.memory is None else gigabytes(comparison.memory),
     }
     title = f"Attention mechanisms in {html.escape(comparison.model)}"
-    *of_sizes, summary = map(_html_table, _grids(comparison))
+    *of_sizes, summary = map(html_table, _grids(comparison))
     parts = [
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>",
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>",
         "<dl>",
         *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
         "</dl>",
-        *(_html_picture(name, data) for name, data in pictures.items()),
+        *(html_picture(data, CAPTIONS[name]) for name, data in pictures.items()),
         summary,
         *of_sizes,
         *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(comparison)),
@@ -321,44 +298,3 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
         notes = "".join(f"<li>{html.escape(note)}" for note in comparison.notes)
         parts.append(f"<h2>Notes</h2><ul class='guide'>{notes}</ul>")
     return "\n".join([*parts, "</main></body></html>\n"])
-
-
-def _html_picture(name: str, data: bytes) -> str:
-    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    caption = html.escape(CAPTIONS[name])
-    return f"<figure><img src='{uri}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
-
-
-def _html_table(grid: _Grid) -> str:
-    header = "".join(f"<th>{html.escape(cell)}" for cell in grid.header)
-    rows = "\n".join(
-        f"<tr><th scope='row'>{html.escape(name)}" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
-        for name, *cells in grid.rows
-    )
-    return (
-        f"<h2>{html.escape(grid.title)}</h2><div class='scroll'><table><thead><tr>{header}</thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fbfbfa; --ink: #1b1d21; --soft: #575d66; --line: #dfe1e5; }
-@media (prefers-color-scheme: dark) { :root { --ground: #141619; --ink: #e8eaed; --soft: #a7adb6; --line: #33373d; } }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1280px; margin: 0 auto; padding: 2rem clamp(1rem, 3vw, 2.5rem) 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .7rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.5rem; margin: 0 0 2rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: 0 0 2rem; background: #fff; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
-img { display: block; width: 100%; height: auto; }
-figcaption { padding: .5rem .75rem .65rem; font-size: .9em; color: #575d66; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem 0 .4rem 2rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-thead th { color: var(--soft); font-weight: 500; white-space: pre-line; vertical-align: bottom; }
-th:first-child { text-align: left; padding-left: 0; }
-th[scope=row] { font-weight: 500; }
-.guide { max-width: 80ch; }
-"""

@@ -25,6 +25,7 @@ class Line:
         colour: As matplotlib understands it.
         marker: As matplotlib calls it.
         dashed: Whether it is dashed.
+        joined: Whether its points are joined.
     """
 
     label: str
@@ -33,25 +34,30 @@ class Line:
     colour: str = COLOURS[0]
     marker: str = MARKERS[0]
     dashed: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes with lines, both logarithmic.
+    """Axes with lines, both logarithmic unless told otherwise.
 
     Attributes:
         title: What it shows.
         x_label: Of the horizontal axis.
         y_label: Of the vertical axis.
         lines: What is drawn; those without points appear in the legend alone.
-        ticks: Values marked on the horizontal axis.
+        ticks: Values marked on the horizontal axis; by default round ones.
+        tick_names: What stands at `ticks`, by default their values.
+        linear: Whether the vertical axis is linear.
     """
 
     title: str
     x_label: str
     y_label: str
     lines: Sequence[Line]
-    ticks: Sequence[float]
+    ticks: Sequence[float] = ()
+    tick_names: Sequence[str] = ()
+    linear: bool = False
 
 
 def draw_panels(panels: Sequence[Panel], *, height: float = 7.0) -> bytes:
@@ -97,20 +103,23 @@ def _draw(axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
             markersize=7,
             markerfacecolor="white" if line.dashed else line.colour,
             linewidth=1.8,
-            linestyle=(0, (5, 2)) if line.dashed else "solid",
+            linestyle=((0, (5, 2)) if line.dashed else "solid") if line.joined else "none",
         )
         handles.setdefault(line.label, handle)
     axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(panel.ticks, labels=[f"{tick:g}" for tick in panel.ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yscale("linear" if panel.linear else "log")
+    if panel.ticks:
+        axes.set_xticks(panel.ticks, labels=panel.tick_names or [f"{tick:g}" for tick in panel.ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        _plain_ticks(axes.xaxis)
     if not any(map(len, (line.y for line in panel.lines))):
         axes.set_ylim(1, 10)  # an axis has to end somewhere
         axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", fontsize=13)
     low, high = axes.get_ylim()
-    if high / low < 10:  # within a decade its powers alone would leave the axis almost without numbers
-        _plain_ticks(axes)
-    else:
+    if not panel.linear and high / low < 10:  # its powers alone would leave the axis almost without numbers
+        _plain_ticks(axes.yaxis)
+    elif not panel.linear:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(panel.title, fontsize=15, pad=10)
     axes.set_xlabel(panel.x_label, fontsize=13)
@@ -121,9 +130,10 @@ def _draw(axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain_ticks(axes: Any) -> None:
+def _plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if high / low < 10 else (1, 3)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

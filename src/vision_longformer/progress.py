@@ -1,4 +1,4 @@
-"""What `vil encode` and `vil compare` show of their work: a bar while it goes on, a sentence at the end."""
+"""What commands show of their work: a bar while it goes on, a sentence at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from vision_longformer.benchmarking.benchmark import Row as BenchmarkRow
 from vision_longformer.comparison import Row
 from vision_longformer.feature_files import OnBand, Result, Source
 
@@ -123,3 +124,25 @@ def follow_comparison(rows: Iterable[Row], *, planned: Sequence[tuple[str, int]]
             if finished[-1].note:
                 console.print(Text(f"vil: note: {attention} at {side}: {finished[-1].note}"), soft_wrap=True)
     return finished
+
+
+def follow_benchmark(
+    begin: Callable[[Callable[[str], None]], Iterable[BenchmarkRow]], *, total: int, console: Console
+) -> list[BenchmarkRow]:
+    """Show what is measured and how much is left; return all rows.
+
+    Args:
+        begin: Takes what it is to call with a few words before each piece of work, and gives the rows.
+        total: Pieces of work, some of which may be left out.
+        console: Shows a bar if it is a terminal, else a line for each.
+    """
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+
+        def on_step(words: str) -> None:
+            progress.update(task, advance=1, description=words)
+            if not console.is_terminal:
+                console.print(Text(f"vil: {words}"), soft_wrap=True)
+
+        return list(begin(on_step))
