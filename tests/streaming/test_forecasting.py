@@ -46,7 +46,7 @@ def test_memory_is_that_of_the_storages_that_live_at_once(tmp_path: Path, spille
 @pytest.mark.parametrize("resume", [False, True])
 def test_disk_is_that_of_the_files_that_are_there_at_once(tmp_path: Path, resume: bool) -> None:
     model = build(MODELS["windowed"])
-    layout = Layout(model.config, (103, 83), model.norm.weight.itemsize, 2**20)  # type: ignore[union-attr]
+    layout = Layout(model.config, (103, 83), next(model.parameters()).itemsize, 2**20)
     most = 0
 
     def look(_: object) -> None:
