@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision_longformer.plots import COLOURS, DPI, MARKERS, WIDTH, Line, Panel, draw_panels
+from vision_longformer.plots import COLOURS, DPI, MARKERS, WIDTH, Line, Panel, draw_panels, legend_rows
 
 SIDES = (224, 448)
 
@@ -59,3 +60,25 @@ def test_the_same_panels_give_the_same_file() -> None:
 def test_matplotlib_is_loaded_only_to_draw() -> None:
     code = "import sys, vision_longformer.cli; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_points_stand_alone_where_they_are_not_joined() -> None:
+    line = Line("a", SIDES, (1, 40), COLOURS[1], MARKERS[1])
+    joined, alone = pixels(panel(line)), pixels(panel(dataclasses.replace(line, joined=False)))
+    orange = [int(COLOURS[1][i : i + 2], 16) for i in (1, 3, 5)]
+    assert 0 < (alone == orange).all(axis=2).sum() < (joined == orange).all(axis=2).sum() / 1.5
+
+
+def test_an_axis_may_be_linear_and_have_named_ticks() -> None:
+    line = Line("a", SIDES, (76.0, 82.4))
+    assert pixels(Panel("title", "milliseconds", "percent", [line], linear=True)).size
+    named = pixels(Panel("title", "pixels", "seconds", [line], SIDES, ("7×5", "9×8")))
+    assert not np.array_equal(named, pixels(panel(line)))
+
+
+def test_a_legend_has_as_many_columns_as_its_longest_label_leaves_room_for() -> None:
+    short = [panel(*(Line(str(number), (), ()) for number in range(8)))]
+    long = [panel(*(Line(f"{number}{'x' * 45}", (), ()) for number in range(8)))]
+    assert legend_rows(short) == 2
+    assert legend_rows(long) == 4
+    assert legend_rows([panel()]) == 0

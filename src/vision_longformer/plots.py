@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def draw_panels(panels: Sequence[Panel], *, height: float = 7.0) -> bytes:
     if handles:
         legend: dict[str, Any] = {
             "loc": "outside lower center",
-            "ncols": min(4, len(handles)),
+            "ncols": _legend_columns(handles),
             "fontsize": 12,
             "frameon": False,
         }
@@ -89,6 +89,18 @@ def draw_panels(panels: Sequence[Panel], *, height: float = 7.0) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def legend_rows(panels: Sequence[Panel]) -> int:
+    """Return how many rows the legend of these panels has."""
+    labels = {line.label for panel in panels for line in panel.lines}
+    return -(-len(labels) // _legend_columns(labels)) if labels else 0
+
+
+def _legend_columns(labels: Collection[str]) -> int:
+    """Return how many columns of the longest label fit below the panels, at most four."""
+    inches = 0.8 + 0.095 * max(map(len, labels))
+    return max(1, min(4, len(labels), int(WIDTH / inches)))
 
 
 def _draw(axes: Any, panel: Panel, handles: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from vision_longformer.benchmarking.published import RESOLUTION, published_accur
 from vision_longformer.benchmarking.timing import gflops, ratios
 from vision_longformer.files import replacing
 from vision_longformer.grids import STYLE, Grid, html_picture, html_table, terminal_table
-from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels
+from vision_longformer.plots import COLOURS, MARKERS, Line, Panel, draw_panels, legend_rows
 
 FORMAT_VERSION = 1
 MOST_ACCURACY_PANELS = 3
@@ -34,7 +34,7 @@ GUIDE = (
     "each, and a training step as three passes. Memory is the peak resident memory above that of the loaded model, "
     "in a process of its own."
 )
-FIRST_GUIDE = "× is the time over that of {model}, turn by turn."
+FIRST_GUIDE = "× is the time over that of {model}, or else of the first row that was measured, turn by turn."
 ACCURACY_GUIDE = (
     f"Top-1 was published, for ImageNet-1K at {RESOLUTION}×{RESOLUTION} without other training images; it was not "
     "measured here, and models without such a figure are left out."
@@ -123,7 +123,7 @@ def write_benchmark(result: Benchmark, output: Path) -> Path:
     Returns:
         The page.
     """
-    pictures = {figure.name: draw_panels(figure.panels) for figure in figures(result)}
+    pictures = {figure.name: draw_panels(figure.panels, height=figure.height) for figure in figures(result)}
     for name, picture in pictures.items():
         with replacing(output / name) as temporary:
             temporary.write_bytes(picture)
@@ -150,26 +150,31 @@ def _grid(result: Benchmark, mode: Mode, size: Size, *, wide: bool) -> Grid:
         header += ["images/s", "params\nM", "MACs\nG", "top-1\npublished"]
     images = "image" if rows[0].batch == 1 else f"{rows[0].batch} images"
     title = f"{mode.capitalize()}, {images} of {size[0]} × {size[1]} pixels"
-    return Grid(title, header, [_cells(row, _first(rows), wide=wide) for row in rows])
+    eager = {row.model for row in rows if row.runtime == "eager"}  # stand above their exported forms
+    first = _first(rows)
+    return Grid(title, header, [[_label(row, eager), *_cells(row, first, wide=wide)] for row in rows])
+
+
+def _label(row: Row, above: set[str]) -> str:
+    return f"\u2003in {row.runtime}" if row.runtime != "eager" and row.model in above else _name(row)
 
 
 def _first(rows: Sequence[Row]) -> Row | None:
     return next((row for row in rows if row.seconds), None)
 
 
-def _label(row: Row) -> str:
-    return row.model if row.runtime == "eager" else f"  in {row.runtime}"
+def _name(row: Row) -> str:
+    return row.model if row.runtime == "eager" else f"{row.model} in {row.runtime}"
 
 
 def _cells(row: Row, first: Row | None, *, wide: bool) -> list[str]:
     known = [_number(row.parameters, 1e6), _number(row.multiply_adds, 1e9), _top1(row)]
     if not row.seconds or first is None:
-        return [_label(row), row.status, *["–"] * 5, *(["–", *known] if wide else [])]
+        return [row.status, *["–"] * 5, *(["–", *known] if wide else [])]
     derived = _derived(row)
     low, middle, high = (_milliseconds(f(row.seconds)) for f in (min, statistics.median, max))
     share = derived["share_of_peak"]
     cells = [
-        _label(row),
         f"{middle} ({low}–{high})",
         f"{statistics.median(ratios(row.seconds, first.seconds)):.2f}",
         f"{derived['megapixels_per_second']:.2f}",
@@ -204,8 +209,7 @@ def benchmark_tables(result: Benchmark) -> Group:
 def _guides(result: Benchmark) -> list[str]:
     guides = [GUIDE]
     if first := _first(result.rows):
-        name = first.model if first.runtime == "eager" else f"{first.model} in {first.runtime}"
-        guides.append(FIRST_GUIDE.format(model=f"{name}, or of the first that was measured"))
+        guides.append(FIRST_GUIDE.format(model=_name(first)))
     if peak := result.peak_gflops:
         guides.append(f"The matrix product reached {peak:.0f} GFLOP/s, the median of all turns.")
     return guides
@@ -228,6 +232,11 @@ class BenchmarkFigure:
     caption: str
     panels: Sequence[Panel]
 
+    @property
+    def height(self) -> float:
+        """In inches: more where the legend is long."""
+        return 6.0 + 0.25 * legend_rows(self.panels)
+
 
 def figures(result: Benchmark) -> list[BenchmarkFigure]:
     """Return the figures of a benchmark: each mode against size, and accuracy against time where it is known."""
@@ -237,7 +246,9 @@ def figures(result: Benchmark) -> list[BenchmarkFigure]:
             _panel(result, mode, f"Time of {WORK[mode]}", "seconds", lambda row: statistics.median(row.seconds)),
             _panel(result, mode, "Peak memory above the loaded model", "gigabytes", _gigabytes),
         ]
-        caption = f"Time and memory of {WORK[mode]} against the size of the image. Dashed: exported models."
+        caption = f"Time and memory of {WORK[mode]} against the size of the image."
+        if any(row.runtime != "eager" and row.mode == mode for row in result.rows):
+            caption += " Dashed: exported models."
         found.append(BenchmarkFigure(f"{mode}.png", caption, panels))
     accuracy = [panel for size in _inference_sizes(result) if any((panel := _accuracy_panel(result, size)).lines)]
     if accuracy:
@@ -275,8 +286,9 @@ def _accuracy_panel(result: Benchmark, size: Size) -> Panel:
         if published is not None and row.seconds:
             point = [(1e3 * statistics.median(row.seconds) / row.batch, published.top1)]
             lines.append(dataclasses.replace(_line(result, row.model, row.runtime, point), joined=False))
-    title = f"Published top-1, time at {size_name(size)}"
-    return Panel(title, "milliseconds an image", "top-1 in percent", lines, linear=True)
+    return Panel(
+        f"Time at {size_name(size)}", "milliseconds an image", "published top-1 in percent", lines, linear=True
+    )
 
 
 def _line(result: Benchmark, model: str, runtime: str, points: Sequence[tuple[float, float]]) -> Line:
