@@ -18,10 +18,8 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/memory.py
+bench: .venv/installed-benchmark
+	$(BIN)/python benchmarks/performance.py
 
 # constraints.txt is the tested set of versions; pyproject.toml has the ranges.
 .venv/installed: pyproject.toml constraints.txt
@@ -31,6 +29,10 @@ bench: .venv/installed
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.venv/installed-benchmark: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[benchmark]"
 	touch $@
 
 clean:
