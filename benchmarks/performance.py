@@ -1,4 +1,6 @@
-"""Speed and memory of the published models beside their peers, as Markdown tables; inference, batch 1, float32, 2 threads.
+"""Speed and memory of the published models beside their peers, as Markdown tables.
+
+Inference, batch 1, float32, 2 threads.
 
 python benchmarks/performance.py [--parts peers exported share kernel growth memory] [--repeats 7] [--output FILE]
 
