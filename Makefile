@@ -20,6 +20,9 @@ check: .venv/installed-dev
 
 bench: .venv/installed-benchmark
 	$(BIN)/python benchmarks/performance.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/memory.py
 
 # constraints.txt is the tested set of versions; pyproject.toml has the ranges.
 .venv/installed: pyproject.toml constraints.txt
