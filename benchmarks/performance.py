@@ -44,10 +44,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a Markdown file that the tables are added to")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
+    failed = False
     tell(settings, machine_line())
     for part in dict.fromkeys(settings.parts):
         tell(settings, f"\n`python benchmarks/performance.py --parts {part}`\n")
-        tell(settings, MEASURED[part](settings))
+        try:
+            tell(settings, MEASURED[part](settings))
+        except ValueError as error:  # a runtime is not installed, or a number is impossible
+            tell(settings, f"Not measured: {error}")
+            failed = True
+    sys.exit(int(failed))
 
 
 def tell(settings: Settings, text: str) -> None:
@@ -74,12 +80,14 @@ def table_beside(rows: Sequence[Row], peer: str) -> str:
     base = {row.size: row.seconds for row in rows if (row.model, row.runtime) == (peer, "eager")}
     for row in rows:
         if not row.seconds or not base.get(row.size):
-            lines.append([size_name(row.size), row.model, row.runtime, row.note or "–", "–", "–"])
+            lines.append([size_name(row.size), row.model, row.runtime, row.status, "–", "–"])
             continue
         milliseconds = spread([1000 * seconds for seconds in row.seconds], 0)
         over = spread(ratios(row.seconds, base[row.size]))
         lines.append([size_name(row.size), row.model, row.runtime, milliseconds, over, spread(row.shares_of_peak)])
-    return markdown_table(["side", "model", "runtime", "ms", f"time over eager {peer}", "share of peak"], lines)
+    table = markdown_table(["side", "model", "runtime", "ms", f"time over eager {peer}", "share of peak"], lines)
+    notes = dict.fromkeys(f"\n{row.model} {row.note}." for row in rows if row.note)
+    return "\n".join([table, *notes])
 
 
 def peers(settings: Settings) -> str:
