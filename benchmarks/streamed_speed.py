@@ -1,7 +1,7 @@
 """A large image streamed from its file: peak memory, disk, and pixels a second against a pass over a whole image.
 
-python benchmarks/mosaic.py /tmp/mosaic.tif --size 32768x32768
-python benchmarks/streamed_speed.py /tmp/mosaic.tif --memory 4GB [--model vision_longformer_tiny] [--way auto]
+python benchmarks/mosaic.py mosaic.tif --size 32768x32768
+python benchmarks/streamed_speed.py mosaic.tif --memory 4GB [--model vision_longformer_tiny] [--way auto]
 
 Passes over a whole image of 3584×3584 pixels are timed before and after, with as many threads, each in a fresh process.
 All that `vil encode` does is counted: planning, reading, encoding, and writing the last stage's map.
