@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -56,19 +56,31 @@ def is_supported(query: Tensor, offsets: Sequence[Offset]) -> bool:
     return _rows_by_column(offsets) is not None and build.kernel() is not None
 
 
+class Settings(TypedDict):
+    """What the kernel is given beside queries, keys and values.
+
+    table: ((4w − 1)², h) biases by relative position, or None.
+    global_bias: (h, G), or None.
+    valid: (B, H', W'), false at keys that nothing may see, whatever they hold; None where all may be seen.
+    offsets: (row, column) of the chunks seen.
+    window: Side w of a chunk.
+    top: Where the queries' first row stands in the map of keys.
+    left: The same for the first column.
+    exact: Whether only keys up to w rows and w columns away are seen.
+    """
+
+    table: Tensor | None
+    global_bias: Tensor | None
+    valid: Tensor | None
+    offsets: Sequence[Offset]
+    window: int
+    top: int
+    left: int
+    exact: bool
+
+
 def fused_windowed_attention(
-    query: Tensor,
-    key_value: Tensor,
-    global_key_value: Tensor,
-    *,
-    table: Tensor | None,
-    global_bias: Tensor | None,
-    valid: Tensor | None,
-    offsets: Sequence[Offset],
-    window: int,
-    top: int,
-    left: int,
-    exact: bool,
+    query: Tensor, key_value: Tensor, global_key_value: Tensor, **settings: Unpack[Settings]
 ) -> Tensor:
     """Attend from map queries, where `is_supported`; without a formula for gradients.
 
@@ -76,14 +88,7 @@ def fused_windowed_attention(
         query: (B, H, W, h, d) with any strides.
         key_value: (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it.
         global_key_value: (B, G, 2, h, d).
-        table: ((4w − 1)², h) biases by relative position, or None.
-        global_bias: (h, G), or None.
-        valid: (B, H', W'), false at keys that nothing may see, whatever they hold; None where all may be seen.
-        offsets: (row, column) of the chunks seen.
-        window: Side w of a chunk.
-        top: Where the queries' first row stands in the map of keys.
-        left: The same for the first column.
-        exact: Whether only keys up to w rows and w columns away are seen.
+        settings: All of `Settings`.
 
     Returns:
         (B, H, W, h, d), contiguous, in the type of `query`; computed in float32. Queries without a key get zeros.
@@ -91,43 +96,23 @@ def fused_windowed_attention(
     Raises:
         MemoryError: There is no memory for what each thread keeps.
     """
-    call = _Call(
-        query,
-        key_value,
-        global_key_value,
-        table=_visible_table(table, window=window, exact=exact),
-        global_bias=global_bias,
-        valid=valid,
-        rows=_rows_by_column(offsets),
-        window=window,
-        top=top,
-        left=left,
-    )
+    call = _Call(query, key_value, global_key_value, **settings)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     call.run(build.FORWARD, out=out)
     return out
 
 
 def fused_windowed_attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key_value: Tensor,
-    global_key_value: Tensor,
-    *,
-    table: Tensor | None,
-    global_bias: Tensor | None,
-    valid: Tensor | None,
-    offsets: Sequence[Offset],
-    window: int,
-    top: int,
-    left: int,
-    exact: bool,
+    grad: Tensor, query: Tensor, key_value: Tensor, global_key_value: Tensor, **settings: Unpack[Settings]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Return the gradients of `fused_windowed_attention`, where `is_supported`.
 
     Args:
         grad: (B, H, W, h, d) gradient of the result, of the same type.
-        query: The rest as there.
+        query: As there, as is all that follows.
+        key_value: As there.
+        global_key_value: As there.
+        settings: As there.
 
     Returns:
         Gradients of query, of key_value, of global_key_value, of the table and of global_bias, contiguous; None for
@@ -136,27 +121,16 @@ def fused_windowed_attention_backward(
     Raises:
         MemoryError: There is no memory for what each thread keeps.
     """
-    call = _Call(
-        query,
-        key_value,
-        global_key_value,
-        table=_visible_table(table, window=window, exact=exact),
-        global_bias=global_bias,
-        valid=valid,
-        rows=_rows_by_column(offsets),
-        window=window,
-        top=top,
-        left=left,
-    )
+    call = _Call(query, key_value, global_key_value, **settings)
     batch, height, _, heads, head_width = query.shape
-    num_global, side = global_key_value.shape[1], 4 * window - 1
-    units = (batch, heads, -(-height // window))
+    num_global, side = global_key_value.shape[1], 4 * settings["window"] - 1
+    units = (batch, heads, -(-height // settings["window"]))
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     of_key_value = torch.zeros(key_value.shape)
     of_global = torch.zeros(*units, num_global, 2, head_width)
-    of_table = None if table is None else torch.zeros(*units, side, side)
-    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global)
+    of_table = None if settings["table"] is None else torch.zeros(*units, side, side)
+    of_global_bias = None if settings["global_bias"] is None else torch.zeros(*units, num_global)
     gradients = _Gradients(
         strides=grad.stride()[:-1],
         result=grad.data_ptr(),
@@ -183,22 +157,23 @@ class _Call:
         key_value: Tensor,
         global_key_value: Tensor,
         *,
-        table: Tensor,
+        table: Tensor | None,
         global_bias: Tensor | None,
         valid: Tensor | None,
-        rows: list[tuple[int, int]] | None,
+        offsets: Sequence[Offset],
         window: int,
         top: int,
         left: int,
+        exact: bool,
     ) -> None:
-        library = build.kernel()
+        library, rows = build.kernel(), _rows_by_column(offsets)
         if library is None or rows is None:
             raise ValueError("the kernel cannot be used here, see `is_supported`")
         self._library = library
         query, key_value, global_key_value = (
             x if x.stride(-1) == 1 else x.contiguous() for x in (query, key_value, global_key_value)
         )
-        table = table.contiguous()
+        table = _visible_table(table, window=window, exact=exact).contiguous()
         global_bias = None if global_bias is None else global_bias.float().contiguous()
         valid = None if valid is None else valid.contiguous()
         self._tensors = (query, key_value, global_key_value, table, global_bias, valid)
