@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from vision_longformer.planning_training import TrainingForecast, TrainingPlan, 
 from vision_longformer.progress import duration
 from vision_longformer.readers.base import ImageInfo
 from vision_longformer.readers.opening import describe_image
-from vision_longformer.speed import measure_speed
+from vision_longformer.speed import Speed, measure_speed
 
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 
@@ -49,6 +49,7 @@ def arguments() -> Parser:
 
 
 def run(arguments: Arguments) -> int:
+    warnings.filterwarnings("ignore", module="PIL")  # about odd or broken files, which errors explain
     try:
         images = _images(arguments)
         _, model = chosen_model(arguments)
@@ -85,8 +86,7 @@ def _images(arguments: Arguments) -> list[ImageInfo]:
 
 
 def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:
-    with tempfile.TemporaryDirectory(dir=arguments.work_folder) as folder:
-        speed = measure_speed(model, Path(folder))
+    speed = _speed(model, Path(arguments.work_folder))
     shown: Shown = []
     for image in images:
         chosen: Plan | None = None
@@ -114,6 +114,16 @@ def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int,
     return shown
 
 
+def _speed(model: VisionLongformer, work_folder: Path) -> Speed:
+    """Measure the disk where the work folder is, or would be made."""
+    there = next(folder for folder in (work_folder, *work_folder.absolute().parents) if folder.exists())
+    try:
+        return measure_speed(model, there)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OSError(f"--work-folder {work_folder}: cannot be written ({reason})") from error
+
+
 def _ways(forecasts: tuple[Forecast, ...], chosen: Forecast | None) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("way", "memory", "disk", "time"):
@@ -130,7 +140,11 @@ def _ways(forecasts: tuple[Forecast, ...], chosen: Forecast | None) -> Table:
 def _plan_training(model: VisionLongformer, images: list[ImageInfo], limit: int, _arguments: Arguments) -> Shown:
     shown: Shown = []
     for image in images:
-        found = plan_training(model, image.height, image.width, memory=limit)
+        try:
+            found = plan_training(model, image.height, image.width, memory=limit)
+        except PlanError as error:
+            shown.append(({"image": image.name, "refusal": str(error)}, f"{image.name}: {error}.", Table()))
+            continue
         about = {"image": image.name, **dataclasses.asdict(found)}
         line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {_advice(found)}."
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
