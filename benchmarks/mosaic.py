@@ -18,6 +18,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision_longformer.files import replacing
+
 PHOTO = Path(__file__).parent.parent / "examples" / "seeding_by_Clements_Engelhardt.jpg"
 SHIFT = 997  # pixels by which each row of copies begins further left
 
@@ -57,10 +59,10 @@ def tiles(mosaic: Mosaic, height: int, width: int, side: int) -> Iterator[NDArra
 
 
 def write_mosaic(path: Path, height: int, width: int, *, side: int = 512, compression: str = "none") -> None:
-    """Write the mosaic of the sample photograph."""
+    """Write the mosaic of the sample photograph; after an error, what was at `path` is as it was."""
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
     options: dict[str, Any] = {} if compression == "none" else {"compression": "zlib", "predictor": True}
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
+    with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=True) as file:
         file.write(
             tiles(Mosaic(photo, width), height, width, side),
             shape=(height, width, 3),
