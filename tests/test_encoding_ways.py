@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vision_longformer import VisionLongformer, create_model, encoding_ways
+from vision_longformer import VisionLongformer, create_model, encoding_ways, feature_files
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, Result, encode_files, find_images
@@ -48,6 +49,14 @@ def encode(path: Path, output: Path, model: VisionLongformer, way: str, **option
     encoder = Encoder(model, stages=(2, 4), max_side=options.pop("max_side", None))
     settings: dict[str, Any] = {"model_name": "nano", "dtype": "float32", "report": False} | options
     return list(encode_files(find_images([str(path)]), output, encoder, limits=limits, **settings))
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    """An image whose rows are read from the file each time they are asked for."""
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb")
+    return tmp_path / "x.tif"
 
 
 def features(output: Path) -> dict[str, torch.Tensor]:
@@ -145,6 +154,60 @@ def test_a_disk_without_room_is_seen_before_work_begins(
     (result,) = encode(photo, tmp_path / "out", model, "spilled")
     assert result.status == "failed"
     assert "of files are more than the 0.0 MB that are free" in result.message or "make room" in result.message
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"), [("streamed", "safetensors"), ("spilled", "safetensors"), ("spilled", "zarr")]
+)
+def test_an_image_that_cannot_be_read_for_its_mask_is_a_sentence_and_its_maps_stay(
+    way: Way, kind: str, raster: Path, model: VisionLongformer, tmp_path: Path
+) -> None:
+    def lose(_source: object, share: float, _pixels: int) -> None:
+        if share > 1 - 1e-9:
+            os.truncate(raster, 500)
+
+    def encoded(on_band: Any) -> Result:
+        (result,) = encode(raster, tmp_path / "out", model, way, kind=kind, report=True, on_band=on_band)
+        return result
+
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    content, status = raster.read_bytes(), raster.stat()
+    lost = encoded(lose)
+    assert lost.status == "failed"
+    assert lost.message == (
+        "it could be read once, but not a second time while its features were written: it is damaged or cut short"
+    )
+    assert lost.message in (tmp_path / "out" / "index.html").read_text()
+    left = [] if way == "streamed" else [encoding_ways.WORK_FOLDER]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [*left, "index.html"]
+
+    raster.write_bytes(content)
+    os.utime(raster, ns=(status.st_atime_ns, status.st_mtime_ns))
+    bands: list[object] = []
+    assert encoded(lambda *_: bands.append(_)).status == "encoded"
+    assert bool(bands) == (way == "streamed")  # what was spilled is not done again
+
+
+def test_an_image_that_cannot_be_read_for_the_report_keeps_its_features(
+    raster: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = feature_files.write_features
+
+    def write_and_lose(*arguments: Any, **options: Any) -> None:
+        write(*arguments, **options)
+        os.truncate(raster, 500)
+
+    monkeypatch.setattr(feature_files, "write_features", write_and_lose)
+    (result,) = encode(raster, tmp_path / "out", model, "spilled", report=True)
+    sentence = "its picture is missing from the report, as it could not be read again: it is damaged or cut short"
+    assert (result.status, result.message) == ("encoded", sentence)
+    assert set(load_file(tmp_path / "out" / "x.tif.safetensors")) == {"stage2", "stage4", "embedding", "valid"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert sentence in page
+    assert "alt='Stage 4 of x.tif'" in page
+    assert "alt='Image of x.tif'" not in page
+    assert not (tmp_path / "out" / encoding_ways.WORK_FOLDER).exists()
 
 
 def test_an_array_in_zarr_is_an_image(model: VisionLongformer, tmp_path: Path) -> None:

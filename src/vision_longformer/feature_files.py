@@ -242,6 +242,15 @@ class _Job:
 
     def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
         """Encode an image if need be, and return how it was planned."""
+        try:
+            return self._encode(source, pages)
+        except ImageError as error:  # which leaves the maps in the work folder, for when it can be read again
+            reason = _reason(error, source.path)
+            message = f"it could be read once, but not a second time while its features were written: {reason}"
+            pages.add(Entry(source.name, message=message))
+            return Result(source, "failed", message), None
+
+    def _encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
         kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
         targets = [source.target(self.output, kind) for kind in kinds]
         start = time.perf_counter()
@@ -268,13 +277,14 @@ class _Job:
                 write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
                 height, width = image.encoded.size
                 megapixels, seconds = height * width / 1e6, time.perf_counter() - start
+                entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
                 if self.report:
-                    entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
-                    pages.add(self._with_pictures(entry, image), keep=True)
+                    entry = self._with_pictures(entry, image)
+                    pages.add(entry, keep=True)
                 else:
                     pages.forget(source.name)
         remove_work_folder(self.limits, self.output)
-        said = [image.note] if image.note else []
+        said = [entry.message] if entry.message else []
         said += [AS_ZARR] if kind != kinds[0] else []
         return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_longformer.images import ImageError
 from vision_longformer.pictures import NEUTRAL, encode_picture, principal_colours
 from vision_longformer.readers.base import Reader
 from vision_longformer.report import PHOTO_WIDTH, Entry, Figure
@@ -27,23 +28,28 @@ LARGEST = 4096  # rows of a picture: an image that is higher than wide is reduce
 def streamed_entry(entry: Entry, encoded: Encoded, reader: Reader, *, channels: int) -> Entry:
     """Return `entry` with figures of the image, which is read once more, and of the stages whose maps were kept.
 
+    Features need no picture: of an image that can no longer be read, the message says that its own is missing.
+
     Args:
         entry: Without figures.
         encoded: The image's features.
         reader: The image.
         channels: That the model takes.
-
-    Raises:
-        ImageError: The image cannot be read.
     """
-    photo = encode_picture(small_photograph(reader, channels, max_width=PHOTO_WIDTH), max_width=PHOTO_WIDTH)
-    figures = [Figure("Image", "As the model sees it.", photo)]
+    figures, message = [], entry.message
+    try:
+        photo = encode_picture(small_photograph(reader, channels, max_width=PHOTO_WIDTH), max_width=PHOTO_WIDTH)
+        figures.append(Figure("Image", "As the model sees it.", photo))
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{reader.info.name}: ")
+        missing = f"its picture is missing from the report, as it could not be read again: {reason}"
+        message = f"{message}; {missing}" if message else missing
     for stage, stride, features in zip(encoded.stages, encoded.strides, encoded.maps, strict=True):
         height, width, _ = features.shape
         picture = encode_picture(small_map(features, max_width=STAGE_WIDTH), max_width=STAGE_WIDTH)
         caption = f"{width} × {height} tokens. Alike colours are alike features."
         figures.append(Figure(f"Stage {stage}", caption, picture, width * stride / encoded.size[1]))
-    return dataclasses.replace(entry, figures=tuple(figures))
+    return dataclasses.replace(entry, message=message, figures=tuple(figures))
 
 
 def small_photograph(reader: Reader, channels: int, *, max_width: int) -> Tensor:
