@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -96,6 +97,21 @@ def test_streaming_equals_a_pass_over_the_whole_image(
         for stage_map in features.maps:
             stage_map.remove()
         assert {path.name for path in Path(folder).iterdir()} <= {FILE}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", ["chunk", "exact"])
+@pytest.mark.parametrize("position", ["relative", "absolute"])
+def test_images_of_many_bands(
+    position: Literal["relative", "absolute"], shape: Literal["chunk", "exact"], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """Most of the random images above are small, and few have relative positions."""
+    attention = (Windowed(window_size=5, shape=shape),) * 4
+    model = build(config(*attention, num_global_tokens=(4, 1, 3, 0), position=position), dtype=dtype)
+    array, valid = picture(700, 523), holes(700, 523)
+    expected = whole(model, array, valid)
+    assert_same(stream(model, reader(array, valid), band_rows=2), expected)
+    assert_same(stream(model, reader(array, valid), band_rows=3, work_folder=tmp_path), expected)
 
 
 @pytest.mark.parametrize("band_rows", [1, 2, 5])
