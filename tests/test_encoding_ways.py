@@ -20,6 +20,7 @@ from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, Result, encode_files, find_images
 from vision_longformer.planning import WAYS, Way
+from vision_longformer.writing import write_features
 
 HEIGHT, WIDTH = 301, 212
 
@@ -192,10 +193,8 @@ def test_an_image_that_cannot_be_read_for_its_mask_is_a_sentence_and_its_maps_st
 def test_an_image_that_cannot_be_read_for_the_report_keeps_its_features(
     raster: Path, model: VisionLongformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = feature_files.write_features
-
     def write_and_lose(*arguments: Any, **options: Any) -> None:
-        write(*arguments, **options)
+        write_features(*arguments, **options)
         os.truncate(raster, 500)
 
     monkeypatch.setattr(feature_files, "write_features", write_and_lose)
