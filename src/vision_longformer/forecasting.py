@@ -10,23 +10,23 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import banded
-from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
+from vision_longformer.backbone import EMBEDDED_BYTES, Block, PatchEmbed, VisionLongformer
+from vision_longformer.config import ModelConfig
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
-COUNTED_SIDE = 1344  # pixels of the image that stands for all, where memory grows with the number of pixels
 
 
 def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
@@ -48,10 +48,9 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
     return peak + WORKSPACE_BYTES
 
 
-def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Collection[int], itemsize: int = 4) -> int:
+@lru_cache(maxsize=64)
+def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: tuple[int, ...], itemsize: int = 4) -> int:
     """Return the bytes that a pass of `Encoder` over a whole image holds at its peak, beside the model and the image.
-
-    With windows it grows with the number of pixels, so that one size is counted for all.
 
     Args:
         config: Of the model.
@@ -62,33 +61,48 @@ def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: Col
     Raises:
         ValueError: The model refuses images of this size.
     """
-    windowed = all(isinstance(stage.attention, Windowed | GlobalOnly) for stage in config.stages)
-    stride = config.strides[-1]
-    height, width = (-(-side // stride) * stride for side in size)
-    counted = (COUNTED_SIDE, COUNTED_SIDE) if windowed else (height, width)
-    peak = _encoding_peak(config, counted, tuple(sorted(stages)))
-    return round(peak * height * width / (counted[0] * counted[1]) * itemsize / 4) + WORKSPACE_BYTES
-
-
-@lru_cache(maxsize=64)
-def _encoding_peak(config: ModelConfig, size: tuple[int, int], stages: tuple[int, ...]) -> int:
-    """Return the bytes that the tensors of a pass in float32 hold at its peak."""
     indices = sorted({*stages, len(config.stages) - 1})
-    with _loaded(config) as (model, known), StorageCounter(known=known) as counter:
-        images = torch.empty(1, config.in_chans, *size)  # normalised
+    dtype = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}[itemsize]
+    with _loaded(config, dtype) as (model, known), StorageCounter(known=known) as counter:
+        images = torch.empty(1, config.in_chans, *size, dtype=dtype)  # normalised
         model.forward_intermediates(images, indices=indices, return_prefix_tokens=True)
+        del images
     peak: int = counter.peak
-    return peak
+    return peak + WORKSPACE_BYTES
 
 
 @contextmanager
-def _loaded(config: ModelConfig) -> Iterator[tuple[VisionLongformer, list[torch.Tensor]]]:
+def _loaded(
+    config: ModelConfig, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[VisionLongformer, list[torch.Tensor]]]:
     """Give a model of fake tensors, and these, while new tensors are fake too."""
     with torch.device("meta"):
-        model = VisionLongformer(config).eval()
+        model = VisionLongformer(config).eval().to(dtype)
+    do_not_walk(model)
     with FakeTensorMode(), torch.no_grad():
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         yield model, [*model.parameters(), *model.buffers()]
+
+
+def do_not_walk(model: nn.Module) -> None:
+    """Make a model hold what a walk over a large map holds, and not walk: it has thousands of steps, all alike."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module._walk = partial(_hold_walk, module)  # type: ignore[method-assign]
+        elif isinstance(module, PatchEmbed):
+            module._embed_in_bands = _hold_embedding  # type: ignore[method-assign]
+
+
+def _hold_walk(block: Block, x: Tensor, global_tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(x)
+    torch.empty(block.walk_bytes(x), dtype=torch.uint8)
+    return out, global_tokens
+
+
+def _hold_embedding(x: Tensor, size: tuple[int, int, int, int]) -> Tensor:
+    out = x.new_empty(size)
+    torch.empty(2 * EMBEDDED_BYTES, dtype=torch.uint8)  # before and after its norm
+    return out
 
 
 class StorageCounter(TorchDispatchMode):

@@ -16,7 +16,6 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from vision_longformer.attention.band import check_streamable
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.forecasting import forecast_encoding
 from vision_longformer.measuring import resident_memory
@@ -26,6 +25,7 @@ from vision_longformer.speed import Speed
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.forecasting import Stored, forecast_streaming
 from vision_longformer.streaming.layout import Layout, Size
+from vision_longformer.streaming.streamable import check_streamable
 
 Way = Literal["whole", "streamed", "spilled"]
 WAYS: tuple[Way, ...] = ("whole", "streamed", "spilled")  # fastest first: bands copy their halo, and files take time

@@ -13,13 +13,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vision_longformer.attention import banded
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
-from vision_longformer.forecasting import COUNTED_SIDE, StorageCounter
+from vision_longformer.forecasting import StorageCounter
 from vision_longformer.memory import gigabytes
 from vision_longformer.planning import PlanError, held_memory
 
 OPTIMISER_STATES = 2  # of AdamW, for each parameter
 # The backward pass of windowed attention gathers a band's queries, keys, values and their gradients in its operator.
 WORKSPACE_BYTES = 6 * banded.BAND_BYTES
+COUNTED_SIDE = 1344  # pixels of the image that stands for all, where memory grows with the number of pixels
 MOST = 4096  # images, beyond which no batch is looked for
 
 

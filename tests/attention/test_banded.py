@@ -154,5 +154,5 @@ def test_operator_is_registered_completely(wrapped: int, exact: bool) -> None:
     tensors[1] = torch.randn(2, 11 + 2 * wrapped, 7, 2, 2, 5, dtype=torch.float64, requires_grad=True)
     biases = [torch.randn(11**2, 2).double().requires_grad_(), torch.randn(2, 2).double().requires_grad_()]
     arguments = (*tensors, *biases, None, torch.tensor(ALL), 3, wrapped, 0, exact)
-    results = torch.library.opcheck(banded._windowed_attention, arguments)
+    results = torch.library.opcheck(banded.windowed_attention, arguments)
     assert set(results.values()) == {"SUCCESS"}

@@ -75,7 +75,7 @@ def banded_windowed_attention(
         index, inside = _wrapped_positions(sizes, height, width, window=window, top=top, left=left)
         key_value = key_value.flatten(0, 2).index_select(0, index.flatten()).unflatten(0, index.shape)
         seen = inside if valid is None else inside & valid.flatten().index_select(0, index.flatten()).view(index.shape)
-    out: Tensor = _windowed_attention(
+    out: Tensor = windowed_attention(
         query,
         key_value,
         global_key_value,
@@ -140,7 +140,7 @@ def _wrapped_axis(sizes: Tensor, length: int, *, window: int, margin: int) -> tu
 
 
 @torch.library.custom_op("vision_longformer::windowed_attention", mutates_args=())
-def _windowed_attention(
+def windowed_attention(
     query: Tensor,  # (B, H, W, h, d)
     key_value: Tensor,  # (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it
     global_key_value: Tensor,  # (B, G, 2, h, d)
@@ -181,13 +181,13 @@ def _windowed_attention(
     return out
 
 
-@_windowed_attention.register_fake
+@windowed_attention.register_fake
 def _(query: Tensor, *_: Any) -> Tensor:
     return query.new_empty(query.shape)
 
 
 @torch.library.custom_op("vision_longformer::windowed_attention_backward", mutates_args=())
-def _windowed_attention_backward(
+def windowed_attention_backward(
     grad: Tensor,
     query: Tensor,
     key_value: Tensor,
@@ -262,7 +262,7 @@ def _windowed_attention_backward(
     return [grad.to(x.dtype) for grad, x in grads if grad is not None and x is not None]
 
 
-@_windowed_attention_backward.register_fake
+@windowed_attention_backward.register_fake
 def _(grad: Tensor, *inputs: Any) -> list[Tensor]:
     return [x.new_empty(x.shape) for x in inputs[:5] if x is not None]
 
@@ -274,12 +274,12 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    grads = iter(_windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left, ctx.exact))
+    grads = iter(windowed_attention_backward(grad, *saved, ctx.window, ctx.top, ctx.left, ctx.exact))
     differentiable = [None if x is None else next(grads) for x in saved[:5]]
     return (*differentiable, *[None] * 6)
 
 
-_windowed_attention.register_autograd(_backward, setup_context=_save_for_backward)
+windowed_attention.register_autograd(_backward, setup_context=_save_for_backward)
 
 
 def _regions(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.banded import banded_windowed_attention, windowed_attention
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN, Extent
-from vision_longformer.attention.position import RelativePositionBias
-from vision_longformer.attention.projections import Projections
+from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
+from vision_longformer.attention.projections import Projections, QueryKeyValue
 from vision_longformer.config import Neighbours, Windowed
 
 
@@ -68,8 +68,50 @@ class WindowedAttention(nn.Module):
         out = self.projections.proj(out.flatten(-2))
         if global_tokens.shape[1] == 0:
             return out, global_tokens
-        bias = None if self.position is None else self.position.global_queries
-        return out, self.projections.attend_from_global(x, global_tokens, local, of_global, bias=bias, valid=valid)
+        return out, self.projections.attend_from_global(
+            x, global_tokens, local, of_global, bias=self.global_query_bias, valid=valid
+        )
+
+    # --- what a walk needs to know, see `WalkedLayer` -----------------------------------------------------------
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a map can be walked over: keys of a band are near it."""
+        return self.shape != "cyclic"
+
+    @property
+    def step(self) -> int:
+        """Rows in a chunk row."""
+        return self.window
+
+    @property
+    def halo(self) -> int:
+        """Rows of keys that are needed above and below a band."""
+        return 0 if self.neighbours == "own" else self.window
+
+    @property
+    def global_query_bias(self) -> GlobalQueryBias | None:
+        """Biases of the global queries."""
+        return None if self.position is None else self.position.global_queries
+
+    def attend_band(
+        self, query: Tensor, key_value: Tensor, of_global: QueryKeyValue, valid: Tensor | None, *, top: int
+    ) -> Tensor:
+        """Attend from some chunk rows of a map; windows may not be cyclic."""
+        out: Tensor = windowed_attention(
+            query,
+            key_value,
+            of_global.key_value,
+            None if self.position is None else self.position.table,
+            None if self.position is None else self.position.to_global,
+            valid,
+            self._offsets(),
+            self.window,
+            top,
+            0,
+            self.shape == "exact",
+        )
+        return out
 
     def _offsets(self) -> Tensor:
         """Return the (n, 2) chunks that each chunk sees in this pass."""

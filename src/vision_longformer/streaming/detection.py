@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 
-from vision_longformer.attention.band import check_streamable
 from vision_longformer.backbone import Block, Stage
 from vision_longformer.costs import multiply_adds
 from vision_longformer.detection.boxes import Detections
@@ -24,6 +23,7 @@ from vision_longformer.readers.base import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.levels import Levels
 from vision_longformer.streaming.model import stream
+from vision_longformer.streaming.streamable import check_streamable
 
 
 @torch.no_grad()

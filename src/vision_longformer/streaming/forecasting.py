@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from vision_longformer.backbone import MLP_TOKENS
+from vision_longformer.attention.walk import ring_bytes
+from vision_longformer.slabs import slab_bytes
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
 # Tables of positions, and what convolutions and attention copy inside themselves
@@ -123,15 +124,11 @@ def _links(layout: Layout, stored: Stored, step: Pass, *, spilled: bool) -> Iter
             rows = -(-rows // layout.config.stages[stage].patch_size)
             yield _Link(0, 2 * rows * row, 0)  # before and after its norm; what is handed on waits in the block
             waiting = min(band + layout.halo(stage) + rows, height) * row
-        ring = min(band + 2 * layout.halo(stage), height) * (3 * row + layout.map_size(stage)[1])
-        yield _Link(ring + waiting, 2 * band * row + _slab_bytes(layout, stage), band * row)
+        size, channels = layout.map_size(stage), layout.config.stages[stage].width
+        ring = ring_bytes(size, channels, layout.itemsize, band=band, halo=layout.halo(stage))
+        slab = slab_bytes(size[0] * size[1], channels, layout.itemsize)
+        yield _Link(ring + waiting, 2 * band * row + slab, band * row)
         rows = band
-
-
-def _slab_bytes(layout: Layout, stage: int) -> int:
-    """Return what tokens take that go through an MLP at once: normalised, 4C wide twice, and transformed."""
-    height, width = layout.map_size(stage)
-    return min(height * width, MLP_TOKENS) * 10 * layout.config.stages[stage].width * layout.itemsize
 
 
 def _pixels(layout: Layout, stored: Stored, rows: int) -> _Link:

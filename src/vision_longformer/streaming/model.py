@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 
-from vision_longformer.attention.band import check_streamable
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
 from vision_longformer.readers.base import Reader
@@ -22,6 +21,7 @@ from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
+from vision_longformer.streaming.streamable import check_streamable
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.fused import build
+from vision_longformer.slabs import is_watched
 
 
 def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bool:
@@ -17,7 +18,7 @@ def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bo
     """
     if type(linear) is not nn.Linear or type(activation) is not nn.GELU or activation.approximate != "none":
         return False
-    if any(module._forward_hooks or module._forward_pre_hooks for module in (linear, activation)):
+    if is_watched(linear) or is_watched(activation):
         return False
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
         return False

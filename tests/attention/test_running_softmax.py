@@ -8,7 +8,7 @@ import torch
 from model_helpers import noise, relative_error
 from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import QueryKeyValue, global_attention
-from vision_longformer.streaming.softmax import RunningSoftmax
+from vision_longformer.attention.running_softmax import RunningSoftmax
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 300.0])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vision_longformer.streaming.ring import Ring
+from vision_longformer.attention.ring import Ring
 
 
 def test_it_holds_the_last_rows_in_order() -> None:

@@ -1,0 +1,37 @@
+"""Linear layers over a few tokens at a time, so that what lies between one layer and the next stays in cache.
+
+n tokens, C and C' channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+SLAB_TOKENS = 4096
+
+
+def slabs(tokens: int) -> Iterator[slice]:
+    """Yield the places of so many tokens, slab by slab."""
+    for start in range(0, tokens, SLAB_TOKENS):
+        yield slice(start, min(start + SLAB_TOKENS, tokens))
+
+
+def slab_bytes(tokens: int, channels: int, itemsize: int) -> int:
+    """Return what a slab takes in a block: normalised, 4C channels twice, and transformed."""
+    return min(tokens, SLAB_TOKENS) * 10 * channels * itemsize
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Tell whether somebody hooked into a module, so that it must be called as it is."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def linear_into(out: Tensor, linear: nn.Module, x: Tensor) -> None:
+    """Write what a linear layer makes of (n, C) `x` to (n, C') `out`; at once, unless something has replaced it."""
+    if type(linear) is nn.Linear and not is_watched(linear):
+        torch.addmm(linear.bias, x, linear.weight.t(), out=out)
+    else:
+        out.copy_(linear(x))
