@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model_helpers import MODELS, build, noise, relative_error
-from vision_longformer import VisionLongformer, backbone, set_attention_backend
+from vision_longformer import VisionLongformer, backbone, set_attention_backend, slabs, walking
 from vision_longformer.backbone import Block
 from vision_longformer.forecasting import StorageCounter
 
@@ -28,8 +28,8 @@ WALKED = [
 def bands_of(kept_bytes: int) -> Iterator[None]:
     """Take maps through blocks in bands that hold so many bytes, and embed them in as small ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "KEPT_BYTES", kept_bytes)
-        patch.setattr(backbone, "EMBEDDED_BYTES", kept_bytes)
+        patch.setattr(walking, "KEPT_BYTES", kept_bytes)
+        patch.setattr(walking, "EMBEDDED_BYTES", kept_bytes)
         yield
 
 
@@ -82,13 +82,12 @@ def test_bands_give_what_dense_attention_gives(
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[Block]:
     """Collect the blocks that go through a map in bands."""
     seen: list[Block] = []
-    walk = Block._walk
 
     def noted(block: Block, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(block)
-        return walk(block, *arguments)
+        return walking.walk_block(block, *arguments)
 
-    monkeypatch.setattr(Block, "_walk", noted)
+    monkeypatch.setattr(backbone, "walk_block", noted)
     return seen
 
 
@@ -109,16 +108,37 @@ def test_only_large_maps_without_gradients_walk(walks: list[Block]) -> None:
     assert len(walks) == sum(stage.depth for stage in model.config.stages)
 
 
-def test_who_hooks_into_attention_sees_the_whole_map(walks: list[Block]) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("attn.projections.proj", (1, 10, 12, 10)),
+        ("norm1", (1, 10, 12, 10)),
+        ("norm2", (1, 10, 12, 10)),
+        ("mlp.fc1", (1, 10, 12, 40)),
+    ],
+)
+def test_who_hooks_into_a_block_sees_the_whole_map(
+    walks: list[Block], name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slabs, "SLAB_TOKENS", 7)
     model = build(MODELS["windowed"])
     block = model.get_submodule("stages.1.blocks.0")
     seen: list[Tensor] = []
-    model.get_submodule("stages.1.blocks.0.attn").register_forward_hook(lambda *call: seen.append(call[2][0]))
+    block.get_submodule(name).register_forward_hook(lambda *call: seen.append(call[2]))
     with bands_of(0), torch.no_grad():
         model(noise(1, 3, 60, 72))
-    assert [out.shape for out in seen] == [(1, 10, 12, 10)]
+    assert seen[0].shape == shape
     assert block not in walks
     assert walks
+
+
+def test_who_hooks_into_a_patch_embedding_sees_the_whole_map() -> None:
+    model = build(MODELS["windowed"])
+    seen: list[Tensor] = []
+    model.get_submodule("stages.0.patch_embed.proj").register_forward_hook(lambda *call: seen.append(call[2]))
+    with bands_of(0), torch.no_grad():
+        model(noise(1, 3, 60, 72))
+    assert [out.shape for out in seen] == [(1, 6, 20, 24)]
 
 
 class Adapted(nn.Module):
@@ -157,5 +177,5 @@ def test_nothing_but_the_result_is_as_large_as_the_map() -> None:
     with bands_of(2**16), torch.no_grad(), StorageCounter(known=[x, *model.parameters()]) as counter:
         block(x, x[:, 0, :1], None)
         held = counter.peak - x.numel() * x.element_size()
-        assert held <= 1.1 * block.walk_bytes(x)
-        assert block.walk_bytes(x) < x.numel() * x.element_size()
+        assert held <= 1.1 * walking.walk_bytes(block, x)
+        assert walking.walk_bytes(block, x) < x.numel() * x.element_size()

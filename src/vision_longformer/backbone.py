@@ -12,7 +12,6 @@ Source: Zhang et al., Multi-Scale Vision Longformer, ICCV 2021, https://arxiv.or
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -26,7 +25,6 @@ from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (
     FullAttention,
-    GlobalOnlyAttention,
     LinformerAttention,
     PerformerAttention,
     WindowedAttention,
@@ -36,15 +34,11 @@ from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
 from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
-from vision_longformer.attention.walk import Attended, Walk, WalkedLayer, ring_bytes
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
-from vision_longformer.slabs import is_watched, linear_into, slab_bytes, slabs
+from vision_longformer.slabs import is_watched, slabs
+from vision_longformer.walking import embed_in_bands, is_embedded_in_bands, is_walked, walk_block
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
-# C libraries give larger tensors back to the system, and get new pages for them each time: a third of the time of a
-# large map. So it goes through a block in bands whose queries, keys and values take no more than this.
-KEPT_BYTES = 32 * 2**20
-EMBEDDED_BYTES = 4 * 2**20  # of patches that are embedded at once where their map is larger
 
 
 class PatchEmbed(nn.Module):
@@ -93,20 +87,9 @@ class PatchEmbed(nn.Module):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Turn a (B, C, H, W) map of whole patches into (B, H/p, W/p, C') tokens."""
-        size = (x.shape[0], x.shape[2] // self.patch_size, x.shape[3] // self.patch_size, self.proj.out_channels)
-        is_large = x.device.type == "cpu" and math.prod(size) * x.element_size() > KEPT_BYTES
-        if is_large and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-            return self._embed_in_bands(x, size)
+        if is_embedded_in_bands(self, x):
+            return embed_in_bands(self, x)
         return cast(Tensor, self.norm(self.proj(x).permute(0, 2, 3, 1)))
-
-    def _embed_in_bands(self, x: Tensor, size: tuple[int, int, int, int]) -> Tensor:
-        """Do what `_embed` does, so that nothing but the result, of `size`, is as large as the map."""
-        out = self.proj.weight.new_empty(size)
-        rows = max(1, EMBEDDED_BYTES * size[1] // (math.prod(size) * x.element_size()))
-        for top in range(0, size[1], rows):
-            band = x[:, :, top * self.patch_size : (top + rows) * self.patch_size]
-            out[:, top : top + rows] = self.norm(self.proj(band).permute(0, 2, 3, 1))
-        return out
 
 
 class FeedForward(Mlp):  # type: ignore[misc]  # timm has no types
@@ -134,12 +117,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
         """Transform a (B, H, W, C) map and (B, G, C) global tokens."""
-        if self._is_walked(x):
-            return self._walk(x, global_tokens, None if extent is None else extent.valid)
+        if is_walked(self, x):
+            return walk_block(self, x, global_tokens, None if extent is None else extent.valid)
         if extent is not None:
             x = extent.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        is_inference = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
             return self._add(x, self.mlp(self.norm2(x)), global_tokens, self.mlp(self.norm2(global_tokens)))
         x = update.contiguous().add_(x)  # some mechanisms return a slice; slabs below are views
@@ -147,61 +131,6 @@ class Block(nn.Module):
         for slab in slabs(len(tokens)):
             tokens[slab].add_(self.mlp(self.norm2(tokens[slab])))
         return x, self.finish_global(global_tokens, global_update)
-
-    def _is_walked(self, x: Tensor) -> bool:
-        """Tell whether a map is large enough to go through band by band, and nobody looks at what is between."""
-        if not isinstance(self.attn, WindowedAttention | GlobalOnlyAttention) or not self.attn.is_local:
-            return False
-        if x.device.type != "cpu" or self.training or torch.is_grad_enabled() or attention_backend() == "dense":
-            return False
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or is_watched(self.attn):
-            return False
-        return 3 * x[0].numel() * x.element_size() > KEPT_BYTES
-
-    def _walk(self, x: Tensor, global_tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Do what `forward` does, so that nothing but the result is as large as the map."""
-        layer, has_global = cast(WalkedLayer, self.attn), global_tokens.shape[1] > 0
-        out, gathered = torch.empty_like(x, memory_format=torch.contiguous_format), []
-        for number, image in enumerate(x):
-            tokens = global_tokens[number : number + 1]
-            band_rows = self._walked_band(x) // layer.step
-            walk = Walk(layer, tokens, image.shape[:2], band_rows=band_rows, gather=has_global, norm=self.norm1)
-            top = 0
-            while top < len(image):
-                rows = slice(top, top + walk.room)
-                walk.project(image[rows], None if valid is None else valid[number, rows])
-                top = rows.stop
-                while band := walk.attend():
-                    rows = slice(band.top, band.top + len(band.tokens))
-                    self.finish(image[rows], band, out=out[number, rows])
-            gathered.append(walk.gathered() if has_global else tokens)
-        return out, self.finish_global(global_tokens, torch.cat(gathered))
-
-    def _walked_band(self, x: Tensor) -> int:
-        """Return how many rows of a (B, H, W, C) map attend at once: whole chunk rows, at least one."""
-        layer = cast(WalkedLayer, self.attn)
-        rows = KEPT_BYTES // (3 * x[0, 0].numel() * x.element_size()) - 2 * layer.halo
-        return max(rows // layer.step, 1) * layer.step
-
-    def walk_bytes(self, x: Tensor) -> int:
-        """Return what is held beside a (B, H, W, C) map and the result, when the map is walked over."""
-        layer, band = cast(WalkedLayer, self.attn), self._walked_band(x)
-        _, height, width, channels = x.shape
-        itemsize = x.element_size()
-        ring = ring_bytes((height, width), channels, itemsize, band=band, halo=layer.halo)
-        attended = min(band, height) * width * channels * itemsize
-        return ring + attended + slab_bytes(height * width, channels, itemsize)
-
-    def finish(self, x: Tensor, attended: Attended, *, out: Tensor) -> None:
-        """Take a band of (n, W, C) rows `x` that has attended through the rest of the block, to contiguous `out`."""
-        flat = [tokens.flatten(0, 1) for tokens in (x, attended.tokens, out)]
-        for slab in slabs(len(flat[0])):
-            before, update, after = (tokens[slab] for tokens in flat)
-            linear_into(after, cast(WalkedLayer, self.attn).projections.proj, update)
-            after += before
-            after += self.mlp(self.norm2(after))
-        if attended.valid is not None:
-            out.masked_fill_(~attended.valid[..., None], 0)
 
     def finish_global(self, global_tokens: Tensor, update: Tensor) -> Tensor:
         """Take (B, G, C) global tokens through the rest of the block; `update` is what they gathered."""

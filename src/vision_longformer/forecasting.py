@@ -10,7 +10,7 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
@@ -22,8 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import banded
-from vision_longformer.backbone import EMBEDDED_BYTES, Block, PatchEmbed, VisionLongformer
+from vision_longformer.attention.geometry import Extent
+from vision_longformer.backbone import Block, PatchEmbed, VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.walking import EMBEDDED_BYTES, embedded_shape, is_embedded_in_bands, is_walked, walk_bytes
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
@@ -88,19 +90,25 @@ def do_not_walk(model: nn.Module) -> None:
     """Make a model hold what a walk over a large map holds, and not walk: it has thousands of steps, all alike."""
     for module in model.modules():
         if isinstance(module, Block):
-            module._walk = partial(_hold_walk, module)  # type: ignore[method-assign]
+            module.forward = partial(_transform, module, module.forward)  # type: ignore[method-assign]
         elif isinstance(module, PatchEmbed):
-            module._embed_in_bands = _hold_embedding  # type: ignore[method-assign]
+            module._embed = partial(_embed, module, module._embed)  # type: ignore[method-assign]
 
 
-def _hold_walk(block: Block, x: Tensor, global_tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def _transform(
+    block: Block, forward: Callable[..., Any], x: Tensor, global_tokens: Tensor, extent: Extent | None
+) -> Any:
+    if not is_walked(block, x):
+        return forward(x, global_tokens, extent)
     out = torch.empty_like(x)
-    torch.empty(block.walk_bytes(x), dtype=torch.uint8)
+    torch.empty(walk_bytes(block, x), dtype=torch.uint8)
     return out, global_tokens
 
 
-def _hold_embedding(x: Tensor, size: tuple[int, int, int, int]) -> Tensor:
-    out = x.new_empty(size)
+def _embed(embed: PatchEmbed, forward: Callable[..., Any], x: Tensor) -> Any:
+    if not is_embedded_in_bands(embed, x):
+        return forward(x)
+    out = x.new_empty(embedded_shape(embed, x))
     torch.empty(2 * EMBEDDED_BYTES, dtype=torch.uint8)  # before and after its norm
     return out
 

@@ -25,8 +25,8 @@ def slab_bytes(tokens: int, channels: int, itemsize: int) -> int:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Tell whether somebody hooked into a module, so that it must be called as it is."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Tell whether somebody hooked into a module or a part of it, and should see all tokens at once."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def linear_into(out: Tensor, linear: nn.Module, x: Tensor) -> None:

@@ -96,6 +96,20 @@ def test_reads_what_a_linear_layer_returns(shape: Any, dtype: torch.dtype) -> No
     assert relative_error(attend(case, tensors), expected) <= tolerance
 
 
+@pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
+def test_threads_share_a_single_row_of_chunks(shape: Any) -> None:
+    changes: dict[str, Any] = {"batch": 1, "heads": 1, "height": 3, "width": 3 * 50 + 1, "window": 3, "sizes": None}
+    case = Case(**{**EXAMPLE.__dict__, **changes, "shape": shape})
+    tensors, before = case.tensors(torch.float32), torch.get_num_threads()
+    expected = oracle(case, tensors)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert relative_error(attend(case, tensors), expected) <= FLOAT32_TOLERANCE
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("biased", ["neither", "table", "global_bias"])
 def test_biases_are_optional(biased: str) -> None:
     tensors = EXAMPLE.tensors(torch.float32)

@@ -18,6 +18,7 @@ from torch import Tensor
 from vision_longformer.attention.walk import Attended, Walk, WalkedLayer
 from vision_longformer.backbone import Block
 from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.walking import finish
 
 
 class StreamedBlock:
@@ -76,7 +77,7 @@ class StreamedBlock:
                 self.waiting.appendleft(rows.part(bottom, rows.bottom))
                 rows = rows.part(place, bottom)
             inside = slice(rows.top - attended.top, rows.bottom - attended.top)
-            self.block.finish(rows.tokens, attended.part(inside), out=out[inside])
+            finish(self.block, rows.tokens, attended.part(inside), out=out[inside])
             place = rows.bottom
         return Rows(attended.top, out, attended.valid)
 

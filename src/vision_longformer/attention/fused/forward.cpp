@@ -1,7 +1,7 @@
 // Windowed attention of map queries, fused: scores, softmax and weighted sums of a few queries at a time, while what
 // they need is in the cache. Equals dense.py in the parent folder.
 //
-// One unit of work is a row of chunks, of one head of one image.
+// One unit of work is a row of chunks, or a part of it, of one head of one image.
 
 #include <ATen/Parallel.h>
 
@@ -11,6 +11,8 @@
 #include "neighbourhood.h"
 
 namespace {
+
+constexpr int64_t kUnitsPerThread = 4, kLeastColumns = 8;  // the least chunks in a part of a row
 
 template <typename T>
 class Worker {
@@ -23,9 +25,9 @@ class Worker {
     results_ = allocate(kRows * padded_width_);
   }
 
-  void attend_row(int64_t image, int64_t head, int64_t chunk_row) {
+  void attend_row(int64_t image, int64_t head, int64_t chunk_row, Range chunk_columns) {
     neighbourhood_.start_row(image, head);
-    for (int64_t chunk_column = 0; chunk_column < columns_.chunks; ++chunk_column) {
+    for (int64_t chunk_column = chunk_columns.begin; chunk_column < chunk_columns.end; ++chunk_column) {
       neighbourhood_.find(image, head, chunk_row, chunk_column);
       attend_chunk(image, head, chunk_row, chunk_column);
     }
@@ -104,12 +106,20 @@ template <typename T>
 void attend_map(const Arguments& arguments) {
   const Layout layout(arguments);
   // Each thread takes the next row of chunks: rows at the edge have less to do, and other programs may slow a thread.
-  const int64_t chunk_rows = layout.rows.chunks, units = arguments.batch * arguments.heads * chunk_rows;
+  // A band of a wide map may have a single row, which is then cut into parts: each packs two strips of keys again.
+  const int64_t chunk_rows = layout.rows.chunks, chunk_columns = layout.columns.chunks, threads = at::get_num_threads();
+  const int64_t rows = arguments.batch * arguments.heads * chunk_rows;
+  const int64_t most_parts = std::max<int64_t>(chunk_columns / kLeastColumns, 1);
+  const int64_t parts = std::clamp<int64_t>(kUnitsPerThread * threads / std::max<int64_t>(rows, 1), 1, most_parts);
+  const int64_t units = rows * parts;
   std::atomic<int64_t> next{0};
-  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), units), 1, [&](int64_t, int64_t) {
+  at::parallel_for(0, std::min(threads, units), 1, [&](int64_t, int64_t) {
     Worker<T> worker(arguments, layout.rows, layout.columns, layout.biases);
-    for (int64_t unit = next++; unit < units; unit = next++)
-      worker.attend_row(unit / (chunk_rows * arguments.heads), unit / chunk_rows % arguments.heads, unit % chunk_rows);
+    for (int64_t unit = next++; unit < units; unit = next++) {
+      const int64_t row = unit / parts, part = unit % parts, map = row / chunk_rows;  // map: of a head of an image
+      const Range columns{part * chunk_columns / parts, (part + 1) * chunk_columns / parts};
+      worker.attend_row(map / arguments.heads, map % arguments.heads, row % chunk_rows, columns);
+    }
   });
 }
 
