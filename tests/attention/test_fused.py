@@ -274,6 +274,14 @@ def test_gradients_do_not_depend_on_threads() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_gradients_lie_in_memory_as_their_parameters_do(heads: int) -> None:
+    case = replace(EXAMPLE, heads=heads)
+    found, tensors = gradients(case, torch.float32), case.tensors(torch.float32)
+    for name in ("table", "global_bias"):
+        assert found[name].stride() == tensors[name].stride(), name
+
+
 def test_gradients_read_any_layout() -> None:
     """Autograd may hand over a gradient that is expanded, or whose channels do not lie side by side."""
     case = replace(EXAMPLE, sizes=None)

@@ -142,7 +142,9 @@ def fused_windowed_attention_backward(
     )
     call.run(build.BACKWARD, ctypes.byref(gradients))
     if of_table is not None:
-        of_table = of_table.sum(dim=(0, 2)).flip(-1).flatten(1).t().contiguous()  # ((4w − 1)², h)
+        of_table = of_table.sum(dim=(0, 2)).flip(-1).flatten(1).t()  # ((4w − 1)², h)
+        # not `contiguous`, which leaves the strides of a single head as they are: data-parallel training warns of them
+        of_table = of_table.clone(memory_format=torch.contiguous_format)
     if of_global_bias is not None:
         of_global_bias = of_global_bias.sum(dim=(0, 2))
     return of_query, of_key_value, of_global.sum(dim=2).permute(0, 2, 3, 1, 4).contiguous(), of_table, of_global_bias
