@@ -134,6 +134,32 @@ def test_a_training_step_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused["refusal"] in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("timed")
+def test_images_that_cannot_be_read_leave_the_others_their_plan(
+    photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    Path("text.png").write_text("not an image")
+    Path("cut.tif").write_bytes(b"II*\0\x08\0\0\0")
+    save(Path("large.png"), HEIGHT, WIDTH + 1)
+    names = ["text.png", "x.png", "cut.tif", "large.png"]
+    limit = f"--max-pixels={HEIGHT * WIDTH}"
+    found = planned(capsys, *names, limit, code=1)
+    refusals = {Path(about["image"]).name: about["refusal"] for about in found if "refusal" in about}
+    assert refusals.keys() == {"text.png", "cut.tif", "large.png"}
+    for name, sentence in {
+        "text.png": "it is not an image that can be read",
+        "cut.tif": "it is no TIFF, or a damaged one",
+        "large.png": f"more than the limit of {HEIGHT * WIDTH:,} (max_pixels)",
+    }.items():
+        assert refusals[name].startswith(str(photo.parent / name))
+        assert sentence in refusals[name]
+    assert [about["chosen"] for about in found if "chosen" in about] == ["whole"]
+    assert run(*names, limit) == 1
+    shown = capsys.readouterr().out
+    assert all(refusal in shown for refusal in refusals.values())
+
+
 def test_a_work_folder_need_not_be_there_yet(
     photo: Path, timed: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +178,7 @@ def test_a_work_folder_need_not_be_there_yet(
         (["--size", "10"], "--size 10: write height and width in pixels"),
         (["--size", "0x10"], "--size 0x10: write height and width in pixels"),
         (["none.png"], "none.png: there is no such file or folder"),
-        (["text.png"], "text.png: it is not an image that can be read"),
-        (["x.png", "cut.tif"], "cut.tif: it is no TIFF, or a damaged one"),
+        (["x.png", "--max-pixels", "many"], "--max-pixels many: must be a whole number"),
         (["x.png", "--model", "vision_longformer_tinny"], "did you mean 'vision_longformer_tiny'?"),
         (["x.png", "--checkpoint", "none.safetensors"], "none.safetensors: no such file"),
         (["x.png", "--memory", "lots"], "'lots' is no amount of memory: write a number and a unit"),
@@ -171,8 +196,6 @@ def test_bad_questions_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(photo.parent)
-    (photo.parent / "text.png").write_text("not an image")
-    (photo.parent / "cut.tif").write_bytes(b"II*\0\x08\0\0\0")
     assert run(*arguments) == 2
     shown = capsys.readouterr()
     assert sentence in one_line(shown.err)

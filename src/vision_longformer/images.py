@@ -192,12 +192,17 @@ def _to_array(image: ImageLike, max_pixels: int, *, upright: bool = True) -> tup
         if isinstance(image, Image.Image):
             return _decode(image, upright), ""
         with Path(image).open("rb") as file, open_picture(file) as opened:
-            width, height = opened.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"it has {width}×{height} pixels by its header, more than the limit of {max_pixels:,} (max_pixels)"
-                )
+            check_pixels(opened, max_pixels)
             return _decode_file(opened, file, upright)
+
+
+def check_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Raise `ImageError` if an image that is not decoded yet has too many pixels by its header."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"it has {width}×{height} pixels by its header, more than the limit of {max_pixels:,} (max_pixels)"
+        )
 
 
 @contextmanager

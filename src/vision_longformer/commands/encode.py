@@ -15,6 +15,7 @@ from vision_longformer.devices import choose_device
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import OutputError, encode_files, find_images
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.memory import parse_bytes
 from vision_longformer.planning import WAYS
 from vision_longformer.progress import follow, summary
@@ -35,6 +36,7 @@ WAY_HELP = (
     "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
     "command goes on after a stop; auto: the first of these that fits."
 )
+MAX_PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
 MEMORY_HELP = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
 
 
@@ -49,13 +51,7 @@ def arguments() -> Parser:
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=["auto", *FORMATS], default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
-    add(
-        "--max-pixels",
-        type=int,
-        default=500_000_000,
-        metavar="N",
-        help="Refuse images with more pixels that are decoded whole.",
-    )
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
     add("--way", choices=["auto", *WAYS], default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=MEMORY_HELP)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")

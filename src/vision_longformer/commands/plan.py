@@ -16,10 +16,11 @@ from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError
-from vision_longformer.commands.encode import chosen_model
+from vision_longformer.commands.encode import MAX_PIXELS_HELP, chosen_model
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import find_images
+from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.memory import gigabytes, parse_bytes
 from vision_longformer.planning import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.planning_training import TrainingForecast, TrainingPlan, plan_training
@@ -39,6 +40,7 @@ def arguments() -> Parser:
     add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
@@ -51,13 +53,13 @@ def arguments() -> Parser:
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd or broken files, which errors explain
     try:
-        images = _images(arguments)
+        images, found = _images(arguments)
         _, model = chosen_model(arguments)
         model = model.to(choose_device(arguments.device)).eval()
         device = next(model.parameters()).device
         limit = Limits(memory=None if arguments.memory is None else parse_bytes(arguments.memory)).bytes(device)
         shown = _plan_training if arguments.training else _plan_encoding
-        found = shown(model, images, limit, arguments)
+        found += shown(model, images, limit, arguments) if images else []
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     if arguments.json:
@@ -73,16 +75,24 @@ def run(arguments: Arguments) -> int:
 Shown = list[tuple[dict[str, Any], str, Table]]  # of each image: as JSON, a sentence, and a table
 
 
-def _images(arguments: Arguments) -> list[ImageInfo]:
-    """Return what is known of the images; the size alone where there is none."""
+def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
+    """Return what is known of the images, the size alone where there is none; and which of them cannot be read."""
     if bool(arguments.images) == (arguments.size is not None):
         raise ValueError("give images, or the --size of one, such as 32768x32768")
-    if arguments.size is None:
-        return [describe_image(source.path) for source in find_images(arguments.images)]
-    match = SIZE.fullmatch(arguments.size)
-    if match is None:
-        raise ValueError(f"--size {arguments.size}: write height and width in pixels, such as 32768x32768")
-    return [ImageInfo("an image", int(match[1]), int(match[2]), 3, np.dtype(np.uint8), preferred_rows=256)]
+    images: list[ImageInfo] = []
+    refused: Shown = []
+    if arguments.size is not None:
+        match = SIZE.fullmatch(arguments.size)
+        if match is None:
+            raise ValueError(f"--size {arguments.size}: write height and width in pixels, such as 32768x32768")
+        images.append(ImageInfo("an image", int(match[1]), int(match[2]), 3, np.dtype(np.uint8), preferred_rows=256))
+        return images, refused
+    for source in find_images(arguments.images):
+        try:
+            images.append(describe_image(source.path, max_pixels=arguments.max_pixels))
+        except ImageError as error:
+            refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
+    return images, refused
 
 
 def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, open_picture
+from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, check_pixels, open_picture
 from vision_longformer.readers.arrays import open_npy, open_zarr
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.channels import ChannelsReader
@@ -79,8 +79,12 @@ def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
     return reader.info.georeference
 
 
-def describe_image(path: str | os.PathLike[str]) -> ImageInfo:
+def describe_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Return what is known of an image before its pixels are read. Ordinary images are not decoded for it.
+
+    Args:
+        path: A file, or the folder of a Zarr array.
+        max_pixels: Refuse larger ordinary images, as `open_reader` does.
 
     Raises:
         ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
@@ -88,12 +92,15 @@ def describe_image(path: str | os.PathLike[str]) -> ImageInfo:
     try:
         with Path(path).open("rb") as file, open_picture(file) as image:
             if image.format != "TIFF":
+                check_pixels(image, max_pixels)
                 height, width = image.size if image.getexif().get(ORIENTATION_TAG, 1) >= 5 else image.size[::-1]
                 channels = len(image.getbands())
                 return ImageInfo(str(path), height, width, channels, np.dtype(np.uint8))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError):
         pass  # it may be something else than Pillow knows, and else is explained below
-    with contextlib.closing(open_reader(path)) as reader:
+    with contextlib.closing(open_reader(path, max_pixels=max_pixels)) as reader:
         return reader.info
 
 
