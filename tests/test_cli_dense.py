@@ -6,10 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -17,9 +20,12 @@ from safetensors.torch import load_file, save_file
 from data.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer.cli import main
+from vision_longformer.commands import predict_dense
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
+from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.forecasting import forecast_dense_memory
+from vision_longformer.training import dense_prediction
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
@@ -196,6 +202,39 @@ def test_an_image_that_does_not_fit_is_streamed(
 
     tiled = vil(*base, "--output", tmp_path / "tiles", "--memory", f"{needed - 1}B", "--tile", 512)
     assert "streamed" not in tiled.out
+
+
+def test_a_streamed_image_is_read_by_rows_and_drawn_smaller(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, size = tmp_path / "lively.safetensors", (700, 520)
+    write_lively(finished("detection") / "run/best.safetensors", weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "large.tif", pixels, photometric="rgb", rowsperstrip=32)
+    base = ("predict", weights, tmp_path / "large.tif", "--min-score", LOW, "--scale", 1, "--device", "cpu")
+    needed = forecast_dense_memory(load_weights(weights).model, size)
+    expected = results(vil, tmp_path / "whole", *base, "--output", tmp_path / "whole", "--memory", f"{needed}B")
+
+    monkeypatch.setattr(dense_prediction, "read_rgb", None)
+    monkeypatch.setattr(dense_prediction, "PICTURE_WIDTH", 130)
+    drawn: list[NDArray[np.floating[Any]]] = []
+
+    def draw(image: Image.Image, objects: FoundObjects, **_: object) -> Image.Image:
+        drawn.append(objects.boxes)
+        return image
+
+    monkeypatch.setattr(predict_dense, "draw_objects", draw)
+    shown = vil(*base, "--output", tmp_path / "bands", "--memory", f"{needed - 1}B")
+    assert shown.code == 0, shown.err
+    assert "520×700" in shown.out
+    found = json.loads((tmp_path / "bands/results.json").read_text())
+    boxes = np.array([entry["bbox"] for entry in found])
+    np.testing.assert_allclose(boxes, [entry["bbox"] for entry in expected], atol=0.02)
+    np.testing.assert_allclose(drawn[0][:, :2] * 4, boxes[:, :2], rtol=1e-6)
+    (image,) = json.loads((tmp_path / "bands/images.json").read_text())["images"]
+    assert (image["height"], image["width"]) == size
+    with Image.open(tmp_path / "bands/large.jpg") as picture:
+        assert picture.size == (130, 175)
 
 
 def write_lively(source: Path, target: Path) -> None:

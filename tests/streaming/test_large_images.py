@@ -15,6 +15,7 @@ from vision_longformer.detection import RetinaNet
 from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.tiling import Tiling
+from vision_longformer.readers import ArrayReader
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.streaming.detection_memory import (
     SMALLEST_BAND_BYTES,
@@ -74,7 +75,7 @@ def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: boo
     pixels = picture(203, 150)
     expected = find_objects(model, pixels, tiling=Tiling(model, tile=256), **COLOURS)
     way = StreamedDetection(0, 50_000, spilled)
-    found = find_objects_streamed(model, pixels, way, work_folder=tmp_path, **COLOURS)
+    found = find_objects_streamed(model, ArrayReader(pixels), way, work_folder=tmp_path, **COLOURS)
     assert not list(tmp_path.iterdir())
     assert found.left_out == expected.left_out > 0
     assert len(found.boxes) == len(expected.boxes) == model.config.detections
@@ -86,9 +87,9 @@ def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: boo
 
 def test_filters_drop_what_is_uncertain_or_of_other_classes(model: RetinaNet, tmp_path: Path) -> None:
     pixels = picture(203, 150)
-    everything = find_objects_streamed(model, pixels, SPILLED, work_folder=tmp_path, **COLOURS)
+    everything = find_objects_streamed(model, ArrayReader(pixels), SPILLED, work_folder=tmp_path, **COLOURS)
     middle = float(everything.scores[50])
-    found = find_objects_streamed(model, pixels, SPILLED, min_score=middle, classes={0, 2}, **COLOURS)
+    found = find_objects_streamed(model, ArrayReader(pixels), SPILLED, min_score=middle, classes={0, 2}, **COLOURS)
     wanted = (everything.scores >= middle) & np.isin(everything.labels, [0, 2])
     assert 0 < wanted.sum() < 51
     np.testing.assert_array_equal(found.boxes, everything.boxes[wanted])
@@ -97,7 +98,7 @@ def test_filters_drop_what_is_uncertain_or_of_other_classes(model: RetinaNet, tm
 
 def test_maps_that_cannot_be_kept_are_one_sentence(model: RetinaNet, tmp_path: Path) -> None:
     with pytest.raises(WorkFolderError, match="nowhere: no such file or directory"):
-        find_objects_streamed(model, picture(20, 30), SPILLED, work_folder=tmp_path / "nowhere", **COLOURS)
+        find_objects_streamed(model, ArrayReader(picture(20, 30)), SPILLED, work_folder=tmp_path / "nowhere", **COLOURS)
 
 
 def test_running_out_of_memory_names_a_remedy(model: RetinaNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,4 +107,4 @@ def test_running_out_of_memory_names_a_remedy(model: RetinaNet, monkeypatch: pyt
 
     monkeypatch.setattr(RetinaNet, "choose", fail)
     with pytest.raises(MemoryError, match=r"not enough memory for 30×20 .* choose smaller tiles"):
-        find_objects_streamed(model, picture(20, 30), StreamedDetection(0, 1, False), **COLOURS)
+        find_objects_streamed(model, ArrayReader(picture(20, 30)), StreamedDetection(0, 1, False), **COLOURS)

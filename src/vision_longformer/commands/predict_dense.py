@@ -24,7 +24,7 @@ from vision_longformer.files import replacing
 from vision_longformer.memory import parse_bytes
 from vision_longformer.segmentation.drawing import draw_classes
 from vision_longformer.training.dense_models import limit_detections, limit_of
-from vision_longformer.training.dense_prediction import DensePrediction
+from vision_longformer.training.dense_prediction import DensePrediction, in_pixels_of
 from vision_longformer.training.dense_prediction import predict_dense as predict
 from vision_longformer.training.models import Trained
 
@@ -83,7 +83,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                 if prediction.objects is not None and prediction.objects.left_out:
                     tell(_about_left_out(prediction, limit_of(trained)))
                 _draw(prediction, prediction.image, output, stem, names)
-                listed.append(_described(number, prediction, prediction.image))
+                listed.append(_described(number, prediction))
                 results += _entries(number, prediction.objects)
             if not listed:
                 return 1
@@ -126,8 +126,6 @@ def _table(trained: Trained) -> Table:
 
 
 def _row(prediction: DensePrediction, names: Sequence[str]) -> tuple[str, ...]:
-    assert prediction.image is not None
-    image = prediction.image
     if prediction.labels is not None:
         shares = np.bincount(prediction.labels.ravel(), minlength=len(names)) / prediction.labels.size
         found = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True) if share)
@@ -136,7 +134,8 @@ def _row(prediction: DensePrediction, names: Sequence[str]) -> tuple[str, ...]:
         counts = Counter(prediction.objects.labels.tolist())
         found = ", ".join(f"{counts[number]} {names[number]}" for number in sorted(counts)) or "none"
     tiles = "streamed" if prediction.streamed else str(prediction.tiles)
-    return str(prediction.path), f"{image.width}×{image.height}", tiles, found
+    height, width = prediction.size
+    return str(prediction.path), f"{width}×{height}", tiles, found
 
 
 def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: str, names: Sequence[str]) -> None:
@@ -146,7 +145,8 @@ def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: s
         _save(draw_classes(image, prediction.labels, classes=names), output / f"{stem}.jpg")
     else:
         assert prediction.objects is not None
-        _save(draw_objects(image, prediction.objects, classes=names), output / f"{stem}.jpg")
+        objects = in_pixels_of(prediction.objects, (image.height, image.width), seen=prediction.size)
+        _save(draw_objects(image, objects, classes=names), output / f"{stem}.jpg")
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -170,8 +170,9 @@ def _about_left_out(prediction: DensePrediction, limit: int) -> str:
     )
 
 
-def _described(number: int, prediction: DensePrediction, image: Image.Image) -> dict[str, Any]:
-    about = {"id": number, "file_name": str(prediction.path), "width": image.width, "height": image.height}
+def _described(number: int, prediction: DensePrediction) -> dict[str, Any]:
+    height, width = prediction.size
+    about = {"id": number, "file_name": str(prediction.path), "width": width, "height": height}
     return about if prediction.objects is None else {**about, "left_out": prediction.objects.left_out}
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from vision_longformer.detection.boxes import wanted
 from vision_longformer.detection.coco_evaluation import FoundObjects
-from vision_longformer.detection.large_images import RgbImage, memory_errors, read_pixels
+from vision_longformer.detection.large_images import memory_errors
 from vision_longformer.detection.levels import Size
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling
-from vision_longformer.readers.arrays import ArrayReader
+from vision_longformer.readers.base import Reader
 from vision_longformer.streaming.detection import detect_streamed, streamable
 from vision_longformer.streaming.detection_memory import StreamedDetection, choose_streaming
 from vision_longformer.streaming.maps import WorkFolderError
@@ -39,7 +39,7 @@ def _asks_for_tiles(tiling: Tiling) -> bool:
 
 def find_objects_streamed(
     model: RetinaNet,
-    image: RgbImage,
+    reader: Reader,
     way: StreamedDetection,
     *,
     mean: Sequence[float],
@@ -53,7 +53,7 @@ def find_objects_streamed(
 
     Args:
         model: In evaluation mode.
-        image: A file, a Pillow image, or an (H, W, 3) uint8 array, RGB.
+        reader: The image.
         way: From `way_to_stream`.
         mean: Of the three channels, whose values are from 0 to 1.
         std: Standard deviation, likewise.
@@ -67,16 +67,14 @@ def find_objects_streamed(
         Objects, best first.
 
     Raises:
-        ImageError: The file cannot be read.
-        ValueError: The array is no image.
+        ImageError: The image cannot be read.
         MemoryError: There was less memory than was free before.
         WorkFolderError: Maps cannot be kept in the work folder.
     """
-    pixels = read_pixels(image)
-    with _folder(work_folder, way) as folder, memory_errors(Tile(0, 0, *pixels.shape[:2])):
+    with _folder(work_folder, way) as folder, memory_errors(Tile(0, 0, reader.info.height, reader.info.width)):
         found = detect_streamed(
             model,
-            ArrayReader(pixels),
+            reader,
             mean=mean,
             std=std,
             work_folder=folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,15 @@ from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.readers.opening import describe_image, open_reader
 from vision_longformer.segmentation.large_images import label_pixels
+from vision_longformer.streamed_pictures import small_photograph
 from vision_longformer.streaming.large_images import find_objects_streamed, way_to_stream
 from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.training.dense_images import Preprocessing, evaluation_size
 from vision_longformer.training.models import Trained
+
+PICTURE_WIDTH = 4096  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,9 @@ class DensePrediction:
 
     Attributes:
         path: The image.
-        image: Its pixels, RGB, turned upright; None if it cannot be read.
+        image: Its pixels, RGB, turned upright; of a streamed image that is larger than `PICTURE_WIDTH`, a smaller
+            picture; None if it cannot be read.
+        size: (height, width) of the image in pixels.
         tiles: How many parts it was looked at in.
         streamed: Whether it went through the model band by band, which leaves no seam; `tiles` is 1 then.
         objects: Of detectors.
@@ -42,6 +49,7 @@ class DensePrediction:
 
     path: Path
     image: Image.Image | None = None
+    size: Size = (0, 0)
     tiles: int = 0
     streamed: bool = False
     objects: FoundObjects | None = None
@@ -65,8 +73,8 @@ def predict_dense(
 ) -> Iterator[DensePrediction]:
     """Look at image files, one after the other.
 
-    An image that does not fit into memory is streamed where the model allows it and no tiles were asked for; else it is
-    cut into tiles.
+    An image that does not fit into memory is streamed where the model allows it, nothing is resized and no tiles were
+    asked for; else it is cut into tiles. A streamed image is read by rows if its format allows that.
 
     Args:
         trained: See `load_weights`.
@@ -89,24 +97,32 @@ def predict_dense(
     wanted: dict[str, Any] = {"min_score": min_score, "classes": classes}
     model: Any = trained.model
 
-    def look(path: Path) -> DensePrediction:
-        image = read_rgb(path)
-        seen = resized(image, scale, interpolation=preprocessing["interpolation"])
-        size = (seen.height, seen.width)
-        if trained.task != "semantic_segmentation" and (way := way_to_stream(model, size, tiling)) is not None:
+    def stream(path: Path) -> DensePrediction | None:
+        info = describe_image(path)
+        size = (info.height, info.width)
+        if scale != 1 or (way := way_to_stream(model, size, tiling)) is None:
+            return None
+        with contextlib.closing(open_reader(path)) as reader:
             found = find_objects_streamed(
-                model, seen, way, work_folder=work_folder, on_band=on_band, **wanted, **common
+                model, reader, way, work_folder=work_folder, on_band=on_band, **wanted, **common
             )
-            objects = objects_of_file(found, seen, image)
-            return DensePrediction(path, image, 1, streamed=True, objects=objects)
-        tiles = len(tiling.cut(size))
+            picture = Image.fromarray(small_photograph(reader, 3, max_width=PICTURE_WIDTH).numpy())
+        return DensePrediction(path, picture, size, 1, streamed=True, objects=found)
+
+    def look(path: Path) -> DensePrediction:
+        if (streamed := stream(path)) is not None:
+            return streamed
+        image = read_rgb(path)
+        size = (image.height, image.width)
+        seen = resized(image, scale, interpolation=preprocessing["interpolation"])
+        seen_size = (seen.height, seen.width)
+        tiles = len(tiling.cut(seen_size))
         in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
         if trained.task == "semantic_segmentation":
             labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
-            return DensePrediction(path, image, tiles, labels=labels)
+            return DensePrediction(path, image, size, tiles, labels=labels)
         found = find_objects(model, seen, detections=detections, **wanted, **in_tiles)
-        objects = objects_of_file(found, seen, image)
-        return DensePrediction(path, image, tiles, objects=objects)
+        return DensePrediction(path, image, size, tiles, objects=in_pixels_of(found, size, seen=seen_size))
 
     for path in paths:
         try:
@@ -129,18 +145,18 @@ def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Im
     return image.resize(size, Image.Resampling[interpolation.upper()])
 
 
-def objects_of_file(objects: FoundObjects, seen: Image.Image, image: Image.Image) -> FoundObjects:
-    """Return objects of a resized image in the pixels of the image itself."""
-    if seen.size == image.size:
+def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjects:
+    """Return objects of an image of (height, width) `seen` in the pixels of the same image of another size."""
+    if seen == size:
         return objects
-    factors = np.array([image.width / seen.width, image.height / seen.height] * 2)
+    factors = np.array([size[1] / seen[1], size[0] / seen[0]] * 2)
     masks = objects.masks
     if masks is not None:
-        masks = [_mask_of_file(mask, (image.height, image.width)) for mask in masks]
+        masks = [_resized_mask(mask, size) for mask in masks]
     return replace(objects, boxes=objects.boxes * factors, masks=masks)
 
 
-def _mask_of_file(rle: Rle, size: Size) -> Rle:
+def _resized_mask(rle: Rle, size: Size) -> Rle:
     mask = rle_to_mask(rle)
     rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
     return mask_to_rle(mask[rows[:, None], columns])
