@@ -209,13 +209,14 @@ def test_an_image_that_cannot_be_read_for_the_report_keeps_its_features(
     assert not (tmp_path / "out" / encoding_ways.WORK_FOLDER).exists()
 
 
-def test_an_array_in_zarr_is_an_image(model: VisionLongformer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["safetensors", "auto"])
+def test_an_array_in_zarr_is_an_image(model: VisionLongformer, tmp_path: Path, kind: str) -> None:
     zarr = pytest.importorskip("zarr")
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     zarr.save_array(str(tmp_path / "x.zarr"), pixels)
     assert [source.name for source in find_images([str(tmp_path / "x.zarr")])] == ["x.zarr"]
-    (result,) = encode(tmp_path / "x.zarr", tmp_path / "out", model, "streamed")
-    assert result.status == "encoded"
+    (result,) = encode(tmp_path / "x.zarr", tmp_path / "out", model, "streamed", kind=kind)
+    assert (result.status, result.message) == ("encoded", "")
     expected = Encoder(model, stages=(2, 4)).encode(pixels)
     found = load_file(tmp_path / "out" / "x.zarr.safetensors")
     torch.testing.assert_close(found["stage4"], expected.maps[1], rtol=1e-4, atol=1e-5)

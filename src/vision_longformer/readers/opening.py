@@ -58,6 +58,8 @@ def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ImageError: It is damaged, or it does say and rasterio is not installed.
     """
+    if Path(path).is_dir():
+        return {}
     try:
         with Path(path).open("rb") as file:
             start = file.read(4)
