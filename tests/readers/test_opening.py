@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from readers.test_tiff import HEIGHT, WIDTH, assert_rows, values
 from vision_longformer.images import ImageError
+from vision_longformer.measuring import resident_memory
 from vision_longformer.readers import ArrayReader, ChannelsReader, PillowReader, open_reader
 from vision_longformer.readers.tiff import TiffReader
 
@@ -133,3 +136,34 @@ def test_what_is_not_installed_is_named(
 def test_a_plain_tiff_needs_no_rasterio(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values(3, "uint8"), photometric="rgb")
     assert isinstance(open_reader(tmp_path / "a.tif"), TiffReader)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_a_numpy_file_are_those_of_its_array(order: Any, tmp_path: Path) -> None:
+    array = np.asarray(np.random.default_rng(0).integers(0, 2**16, (37, 11, 3)), dtype=">u2", order=order)
+    np.save(tmp_path / "a.npy", array)
+    reader = open_reader(tmp_path / "a.npy")
+    for top, bottom in ((0, 37), (5, 9), (30, 37)):
+        np.testing.assert_array_equal(reader.read_rows(top, bottom).values, array[top:bottom])
+
+
+def test_what_was_read_of_a_numpy_file_does_not_stay_in_memory(tmp_path: Path) -> None:
+    height, width = 2000, 16_000  # 96 MB
+    np.save(tmp_path / "a.npy", np.ones((height, width, 3), np.uint8))
+    reader = open_reader(tmp_path / "a.npy")
+    reader.read_rows(0, 100)
+    before = resident_memory()
+    assert before is not None
+    for top in range(0, height, 100):
+        reader.read_rows(top, top + 100)
+    after = resident_memory()
+    assert after is not None
+    assert after - before < 20 * 2**20
+
+
+def test_a_numpy_file_that_is_cut_short_later_is_one_sentence(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((40, 30, 3), np.uint8))
+    reader = open_reader(tmp_path / "a.npy")
+    os.truncate(tmp_path / "a.npy", 1000)
+    with pytest.raises(ImageError, match=r"a\.npy: it is damaged"):
+        reader.read_rows(20, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,36 @@ class ArrayReader:
 
 
 def open_npy(path: str | os.PathLike[str]) -> ArrayReader:
-    """Open a `.npy` file without loading it.
+    """Open a `.npy` file without loading it. One in Fortran order becomes resident, as its rows are scattered.
 
     Raises:
         ImageError: It is missing, damaged, or no array of pixels.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file") from error
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
+    if array.ndim and array.flags.c_contiguous:
+        array = _RowsOfFile(Path(path), array)
     return ArrayReader(array, name=str(path), identity=identity(path))
+
+
+class _RowsOfFile:
+    """The rows of a mapped array, read by calls: pages of a map would stay with the process."""
+
+    def __init__(self, path: Path, mapped: np.memmap[Any, Any]) -> None:
+        self.path, self.offset = path, mapped.offset
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+
+    def __getitem__(self, rows: slice) -> Array:
+        top, bottom, _ = rows.indices(self.shape[0])
+        values = math.prod(self.shape[1:])
+        found = np.fromfile(
+            self.path, self.dtype, (bottom - top) * values, offset=self.offset + top * values * self.dtype.itemsize
+        )
+        return found.reshape(bottom - top, *self.shape[1:])  # raises ValueError where the file was cut short
 
 
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
