@@ -185,8 +185,7 @@ def encode_files(
         OutputError: Features cannot be written, for instance because the disk is full.
     """
     job = _Job(output, encoder, model_name, dtype, kind, report, limits, on_band)
-    with _explaining(output):
-        output.mkdir(parents=True, exist_ok=True)
+    _check_output(output)
     pages = Report(output, title=model_name, remark=remark)
     with watch_memory() as memory:
         for source in sources:
@@ -197,6 +196,14 @@ def encode_files(
     if report:
         with _explaining(output / "index.html"):
             pages.write(memory)
+
+
+def _check_output(output: Path) -> None:
+    """Raise, before work begins, if a folder cannot be made or written."""
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "permission denied" if there.is_dir() else f"{there} is no folder"
+        raise OutputError(f"{output}: cannot be written ({reason})")
 
 
 def _span(plan: Plan | None, start: float, end: float) -> Span:
