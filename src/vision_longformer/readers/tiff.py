@@ -21,6 +21,7 @@ import tifffile
 
 from vision_longformer.images import ImageError
 from vision_longformer.readers.base import Array, ImageInfo, PixelRows, identity
+from vision_longformer.readers.depth import full_depth
 
 # What tifffile and the codecs raise for files that are damaged, besides OSError
 DAMAGED = (
@@ -36,7 +37,8 @@ DAMAGED = (
 )
 ORIENTATION_TAG, UPRIGHT = 274, 1
 ALPHA = (1, 2)  # among extra samples: associated and unassociated
-COLOURS = ("MINISWHITE", "MINISBLACK", "RGB", "YCBCR")
+COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
+DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
 
 
 class UnsupportedTiffError(ImageError):
@@ -44,7 +46,7 @@ class UnsupportedTiffError(ImageError):
 
 
 class TiffReader:
-    """Reads one picture of a TIFF file by rows.
+    """Reads one picture of a TIFF file by rows. Values of a few bits are spread over their type (`full_depth`).
 
     Args:
         path: Of the file.
@@ -94,7 +96,7 @@ class TiffReader:
             raise UnsupportedTiffError("its channels differ in size or type")
         if page.dtype is None or page.imagedepth != 1:
             raise UnsupportedTiffError("its values are of a type that cannot be read")
-        if page.photometric.name not in COLOURS:
+        if page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
             raise UnsupportedTiffError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
         if page.tags.valueof(ORIENTATION_TAG, default=UPRIGHT) != UPRIGHT:
             raise UnsupportedTiffError("it is stored turned or mirrored (its orientation tag)")
@@ -132,8 +134,9 @@ class TiffReader:
                     _place(values, place, target, top)
                     if place[2] + values.shape[0] > bottom:
                         kept[key] = values, place
-            if self._pages[0].photometric.name == "MINISWHITE":
-                out = np.invert(out)
+            bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
+            white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
+            out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
         self._kept = kept
         return PixelRows(out)
 
@@ -171,6 +174,12 @@ def has_tags(path: str | os.PathLike[str], tags: Sequence[int]) -> bool:
             return any(tag in file.pages[0].aspage().tags for tag in tags)
     except (*DAMAGED, OSError):
         return False
+
+
+def _decoded_to_rgb(page: Any) -> bool:
+    """Tell whether a page of YCbCr comes as RGB out of its codec."""
+    plain = page.planarconfig == 1 and not page.extrasamples
+    return page.photometric.name == "YCBCR" and plain and page.compression.name in DECODED_TO_RGB
 
 
 def _segments(page: Any, top: int, bottom: int) -> Iterator[int]:
