@@ -1,4 +1,4 @@
-"""Arrays as images: NumPy arrays, `.npy` files and everything else that can be sliced, Zarr arrays among it."""
+"""Arrays as images: NumPy arrays and everything else that can be sliced, Zarr arrays among it."""
 
 from __future__ import annotations
 
@@ -72,21 +72,6 @@ class ArrayReader:
     def close(self) -> None:
         """Let go of the array."""
         self._array = None
-
-
-def open_npy(path: str | os.PathLike[str]) -> ArrayReader:
-    """Open a `.npy` file without loading it.
-
-    Raises:
-        ImageError: It is missing, damaged, or no array of pixels.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
-    return ArrayReader(array, name=str(path), identity=identity(path))
 
 
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, check_pixels, open_picture
-from vision_longformer.readers.arrays import open_npy, open_zarr
+from vision_longformer.readers.arrays import open_zarr
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.npy import open_npy
 from vision_longformer.readers.pillow import PillowReader
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
