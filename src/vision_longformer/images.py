@@ -337,6 +337,8 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise ImageError(f"expected an array of shape (height, width) or (height, width, channels), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"values of type {array.dtype} are no real numbers")
     # a copy, as the caller keeps the array, and rows may run backwards
     values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     scale = FULL_SCALE.get(array.dtype.kind + str(array.dtype.itemsize))
@@ -372,7 +374,9 @@ def _fit_channels(values: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     if values.shape[-1] == 1:
         return values.repeat(1, 1, channels), valid
     if values.shape[-1] != channels:
-        raise ImageError(f"it has {stored} channels, and the model takes {channels}")
+        raise ImageError(
+            f"it has {stored} channels, and the model takes {channels} (arrays are height, width, channels)"
+        )
     return values, valid
 
 

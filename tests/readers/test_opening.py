@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,56 @@ def test_what_is_not_installed_is_named(
 def test_a_plain_tiff_needs_no_rasterio(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values(3, "uint8"), photometric="rgb")
     assert isinstance(open_reader(tmp_path / "a.tif"), TiffReader)
+
+
+def test_a_tiff_that_nothing_reads_says_why(tmp_path: Path) -> None:
+    pages = np.stack([values(5, "uint8")] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match=r"a\.tif: it is no single picture .*S=5\), and as a whole it is not an image"):
+        open_reader(tmp_path / "a.tif")
+
+
+def test_a_tiff_that_is_decoded_as_a_whole_has_limits(tmp_path: Path) -> None:
+    Image.fromarray(values(3, "uint8")).quantize(16).save(tmp_path / "a.tif")
+    assert isinstance(open_reader(tmp_path / "a.tif"), PillowReader)
+    with pytest.raises(
+        ImageError, match=r"a\.tif: its colours are palette, .*, and as a whole it has 101×83 pixels by"
+    ):
+        open_reader(tmp_path / "a.tif", max_pixels=100)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "value"), [(1, "uint8", "7"), (3, "uint8", "0"), (2, "float32", "-3.4e38")]
+)
+def test_pixels_without_data_are_not_valid_without_rasterio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, dtype: str, value: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    array = values(channels, dtype)
+    missing = np.random.default_rng(1).random((HEIGHT, WIDTH)) < 0.3
+    array[missing] = float(value)
+    missing = (array == array.dtype.type(value)).all(axis=2)
+    tags = [(42113, "s", 0, value, True)]
+    stored = array if channels > 1 else array[..., 0]
+    layout: dict[str, Any] = {"planarconfig": "contig"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", extratags=tags, **layout)
+    reader = open_reader(tmp_path / "a.tif")
+    assert isinstance(reader, TiffReader)
+    valid = reader.read_rows(0, HEIGHT).valid
+    assert valid is not None
+    assert np.array_equal(valid, ~missing)
+
+
+@pytest.mark.parametrize("value", ["", "none", "-9999"])
+def test_a_value_that_no_pixel_has_leaves_all_valid(tmp_path: Path, value: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values(1, "uint8"), extratags=[(42113, "s", 0, value, True)])
+    assert TiffReader(tmp_path / "a.tif").read_rows(0, HEIGHT).valid is None
+
+
+def test_a_palette_with_a_value_for_no_data_has_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    picture = Image.fromarray(values(3, "uint8")).quantize(16)
+    picture.save(tmp_path / "a.tif", tiffinfo={42113: "7"})
+    assert open_reader(tmp_path / "a.tif").info.note == (
+        "its no-data value is not heeded without rasterio: pip install 'vision-longformer[geo]'"
+    )

@@ -45,7 +45,7 @@ class _Rows:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # to check it; it is not kept
-            self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by `close`
+            self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115, closed by `close`
         except FileNotFoundError as error:
             raise ImageError(f"{path}: there is no such file") from error
         except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -71,7 +71,7 @@ class _Rows:
         size = self.dtype.itemsize
         for number, column in enumerate(values.reshape(-1, shape[0])):
             self._file.seek(self._offset + (number * self.shape[0] + top) * size)
-            if self._file.readinto(column.view(np.uint8)) != column.nbytes:
+            if self._file.readinto(column.view(np.uint8).data) != column.nbytes:
                 raise ValueError("it is cut short")
         return values.transpose()
 
