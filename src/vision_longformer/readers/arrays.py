@@ -10,6 +10,7 @@ import numpy as np
 
 from vision_longformer.images import ImageError
 from vision_longformer.readers.base import Array, ImageInfo, Mask, PixelRows, identity
+from vision_longformer.readers.ome_zarr import OmeImage, ome_image
 
 
 class ArrayReader:
@@ -20,6 +21,7 @@ class ArrayReader:
         name: For messages.
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
+        opacity: Whether the last of two or four channels is opacity.
         note: What of a file is left out.
         identity: Changes when the file does.
 
@@ -34,6 +36,7 @@ class ArrayReader:
         name: str = "the image",
         valid: Mask | None = None,
         preferred_rows: int = 1,
+        opacity: bool = True,
         note: str = "",
         identity: str = "",
     ) -> None:
@@ -52,6 +55,7 @@ class ArrayReader:
             channels=shape[2] if len(shape) == 3 else 1,
             dtype=np.dtype(array.dtype),
             preferred_rows=preferred_rows,
+            opacity=opacity,
             note=note,
             identity=identity,
         )
@@ -75,11 +79,12 @@ class ArrayReader:
 
 
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
-    """Open a Zarr array of shape (height, width) or (height, width, channels).
+    """Open a Zarr array of shape (height, width) or (height, width, channels), or an OME-Zarr image of any order.
 
     Args:
         path: A folder or zip file.
-        array: The name of the array in a group; by default a group's only array, or "0", as pyramids call theirs.
+        array: The name of the array in a group; by default the first level of an OME-Zarr image, the only
+            array, or "0", as pyramids call theirs.
 
     Raises:
         ImageError: It is missing, damaged, or no array of pixels.
@@ -100,13 +105,15 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> Arra
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # stores, codecs and metadata each raise their own
         raise ImageError(f"{path}: it is no Zarr array, or a damaged one ({error})") from error
-    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, identity=identity(path))
+    opacity = not isinstance(found, OmeImage)  # whose channels are those of a microscope
+    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, opacity=opacity, identity=identity(path))
 
 
 def _member(group: Any, name: str | None) -> Any:
     arrays = sorted(group.array_keys())
+    axes, levels = ome_image(group.attrs.asdict()) or ([], [])
     if name is None:
-        name = arrays[0] if len(arrays) == 1 else "0"
-    if name not in arrays:
+        name = levels[0] if levels else arrays[0] if len(arrays) == 1 else "0"
+    if name not in group:
         raise ImageError(f"there is no array {name!r} in this group; it has {', '.join(arrays) or 'none'}")
-    return group[name]
+    return OmeImage(group[name], axes) if name in levels else group[name]
