@@ -250,7 +250,10 @@ def _decode_file(image: Image.Image, file: BinaryIO, upright: bool) -> tuple[Arr
         return np.left_shift(high, 8, dtype=np.uint16) | low.astype(np.uint16), "; ".join(notes)
     if any(";16" in mode for mode in raw_modes) and image.mode in ("RGB", "RGBA"):
         notes.append("16-bit values were read with 8 bits")
-    return _decode(image, upright), "; ".join(notes)
+    array = _decode(image, upright)
+    if raw_modes == {"I;12"}:  # 12 bits, which Pillow leaves at 0 to 4095
+        array = np.linspace(0, 65535, 4096).round().astype(np.uint16)[array]
+    return array, "; ".join(notes)
 
 
 def _raw_mode(tile: Any) -> str:

@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.images import ImageError
+from vision_longformer.images import ImageError, read_pixels
 from vision_longformer.readers import PillowReader, open_reader
 from vision_longformer.readers.base import Array, Reader
 from vision_longformer.readers.tiff import TiffReader
@@ -129,6 +129,14 @@ def test_values_of_a_few_bits_have_the_whole_range(tmp_path: Path, bits: int, dt
     shares = stored / (2**bits - 1)
     expected = (shares if photometric else 1 - shares) * np.iinfo(dtype).max
     assert_rows(reader, expected.round().astype(dtype)[..., None])
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_values_of_a_few_bits_have_the_whole_range_as_an_image(tmp_path: Path, bits: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH))
+    write_bits(tmp_path / "a.tif", stored, bits)
+    found = read_pixels(tmp_path / "a.tif", channels=1).values[..., 0].numpy()
+    np.testing.assert_allclose(found, stored / (2**bits - 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
