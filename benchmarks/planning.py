@@ -9,6 +9,7 @@ be below by more than 5%. The images are noise that is made as it is read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -71,7 +72,7 @@ class DiskWatch(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.2):
-            with os.scandir(self.folder) as entries:
+            with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
                 self.most = max(self.most, sum(_size(entry) for entry in entries))
 
 

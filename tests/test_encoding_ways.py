@@ -21,6 +21,7 @@ from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, Result, encode_files, find_images
 from vision_longformer.planning import WAYS, Way
 from vision_longformer.stored_features import load_features
+from vision_longformer.work_folder import PLAN
 from vision_longformer.writing import write_features
 
 HEIGHT, WIDTH = 301, 212
@@ -120,8 +121,8 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     encode(photo, tmp_path / "whole", model, "spilled", work_folder=tmp_path / "work")
     with pytest.raises(StoppedError):
         encode(photo, tmp_path / "out", model, "spilled", work_folder=tmp_path / "work", on_band=stop)
-    work = work_folder_of(tmp_path / "out" / "x.png.safetensors", Limits(work_folder=tmp_path / "work"), tmp_path)
-    assert (work / encoding_ways.PLAN).exists()
+    work = work_folder_of("x.png", Limits(work_folder=tmp_path / "work"), tmp_path / "out")
+    assert (work / PLAN).exists()
     again: list[float] = []
     # What was begun by spilling goes on so, even if there is room for the whole image.
     encode(
@@ -132,6 +133,51 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     same = [(tmp_path / folder / "x.png.safetensors").read_bytes() for folder in ("whole", "out")]
     assert same[0] == same[1]
     assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("changed", ["content", "max_side", "way", "kind"])
+def test_what_was_begun_does_not_serve_another_question(
+    changed: str, raster: Path, model: VisionLongformer, tmp_path: Path
+) -> None:
+    """Not even for an image with other pixels, of the same size and time."""
+
+    def stop(_source: object, share: float, _pixels: int) -> None:
+        if share >= 0.6:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        encode(raster, tmp_path / "out", model, "spilled", on_band=stop)
+    assert (work_folder_of("x.tif", Limits(), tmp_path / "out") / PLAN).exists()
+    status, kind = raster.stat(), "safetensors"
+    options: dict[str, Any] = {"way": "auto"}
+    if changed == "content":
+        pixels = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+        tifffile.imwrite(raster, pixels, photometric="rgb")
+        os.utime(raster, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert raster.stat().st_size == status.st_size
+        options = {"way": "spilled"}
+    elif changed == "max_side":
+        options["max_side"] = 100
+    elif changed == "way":
+        options = {"way": "whole"}
+    else:
+        pytest.importorskip("zarr")
+        kind = "zarr"
+    fresh: dict[str, Any] = {"model": model, "kind": kind} | options
+    assert encode(raster, tmp_path / "out", **fresh)[0].status == "encoded"
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [f"x.tif.{kind}"]
+    if kind == "safetensors":
+        encode(raster, tmp_path / "fresh", **fresh)
+        assert (tmp_path / "out/x.tif.safetensors").read_bytes() == (tmp_path / "fresh/x.tif.safetensors").read_bytes()
+
+
+def test_an_image_of_the_wrong_kind_leaves_no_work_behind(model: VisionLongformer, tmp_path: Path) -> None:
+    pixels = np.zeros((HEIGHT, WIDTH, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "five.tif", pixels, photometric="minisblack", planarconfig="contig")
+    (result,) = encode(tmp_path / "five.tif", tmp_path / "out", model, "spilled")
+    assert result.status == "failed"
+    assert "5 channels" in result.message
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(

@@ -54,11 +54,23 @@ def statuses(results: list[Result]) -> list[str]:
 # --- what is found ----------------------------------------------------------------------------------------------
 
 
-def test_folders_are_searched_with_all_below_but_for_hidden_files(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/c.png", "a/.hidden.png", ".git/d.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_folders_are_searched_with_all_below_but_for_hidden_files_and_features(tmp_path: Path) -> None:
+    features = ("out/x.tif.geotiff/stage4.tif", "out/x.png.zarr/picture.png")
+    for name in ("b.JPG", "a/c.png", "a/.hidden.png", ".git/d.png", "notes.txt", *features):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [source.name for source in find_images([str(tmp_path)])] == ["a/c.png", "b.JPG"]
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_work_begins(
+    tmp_path: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "encode", None)
+    (tmp_path / "file").touch()
+    photo = tmp_path / "x.png"
+    Image.new("RGB", (40, 30)).save(photo)
+    with pytest.raises(OutputError, match="file: cannot be written"):
+        list(encode_files(find_images([str(photo)]), tmp_path / "file", Encoder(model), model_name="nano"))
 
 
 def test_equal_names_of_different_folders_and_kinds_stay_apart(tmp_path: Path, output: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_what_was_finished(
 def test_what_is_spilled_becomes_zarr_and_says_so(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
     photo = save_photo(tmp_path / "x.png")
     (spilled,) = encode([photo], output, model, kind="auto", limits=Limits("spilled"))
-    assert spilled.message == "written as Zarr, as its maps do not fit into memory"
+    assert spilled.message == "written as Zarr, as its maps were spilled"
     assert [path.name for path in output.iterdir()] == ["x.png.zarr"]
     assert statuses(encode([photo], output, model, kind="auto")) == ["skipped"]
     (whole,) = encode([photo], tmp_path / "whole", model, kind="auto")
@@ -164,7 +164,7 @@ def test_work_files_of_a_run_that_was_stopped_late_are_removed(
 ) -> None:
     photo = save_photo(tmp_path / "x.png")
     encode([photo], output, model, kind="auto", limits=Limits("spilled"))
-    left = work_folder_of(output / "x.png.safetensors", Limits(), output)
+    left = work_folder_of("x.png", Limits(), output)
     left.mkdir(parents=True)
     (left / "stage4.map").touch()
     assert statuses(encode([photo], output, model, kind="auto")) == ["skipped"]

@@ -10,7 +10,17 @@ import torch
 from torch.export import Dim
 
 from model_helpers import build, config, noise, relative_error
-from vision_longformer import Full, GlobalOnly, Linformer, ModelConfig, Performer, SpatialReduction, Windowed
+from vision_longformer import (
+    Full,
+    GlobalOnly,
+    Linformer,
+    ModelConfig,
+    Performer,
+    SpatialReduction,
+    Windowed,
+    slabs,
+    walking,
+)
 
 
 def shallow(*attention: Any, **options: Any) -> ModelConfig:
@@ -51,3 +61,16 @@ def test_compile_in_one_graph(name: str) -> None:
             sizes = torch.tensor([[height, width - 7], [height - 11, 13], [3, 5]])[:batch]
             expected = model(images, image_sizes=sizes, valid=valid)
             assert relative_error(compiled(images, image_sizes=sizes, valid=valid), expected) <= 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_what_is_recorded_of_a_large_map_holds_for_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops over tokens, which spare memory in inference, would be recorded for one number of them."""
+    model = build(shallow(WINDOWED, WINDOWED, WINDOWED, position="relative"))
+    with torch.no_grad():
+        images = noise(1, 3, 104, 53)
+        expected = model(images)
+        monkeypatch.setattr(slabs, "SLAB_TOKENS", 50)
+        monkeypatch.setattr(walking, "KEPT_BYTES", 1000)
+        traced = torch.jit.trace(model, (noise(1, 3, 61, 88),), check_trace=False)
+        assert relative_error(traced(images), expected) <= 1e-12

@@ -35,7 +35,7 @@ from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
 from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
-from vision_longformer.slabs import is_watched, slabs
+from vision_longformer.slabs import is_traced, is_watched, slabs
 from vision_longformer.walking import embed_in_bands, is_embedded_in_bands, is_walked, walk_block
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
@@ -122,7 +122,7 @@ class Block(nn.Module):
         if extent is not None:
             x = extent.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
-        is_inference = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
         if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
             return self._add(x, self.mlp(self.norm2(x)), global_tokens, self.mlp(self.norm2(global_tokens)))

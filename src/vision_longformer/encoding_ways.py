@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,21 +16,20 @@ from typing import Any, Literal
 import torch
 
 from vision_longformer.encoding import Encoder
-from vision_longformer.files import replacing
 from vision_longformer.images import ImageError, Pixels
 from vision_longformer.measuring import resident_memory
 from vision_longformer.memory import default_bound
 from vision_longformer.planning import WAYS, Plan, Way, free_disk, plan
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.opening import open_reader
-from vision_longformer.streaming import Progress, WorkFolderError, stream
+from vision_longformer.streaming import Progress, stream
 from vision_longformer.streaming.source import unit_rows
 from vision_longformer.watching import Watched, watch
+from vision_longformer.work_folder import WorkFolder
 from vision_longformer.writing.encoded import Encoded, encoded_from_features, encoded_from_stream
 from vision_longformer.writing.geotiff import scaled_transform
 
 WORK_FOLDER = ".work"  # below the output, if no other is named
-PLAN = "plan.json"  # in the work folder of an image: how it was begun
 
 OnBand = Callable[[float, int], None]  # the share of the work that is done, from 0 to 1, and the image's pixels
 
@@ -90,6 +87,7 @@ def encoded_image(
     *,
     limits: Limits,
     work_folder: Path,
+    identity: str = "",
     georeference: dict[str, Any] | None = None,
     watched: bool = False,
     on_plan: Callable[[Plan], None] = lambda _: None,
@@ -97,14 +95,15 @@ def encoded_image(
 ) -> Iterator[EncodedImage]:
     """Encode an image, and give its features while a `with` block writes them.
 
-    What the work folder holds is removed once the block is over. After an exception it stays, and the next call with
-    the same image, model and limits goes on from there.
+    The work folder is removed once the block is over. After an exception it stays (see `WorkFolder`), and the next call
+    of the same identity goes on from there.
 
     Args:
         encoder: The model and its settings.
         path: Of the image.
         limits: What it may take.
         work_folder: For this image alone.
+        identity: Changes with the contents of the image, with the model and with the settings of the encoder.
         georeference: Where on earth it lies, as stored.
         watched: Whether to watch the model work, where the image is encoded whole.
         on_plan: Called before work begins; it may raise what is to be raised here.
@@ -115,36 +114,35 @@ def encoded_image(
         PlanError: It does not fit.
         ValueError: The image is too large for a mechanism that is not linear in its size, or was to be shrunk and
             streamed.
-        WorkFolderError: The work folder cannot be written. What was finished stays there.
+        WorkFolderError: The work folder cannot be written, or another run is at work there.
     """
-    if encoder.max_side is not None:
-        pixels = encoder.read(path)
-        height, width = pixels.valid.shape
-        chosen = _plan(encoder, (height, width), limits, work_folder, None)
-        if chosen.chosen.way != "whole":
-            raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
-        on_plan(chosen)
-        yield _whole(encoder, pixels, chosen, _scaled(georeference, pixels), watched=watched)
-        return
-    with contextlib.closing(open_reader(path, max_pixels=encoder.max_pixels)) as reader:
-        chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work_folder, reader.info)
-        on_plan(chosen)
-        if chosen.chosen.way == "whole":
-            pixels = read_whole(reader, encoder.model.in_chans)
-            reader.close()
-            yield _whole(encoder, pixels, chosen, georeference, watched=watched)
+    with WorkFolder(work_folder, identity) as work:
+        if encoder.max_side is not None:
+            pixels = encoder.read(path)
+            height, width = pixels.valid.shape
+            chosen = _plan(encoder, (height, width), limits, work, None)
+            if chosen.chosen.way != "whole":
+                raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
+            on_plan(chosen)
+            yield _whole(encoder, pixels, chosen, _scaled(georeference, pixels), watched=watched)
             return
-        spilled = chosen.chosen.way == "spilled"
-        if spilled:
-            _note_plan(work_folder, chosen)
-        yield _streamed(encoder, reader, chosen, georeference, work_folder if spilled else None, on_band)
-    if spilled:
-        shutil.rmtree(work_folder, ignore_errors=True)
+        with contextlib.closing(open_reader(path, max_pixels=encoder.max_pixels)) as reader:
+            chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work, reader.info)
+            on_plan(chosen)
+            if chosen.chosen.way == "whole":
+                pixels = read_whole(reader, encoder.model.in_chans)
+                reader.close()
+                yield _whole(encoder, pixels, chosen, georeference, watched=watched)
+                return
+            if chosen.chosen.way == "spilled":
+                assert chosen.chosen.band_bytes is not None
+                work.begin(chosen.chosen.band_bytes)
+            yield _streamed(encoder, reader, chosen, georeference, work, on_band)
 
 
-def work_folder_of(target: Path, limits: Limits, output: Path) -> Path:
-    """Return the folder for the maps of the image whose features go to `target`."""
-    name = hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]
+def work_folder_of(name: str, limits: Limits, output: Path) -> Path:
+    """Return the folder for the maps of an image, whose features go to `output` below its name, in any format."""
+    name = hashlib.sha256(str((output / name).resolve()).encode()).hexdigest()[:16]
     return (limits.work_folder or output / WORK_FOLDER) / name
 
 
@@ -167,10 +165,9 @@ def read_whole(reader: Reader, channels: int) -> Pixels:
     return Pixels(values, valid, (reader.info.height, reader.info.width), reader.info.note)
 
 
-def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work_folder: Path, image: ImageInfo | None) -> Plan:
+def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFolder, image: ImageInfo | None) -> Plan:
     ways: tuple[Way, ...] = WAYS if limits.way == "auto" else (limits.way,)
-    begun = _begun(work_folder)
-    if begun is not None and limits.way == "auto":
+    if work.band_bytes is not None and limits.way == "auto":
         ways = ("spilled",)  # another way would not go on from there
     return plan(
         encoder.model,
@@ -179,26 +176,9 @@ def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work_folder: 
         outputs=encoder.stages,
         ways=ways,
         image=image,
-        disk=free_disk(work_folder),
-        band_bytes=begun,
+        disk=free_disk(work.path),
+        band_bytes=work.band_bytes,
     )
-
-
-def _begun(work_folder: Path) -> int | None:
-    """Return the bytes of bands that an image was begun with; None if it was not."""
-    try:
-        return int(json.loads((work_folder / PLAN).read_text())["band_bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _note_plan(work_folder: Path, chosen: Plan) -> None:
-    """Keep what a later call must repeat, as other bands round otherwise."""
-    try:
-        with replacing(work_folder / PLAN) as temporary:
-            temporary.write_text(json.dumps({"band_bytes": chosen.chosen.band_bytes}))
-    except OSError as error:
-        raise WorkFolderError(f"{work_folder}: cannot be written ({error.strerror or error})") from error
 
 
 def _scaled(georeference: dict[str, Any] | None, pixels: Pixels) -> dict[str, Any] | None:
@@ -230,7 +210,7 @@ def _streamed(
     reader: Reader,
     chosen: Plan,
     georeference: dict[str, Any] | None,
-    work_folder: Path | None,
+    work: WorkFolder,
     on_band: OnBand | None,
 ) -> EncodedImage:
     def report(progress: Progress) -> None:
@@ -238,12 +218,13 @@ def _streamed(
             on_band(progress.fraction, chosen.size[0] * chosen.size[1])
 
     assert chosen.chosen.band_bytes is not None
+    spilled = chosen.chosen.way == "spilled"
     features = stream(
         encoder.model,
         reader,
         stages=encoder.stages,
-        work_folder=work_folder,
-        resume=work_folder is not None,
+        work_folder=work.path if spilled else None,
+        resume=spilled,
         band_bytes=chosen.chosen.band_bytes,
         mean=encoder.mean,
         std=encoder.std,

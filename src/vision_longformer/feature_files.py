@@ -56,9 +56,10 @@ from vision_longformer.writing.formats import (
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
+FOLDERS = (".geotiff", ".zarr")  # of features
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
-AS_ZARR = "written as Zarr, as its maps do not fit into memory"
+AS_ZARR = "written as Zarr, as its maps were spilled"
 DEFAULT_LIMITS = Limits()
 
 Dtype = Literal["float16", "float32"]
@@ -106,9 +107,9 @@ OnBand = Callable[[Source, float, int], None]  # the image, the share of its wor
 def find_images(arguments: Sequence[str]) -> list[Source]:
     """Find the images that files, folders and patterns mean, each once.
 
-    Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones aside. Files
-    named by hand may be anything. Names are relative to the deepest folder that holds all arguments, so no two are
-    the same.
+    Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones and what lies in
+    folders of features aside. Files named by hand may be anything. Names are relative to the deepest folder that holds
+    all arguments, so no two are the same.
 
     Raises:
         FileNotFoundError: An argument means nothing, or a folder holds no image.
@@ -141,7 +142,8 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
 
 def _is_image(name: Path, file: Path) -> bool:
     hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden and file.is_file()
+    features = any(folder.suffix in FOLDERS for folder in name.parents)
+    return name.suffix.lower() in SUFFIXES and not hidden and not features and file.is_file()
 
 
 def encode_files(
@@ -183,6 +185,7 @@ def encode_files(
         OutputError: Features cannot be written, for instance because the disk is full.
     """
     job = _Job(output, encoder, model_name, dtype, kind, report, limits, on_band)
+    _check_output(output)
     pages = Report(output, title=model_name, remark=remark)
     with watch_memory() as memory:
         for source in sources:
@@ -193,6 +196,14 @@ def encode_files(
     if report:
         with _explaining(output / "index.html"):
             pages.write(memory)
+
+
+def _check_output(output: Path) -> None:
+    """Raise, before work begins, if a folder cannot be made or written."""
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "permission denied" if there.is_dir() else f"{there} is no folder"
+        raise OutputError(f"{output}: cannot be written ({reason})")
 
 
 def _span(plan: Plan | None, start: float, end: float) -> Span:
@@ -249,6 +260,8 @@ class _Job:
             message = f"it could be read once, but not a second time while its features were written: {reason}"
             pages.add(Entry(source.name, message=message))
             return Result(source, "failed", message), None
+        finally:
+            remove_work_folder(self.limits, self.output)
 
     def _encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
         kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
@@ -259,9 +272,9 @@ class _Job:
                 digest = _digest(source.path)
                 if any(self._same(read_metadata(target), digest) for target in targets):
                     pages.add_earlier(source.name)
-                    self._remove_work(targets[0])  # of a run that was stopped once it had written the features
+                    self._remove_work(source)  # of a run that was stopped once it had written the features
                     return Result(source, "skipped"), None
-                image = stack.enter_context(self._encoded(source, targets[0]))
+                image = stack.enter_context(self._encoded(source, digest))
             except WorkFolderError as error:
                 raise OutputError(str(error)) from error
             except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
@@ -283,12 +296,11 @@ class _Job:
                     pages.add(entry, keep=True)
                 else:
                     pages.forget(source.name)
-        remove_work_folder(self.limits, self.output)
         said = [entry.message] if entry.message else []
         said += [AS_ZARR] if kind != kinds[0] else []
         return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
 
-    def _encoded(self, source: Source, target: Path) -> AbstractContextManager[EncodedImage]:
+    def _encoded(self, source: Source, digest: str) -> AbstractContextManager[EncodedImage]:
         def report(share: float, pixels: int) -> None:
             if self.on_band is not None:
                 self.on_band(source, share, pixels)
@@ -297,16 +309,16 @@ class _Job:
             self.encoder,
             source.path,
             limits=self.limits,
-            work_folder=work_folder_of(target, self.limits, self.output),
+            work_folder=work_folder_of(source.name, self.limits, self.output),
+            identity=hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest(),
             georeference=self._georeference(source),
             watched=self.report,
             on_plan=self._check_format,
             on_band=report,
         )
 
-    def _remove_work(self, target: Path) -> None:
-        shutil.rmtree(work_folder_of(target, self.limits, self.output), ignore_errors=True)
-        remove_work_folder(self.limits, self.output)
+    def _remove_work(self, source: Source) -> None:
+        shutil.rmtree(work_folder_of(source.name, self.limits, self.output), ignore_errors=True)
 
     def _format(self, plan: Plan) -> Format:
         if self.kind != "auto":

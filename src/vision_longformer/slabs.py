@@ -24,6 +24,11 @@ def slab_bytes(tokens: int, channels: int, itemsize: int) -> int:
     return min(tokens, SLAB_TOKENS) * 10 * channels * itemsize
 
 
+def is_traced() -> bool:
+    """Tell whether what runs is recorded, so that a loop over a number of tokens would hold for that number only."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
 def is_watched(module: nn.Module) -> bool:
     """Tell whether somebody hooked into a module or a part of it, and should see all tokens at once."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())

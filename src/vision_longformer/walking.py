@@ -14,7 +14,7 @@ from torch import Tensor
 from vision_longformer.attention import GlobalOnlyAttention, WindowedAttention
 from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.walk import Attended, Walk, WalkedLayer, ring_bytes
-from vision_longformer.slabs import is_watched, linear_into, slab_bytes, slabs
+from vision_longformer.slabs import is_traced, is_watched, linear_into, slab_bytes, slabs
 
 if TYPE_CHECKING:
     from vision_longformer.backbone import Block, PatchEmbed
@@ -26,7 +26,7 @@ EMBEDDED_BYTES = 4 * 2**20  # of patches that are embedded at once where their m
 
 
 def _is_inference(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return x.device.type == "cpu" and not (torch.is_grad_enabled() or is_traced())
 
 
 # --- patch embeddings -------------------------------------------------------------------------------------------

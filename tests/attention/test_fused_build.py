@@ -96,6 +96,43 @@ def test_a_build_that_fails(cache: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(cache.glob("*.so"))
 
 
+def test_a_failure_in_another_encoding(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_compiler(tmp_path, monkeypatch, r"printf 'error: \351chec\n' >&2; exit 1")
+    assert_one_warning("failed: error: .chec")
+
+
+def test_a_compiler_with_arguments(
+    compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
+    (name,) = build.find_compiler()
+    monkeypatch.setenv("CXX", f"env {name}")
+    assert build.find_compiler()[1:] == [name]
+    assert build.load(cache)
+    assert runs.read_text().split() == ["run"]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "compiler"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setattr(build, "VERSION_TIMEOUT", 0.2)
+    assert_one_warning("compiler took longer than 0.2 s")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    assert_one_warning("there is no home folder to keep it in: set TORCH_EXTENSIONS_DIR to one")
+
+
 def test_a_build_that_cannot_be_loaded(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play_compiler(tmp_path, monkeypatch, 'echo nonsense > "$target"')
     assert_one_warning("cannot be loaded")

@@ -18,6 +18,7 @@ from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.limits import refuse_hopeless
 from vision_longformer.attention.position import RelativePositionBias, interpolate
 from vision_longformer.attention.projections import Projections, padding_mask
+from vision_longformer.slabs import is_traced
 
 BAND_BYTES = 256 * 2**20  # of bias, and of scores where those are kept, at once
 
@@ -67,7 +68,7 @@ class FullAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, mask: Tensor | None) -> Tensor:
         """Attend from (B, H, W, h, d) queries in bands of rows; return (B, H, W, C)."""
         batch, height, width, heads, _ = query.shape
-        if torch.compiler.is_compiling():  # a loop would be traced for one height only
+        if is_traced():  # a loop would be traced for one height only
             return self._band(query, key, value, table, mask, 0)
         rows = max(1, BAND_BYTES // (batch * heads * width * key.shape[2] * query.itemsize))
         if rows >= height:

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.projections import Projections
 from vision_longformer.config import Performer
+from vision_longformer.slabs import is_traced
 
 EPS = 1e-4
 BAND_BYTES = 64 * 2**20  # of features at once
@@ -97,7 +98,7 @@ class PerformerAttention(nn.Module):
 
     def _tokens_in_a_band(self, query: Tensor) -> int:
         batch, heads, tokens, _ = query.shape
-        if torch.compiler.is_compiling():  # a loop would be traced for one size only
+        if is_traced():  # a loop would be traced for one size only
             return tokens
         return max(1, BAND_BYTES // (batch * heads * self.projection.shape[0] * query.itemsize))
 

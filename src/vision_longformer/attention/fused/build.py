@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ FORWARD = "vision_longformer_windowed_attention"
 BACKWARD = "vision_longformer_windowed_attention_backward"
 GELU = "vision_longformer_add_bias_gelu"
 TIMEOUT = 3600  # seconds for the compiler, which takes about ten where nothing else runs
+VERSION_TIMEOUT = 30  # seconds, for a compiler to say what it is
 
 _FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
 # What the processor can do, as PyTorch names it. Without these flags vectors are made of narrower ones.
@@ -66,10 +68,17 @@ def _kernel() -> ctypes.CDLL | None:
 
 
 def cache_folder() -> Path:
-    """Return where compiled kernels are kept: `TORCH_EXTENSIONS_DIR`, or the user's cache."""
+    """Return where compiled kernels are kept: `TORCH_EXTENSIONS_DIR`, or the user's cache.
+
+    Raises:
+        BuildError: The user has no home folder.
+    """
     if root := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(root) / "vision_longformer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision_longformer"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision_longformer"
+    except RuntimeError as error:
+        raise BuildError("there is no home folder to keep it in: set TORCH_EXTENSIONS_DIR to one") from error
 
 
 def load(cache: Path) -> ctypes.CDLL:
@@ -90,17 +99,17 @@ def load(cache: Path) -> ctypes.CDLL:
     return _open(target)
 
 
-def find_compiler() -> str:
-    """Return the path of the C++ compiler: that of the variable CXX, as PyTorch's own extensions use, or `c++`.
+def find_compiler() -> list[str]:
+    """Return the C++ compiler's path and arguments: of the variable CXX, as PyTorch's own extensions use, or `c++`.
 
     Raises:
         BuildError: There is none.
     """
-    name = os.environ.get("CXX") or "c++"
+    name, *arguments = shlex.split(os.environ.get("CXX") or "") or ["c++"]
     path = shutil.which(name)
     if path is None:
         raise BuildError(f"no C++ compiler, {name!r} is not on the path")
-    return path
+    return [path, *arguments]
 
 
 def compiler_flags() -> list[str]:
@@ -116,10 +125,10 @@ def compiler_flags() -> list[str]:
     ]
 
 
-def build_key(compiler: str, flags: list[str]) -> str:
+def build_key(compiler: list[str], flags: list[str]) -> str:
     """Return a name for what the compiler would make: it depends on versions, processor, flags and sources."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = [torch.__version__, compiler, version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags]
+    version = _output([*compiler, "--version"], seconds=VERSION_TIMEOUT).stdout
+    parts = [torch.__version__, *compiler, version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags]
     digest = hashlib.sha256("\0".join(parts).encode())
     for name in SOURCES + HEADERS:
         digest.update(source_folder().joinpath(name).read_bytes())
@@ -130,7 +139,7 @@ def source_folder() -> Path:
     return Path(__file__).parent
 
 
-def _compile(compiler: str, flags: list[str], target: Path) -> None:
+def _compile(compiler: list[str], flags: list[str], target: Path) -> None:
     logger.warning("Compiling the kernel of windowed attention. This takes a moment and is done once.")
     prefix = f"building-{target.stem}-"
     for abandoned in target.parent.glob(f"{prefix}*"):  # by builds that were killed: whoever holds the lock is alone
@@ -138,16 +147,20 @@ def _compile(compiler: str, flags: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
         result = Path(folder) / target.name
         sources = [str(source_folder() / name) for name in SOURCES]
-        command = [compiler, *flags, *sources, "-o", str(result), "-lc10", "-ltorch_cpu"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"{compiler} took longer than {TIMEOUT} s") from error
+        done = _output([*compiler, *flags, *sources, "-o", str(result), "-lc10", "-ltorch_cpu"], seconds=TIMEOUT)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise BuildError(f"{compiler} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
+            raise BuildError(f"{compiler[0]} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
         _open(result)  # a library that cannot be loaded must not reach the cache
         result.replace(target)
+
+
+def _output(command: list[str], *, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a compiler, whose messages may be in any language and encoding."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took longer than {seconds:g} s") from error
 
 
 def _open(path: Path) -> ctypes.CDLL:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.fused import build
-from vision_longformer.slabs import is_watched
+from vision_longformer.slabs import is_traced, is_watched
 
 
 def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bool:
@@ -20,7 +20,7 @@ def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bo
         return False
     if is_watched(linear) or is_watched(activation):
         return False
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+    if torch.is_grad_enabled() or is_traced() or torch.is_autocast_enabled(x.device.type):
         return False
     parts = (x, linear.weight, linear.bias)
     if any(part is None or part.device.type != "cpu" or part.dtype != torch.float32 for part in parts):
