@@ -148,11 +148,17 @@ def test_32_bit_values_are_16_bit_ones_or_refused() -> None:
         read_pixels(Image.fromarray(np.full((HEIGHT, WIDTH), 65536, np.int32)))
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "S1", "datetime64[s]"])
+def test_values_that_are_no_real_numbers_are_refused(dtype: str) -> None:
+    with pytest.raises(ImageError, match=r"the image: values of type .* are no real numbers"):
+        read_pixels(np.zeros((HEIGHT, WIDTH, 3), dtype))
+
+
 def test_models_of_one_or_more_channels_get_them() -> None:
     colour = noise(HEIGHT, WIDTH, 3)
     assert read_pixels(colour, channels=1).values.shape == (HEIGHT, WIDTH, 1)
     assert read_pixels(noise(HEIGHT, WIDTH, 6), channels=6).values.shape == (HEIGHT, WIDTH, 6)
-    with pytest.raises(ImageError, match="3 channels, and the model takes 5"):
+    with pytest.raises(ImageError, match=r"3 channels, and the model takes 5 \(arrays are height, width, channels\)"):
         read_pixels(colour, channels=5)
 
 

@@ -250,7 +250,10 @@ def _decode_file(image: Image.Image, file: BinaryIO, upright: bool) -> tuple[Arr
         return np.left_shift(high, 8, dtype=np.uint16) | low.astype(np.uint16), "; ".join(notes)
     if any(";16" in mode for mode in raw_modes) and image.mode in ("RGB", "RGBA"):
         notes.append("16-bit values were read with 8 bits")
-    return _decode(image, upright), "; ".join(notes)
+    array = _decode(image, upright)
+    if raw_modes == {"I;12"}:  # 12 bits, which Pillow leaves at 0 to 4095
+        array = np.linspace(0, 65535, 4096).round().astype(np.uint16)[array]
+    return array, "; ".join(notes)
 
 
 def _raw_mode(tile: Any) -> str:
@@ -337,6 +340,8 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise ImageError(f"expected an array of shape (height, width) or (height, width, channels), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"values of type {array.dtype} are no real numbers")
     # a copy, as the caller keeps the array, and rows may run backwards
     values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     scale = FULL_SCALE.get(array.dtype.kind + str(array.dtype.itemsize))
@@ -372,7 +377,9 @@ def _fit_channels(values: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     if values.shape[-1] == 1:
         return values.repeat(1, 1, channels), valid
     if values.shape[-1] != channels:
-        raise ImageError(f"it has {stored} channels, and the model takes {channels}")
+        raise ImageError(
+            f"it has {stored} channels, and the model takes {channels} (arrays are height, width, channels)"
+        )
     return values, valid
 
 

@@ -59,6 +59,48 @@ def test_opacity_is_a_mask_and_no_channel(tmp_path: Path) -> None:
     assert np.array_equal(valid, seen)
 
 
+@pytest.mark.parametrize("photometric", ["MINISWHITE", "MINISBLACK"])
+@pytest.mark.parametrize(("bits", "dtype"), [(1, "uint8"), (4, "uint8"), (12, "uint16"), (8, "uint8"), (16, "uint16")])
+def test_values_have_the_whole_range(tmp_path: Path, bits: int, dtype: str, photometric: str) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH, 1), dtype=dtype)
+    few = {} if bits in (8, 16) else {"nbits": bits}
+    write(tmp_path / "a.tif", stored, photometric=photometric, **few)
+    shares = stored / (2**bits - 1)
+    expected = (1 - shares if photometric == "MINISWHITE" else shares) * np.iinfo(dtype).max
+    assert_rows(open_reader(tmp_path / "a.tif"), expected.round().astype(dtype))
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_indices_become_the_colours_of_their_table(tmp_path: Path, gray: bool) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    if gray:
+        colours[:] = colours[:, :1]
+    indices = values(1, "uint8")
+    write(tmp_path / "a.tif", indices)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.nodata = 7
+        file.write_colormap(1, {index: (*map(int, colour), 255) for index, colour in enumerate(colours)})
+    reader = open_reader(tmp_path / "a.tif")
+    assert_rows(reader, colours[indices[..., 0]][..., : 1 if gray else 3])
+    valid = reader.read_rows(0, HEIGHT).valid
+    assert valid is not None
+    assert np.array_equal(valid, indices[..., 0] != 7)
+
+
+def test_white_may_not_be_zero_where_values_have_no_range(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", values(1, "float32"), photometric="MINISWHITE")
+    with pytest.raises(ImageError, match=r"a\.tif: zero is white in it, which is not read for values of type float32"):
+        open_reader(tmp_path / "a.tif").read_rows(0, 1)
+
+
+def test_luminance_and_chrominance_become_colours(tmp_path: Path) -> None:
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[:40], colours[40:] = (220, 30, 60), (20, 90, 200)
+    write(tmp_path / "a.tif", colours, photometric="YCBCR", compress="jpeg")
+    found = open_reader(tmp_path / "a.tif").read_rows(0, HEIGHT).values.astype(int)
+    assert np.abs(found - colours)[[0, 20, 60]].max() <= 6
+
+
 def test_damaged_rasters_are_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     write(path, values(3, "uint8"), compress="deflate", tiled=True, blockxsize=32, blockysize=32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from PIL import Image
 
 from readers.test_tiff import HEIGHT, WIDTH, assert_rows, values
 from vision_longformer.images import ImageError
-from vision_longformer.measuring import resident_memory
 from vision_longformer.readers import ArrayReader, ChannelsReader, PillowReader, open_reader
 from vision_longformer.readers.tiff import TiffReader
 
@@ -138,32 +136,54 @@ def test_a_plain_tiff_needs_no_rasterio(tmp_path: Path) -> None:
     assert isinstance(open_reader(tmp_path / "a.tif"), TiffReader)
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_of_a_numpy_file_are_those_of_its_array(order: Any, tmp_path: Path) -> None:
-    array = np.asarray(np.random.default_rng(0).integers(0, 2**16, (37, 11, 3)), dtype=">u2", order=order)
-    np.save(tmp_path / "a.npy", array)
-    reader = open_reader(tmp_path / "a.npy")
-    for top, bottom in ((0, 37), (5, 9), (30, 37)):
-        np.testing.assert_array_equal(reader.read_rows(top, bottom).values, array[top:bottom])
+def test_a_tiff_that_nothing_reads_says_why(tmp_path: Path) -> None:
+    pages = np.stack([values(5, "uint8")] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match=r"a\.tif: it is no single picture .*S=5\), and as a whole it is not an image"):
+        open_reader(tmp_path / "a.tif")
 
 
-def test_what_was_read_of_a_numpy_file_does_not_stay_in_memory(tmp_path: Path) -> None:
-    height, width = 2000, 16_000  # 96 MB
-    np.save(tmp_path / "a.npy", np.ones((height, width, 3), np.uint8))
-    reader = open_reader(tmp_path / "a.npy")
-    reader.read_rows(0, 100)
-    before = resident_memory()
-    assert before is not None
-    for top in range(0, height, 100):
-        reader.read_rows(top, top + 100)
-    after = resident_memory()
-    assert after is not None
-    assert after - before < 20 * 2**20
+def test_a_tiff_that_is_decoded_as_a_whole_has_limits(tmp_path: Path) -> None:
+    Image.fromarray(values(3, "uint8")).quantize(16).save(tmp_path / "a.tif")
+    assert isinstance(open_reader(tmp_path / "a.tif"), PillowReader)
+    with pytest.raises(
+        ImageError, match=r"a\.tif: its colours are palette, .*, and as a whole it has 101×83 pixels by"
+    ):
+        open_reader(tmp_path / "a.tif", max_pixels=100)
 
 
-def test_a_numpy_file_that_is_cut_short_later_is_one_sentence(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.ones((40, 30, 3), np.uint8))
-    reader = open_reader(tmp_path / "a.npy")
-    os.truncate(tmp_path / "a.npy", 1000)
-    with pytest.raises(ImageError, match=r"a\.npy: it is damaged"):
-        reader.read_rows(20, 40)
+@pytest.mark.parametrize(
+    ("channels", "dtype", "value"), [(1, "uint8", "7"), (3, "uint8", "0"), (2, "float32", "-3.4e38")]
+)
+def test_pixels_without_data_are_not_valid_without_rasterio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, dtype: str, value: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    array = values(channels, dtype)
+    missing = np.random.default_rng(1).random((HEIGHT, WIDTH)) < 0.3
+    array[missing] = float(value)
+    missing = (array == array.dtype.type(value)).all(axis=2)
+    tags = [(42113, "s", 0, value, True)]
+    stored = array if channels > 1 else array[..., 0]
+    layout: dict[str, Any] = {"planarconfig": "contig"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", extratags=tags, **layout)
+    reader = open_reader(tmp_path / "a.tif")
+    assert isinstance(reader, TiffReader)
+    valid = reader.read_rows(0, HEIGHT).valid
+    assert valid is not None
+    assert np.array_equal(valid, ~missing)
+
+
+@pytest.mark.parametrize("value", ["", "none", "-9999"])
+def test_a_value_that_no_pixel_has_leaves_all_valid(tmp_path: Path, value: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values(1, "uint8"), extratags=[(42113, "s", 0, value, True)])
+    assert TiffReader(tmp_path / "a.tif").read_rows(0, HEIGHT).valid is None
+
+
+def test_a_palette_with_a_value_for_no_data_has_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    picture = Image.fromarray(values(3, "uint8")).quantize(16)
+    picture.save(tmp_path / "a.tif", tiffinfo={42113: "7"})
+    assert open_reader(tmp_path / "a.tif").info.note == (
+        "its no-data value is not heeded without rasterio: pip install 'vision-longformer[geo]'"
+    )

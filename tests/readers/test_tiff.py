@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
+from PIL import Image
 
-from vision_longformer.images import ImageError
-from vision_longformer.readers import open_reader
+from vision_longformer.images import ImageError, read_pixels
+from vision_longformer.readers import PillowReader, open_reader
 from vision_longformer.readers.base import Array, Reader
 from vision_longformer.readers.tiff import TiffReader
 
@@ -98,6 +101,60 @@ def test_white_may_be_zero(tmp_path: Path) -> None:
     array = values(1, "uint8")
     tifffile.imwrite(tmp_path / "a.tif", array[..., 0], photometric="miniswhite")
     assert_rows(TiffReader(tmp_path / "a.tif"), 255 - array)
+
+
+def test_white_may_not_be_zero_where_values_have_no_range(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values(1, "float32")[..., 0], photometric="miniswhite")
+    with pytest.raises(ImageError, match=r"a\.tif: zero is white in it, which is not read for values of type float32"):
+        TiffReader(tmp_path / "a.tif").read_rows(0, 1)
+
+
+def write_bits(path: Path, stored: NDArray[np.int64], bits: int, *, photometric: int = 1) -> None:
+    """Write (H, W) whole numbers of 4 or 12 bits, packed without a library's help."""
+    flags = (stored[..., None] >> np.arange(bits)[::-1]) & 1  # (H, W, bits), the highest first
+    data = np.packbits(flags.reshape(HEIGHT, -1).astype(np.uint8), axis=1).tobytes()
+    entries = {256: WIDTH, 257: HEIGHT, 258: bits, 259: 1, 262: photometric, 273: 200, 277: 1, 278: HEIGHT}
+    tags = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**entries, 279: len(data)}.items()]
+    start = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(tags) + bytes(4)
+    path.write_bytes(start.ljust(200, b"\0") + data)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize(("bits", "dtype"), [(4, "uint8"), (12, "uint16")])
+def test_values_of_a_few_bits_have_the_whole_range(tmp_path: Path, bits: int, dtype: str, photometric: int) -> None:
+    pytest.importorskip("imagecodecs")
+    stored = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH))
+    write_bits(tmp_path / "a.tif", stored, bits, photometric=photometric)
+    reader = open_reader(tmp_path / "a.tif")
+    shares = stored / (2**bits - 1)
+    expected = (shares if photometric else 1 - shares) * np.iinfo(dtype).max
+    assert_rows(reader, expected.round().astype(dtype)[..., None])
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_values_of_a_few_bits_have_the_whole_range_as_an_image(tmp_path: Path, bits: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH))
+    write_bits(tmp_path / "a.tif", stored, bits)
+    found = read_pixels(tmp_path / "a.tif", channels=1).values[..., 0].numpy()
+    np.testing.assert_allclose(found, stored / (2**bits - 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (32, 48)}], ids=str)
+def test_luminance_and_chrominance_become_colours(
+    tmp_path: Path, compression: str | None, layout: dict[str, Any]
+) -> None:
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[:40], colours[40:] = (220, 30, 60), (20, 90, 200)
+    stored = np.asarray(Image.fromarray(colours).convert("YCbCr"))
+    if compression == "jpeg":
+        pytest.importorskip("imagecodecs")
+    options: dict[str, Any] = {"compression": compression, "subsampling": (1, 1), **layout}
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", **options)
+    reader = open_reader(tmp_path / "a.tif")
+    assert isinstance(reader, TiffReader if compression == "jpeg" else PillowReader)
+    found = reader.read_rows(0, HEIGHT).values.astype(int)
+    assert np.abs(found - colours)[[0, 20, 60]].max() <= 4
 
 
 @pytest.mark.parametrize(("kind", "opacity"), [("unassalpha", True), ("unspecified", False)])

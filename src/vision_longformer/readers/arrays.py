@@ -1,8 +1,7 @@
-"""Arrays as images: NumPy arrays, `.npy` files and everything else that can be sliced, Zarr arrays among it."""
+"""Arrays as images: NumPy arrays and everything else that can be sliced, Zarr arrays among it."""
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from vision_longformer.images import ImageError
 from vision_longformer.readers.base import Array, ImageInfo, Mask, PixelRows, identity
+from vision_longformer.readers.ome_zarr import OmeImage, ome_image
 
 
 class ArrayReader:
@@ -21,6 +21,7 @@ class ArrayReader:
         name: For messages.
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
+        opacity: Whether the last of two or four channels is opacity.
         note: What of a file is left out.
         identity: Changes when the file does.
 
@@ -35,6 +36,7 @@ class ArrayReader:
         name: str = "the image",
         valid: Mask | None = None,
         preferred_rows: int = 1,
+        opacity: bool = True,
         note: str = "",
         identity: str = "",
     ) -> None:
@@ -53,6 +55,7 @@ class ArrayReader:
             channels=shape[2] if len(shape) == 3 else 1,
             dtype=np.dtype(array.dtype),
             preferred_rows=preferred_rows,
+            opacity=opacity,
             note=note,
             identity=identity,
         )
@@ -75,45 +78,13 @@ class ArrayReader:
         self._array = None
 
 
-def open_npy(path: str | os.PathLike[str]) -> ArrayReader:
-    """Open a `.npy` file without loading it. One in Fortran order becomes resident, as its rows are scattered.
-
-    Raises:
-        ImageError: It is missing, damaged, or no array of pixels.
-    """
-    try:
-        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
-    if array.ndim and array.flags.c_contiguous:
-        array = _RowsOfFile(Path(path), array)
-    return ArrayReader(array, name=str(path), identity=identity(path))
-
-
-class _RowsOfFile:
-    """The rows of a mapped array, read by calls: pages of a map would stay with the process."""
-
-    def __init__(self, path: Path, mapped: np.memmap[Any, Any]) -> None:
-        self.path, self.offset = path, mapped.offset
-        self.shape, self.dtype = mapped.shape, mapped.dtype
-
-    def __getitem__(self, rows: slice) -> Array:
-        top, bottom, _ = rows.indices(self.shape[0])
-        values = math.prod(self.shape[1:])
-        found = np.fromfile(
-            self.path, self.dtype, (bottom - top) * values, offset=self.offset + top * values * self.dtype.itemsize
-        )
-        return found.reshape(bottom - top, *self.shape[1:])  # raises ValueError where the file was cut short
-
-
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
-    """Open a Zarr array of shape (height, width) or (height, width, channels).
+    """Open a Zarr array of shape (height, width) or (height, width, channels), or an OME-Zarr image of any order.
 
     Args:
         path: A folder or zip file.
-        array: The name of the array in a group; by default a group's only array, or "0", as pyramids call theirs.
+        array: The name of the array in a group; by default the first level of an OME-Zarr image, the only
+            array, or "0", as pyramids call theirs.
 
     Raises:
         ImageError: It is missing, damaged, or no array of pixels.
@@ -134,13 +105,15 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> Arra
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # stores, codecs and metadata each raise their own
         raise ImageError(f"{path}: it is no Zarr array, or a damaged one ({error})") from error
-    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, identity=identity(path))
+    opacity = not isinstance(found, OmeImage)  # whose channels are those of a microscope
+    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, opacity=opacity, identity=identity(path))
 
 
 def _member(group: Any, name: str | None) -> Any:
     arrays = sorted(group.array_keys())
+    axes, levels = ome_image(group.attrs.asdict()) or ([], [])
     if name is None:
-        name = arrays[0] if len(arrays) == 1 else "0"
-    if name not in arrays:
+        name = levels[0] if levels else arrays[0] if len(arrays) == 1 else "0"
+    if name not in group:
         raise ImageError(f"there is no array {name!r} in this group; it has {', '.join(arrays) or 'none'}")
-    return group[name]
+    return OmeImage(group[name], axes) if name in levels else group[name]

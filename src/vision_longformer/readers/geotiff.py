@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images import ImageError
-from vision_longformer.readers.base import ImageInfo, PixelRows, identity
+from vision_longformer.readers.base import Array, ImageInfo, PixelRows, identity
+from vision_longformer.readers.depth import full_depth
 
 CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
 
 
 class GeoReader:
     """Reads a raster by rows. Pixels without data, masked or fully transparent ones are not valid.
+
+    Indices into a table of colours become these. Values of a few bits are spread over their type (`full_depth`).
 
     `info.georeference` holds "crs", the coordinate reference system as WKT, and "transform", the six numbers
     (a, b, c, d, e, f) with x = a·column + b·row + c and y = d·column + e·row + f for the top left corner of a pixel.
@@ -24,7 +27,7 @@ class GeoReader:
         path: Of the file.
 
     Raises:
-        ImageError: The file is missing or damaged.
+        ImageError: The file is missing or damaged, or its channels differ in type.
         ImportError: rasterio is not installed.
     """
 
@@ -43,7 +46,22 @@ class GeoReader:
             raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
         alpha = rasterio.enums.ColorInterp.alpha
         self._bands = [number for number, kind in enumerate(self._file.colorinterp, start=1) if kind != alpha]
+        self._white_is_zero = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        self._colours = self._read_colours()
         self.info = self._describe(path)
+
+    def _read_colours(self) -> Array | None:
+        """Return the (N, 1) grays or (N, 3) colours that values stand for, or None."""
+        if len(self._bands) != 1 or self._white_is_zero:  # for which rasterio makes up a table
+            return None
+        try:
+            table = self._file.colormap(self._bands[0])
+        except ValueError:
+            return None
+        colours = np.zeros((max(table) + 1, 3), np.uint8)
+        for index, colour in table.items():
+            colours[index] = colour[:3]
+        return colours[:, :1] if (colours == colours[:, :1]).all() else colours
 
     def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
         file = self._file
@@ -53,12 +71,14 @@ class GeoReader:
         kinds = {file.dtypes[band - 1] for band in self._bands}
         if len(kinds) != 1:
             raise ImageError(f"{path}: its channels differ in type ({', '.join(sorted(kinds))})")
+        dtype = np.dtype(kinds.pop())
+        self._bits = int(file.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
         return ImageInfo(
             name=str(path),
             height=file.height,
             width=file.width,
-            channels=len(self._bands),
-            dtype=np.dtype(kinds.pop()),
+            channels=len(self._bands) if self._colours is None else self._colours.shape[1],
+            dtype=dtype if self._colours is None else self._colours.dtype,
             preferred_rows=file.block_shapes[0][0],
             opacity=False,
             identity=identity(path),
@@ -78,7 +98,15 @@ class GeoReader:
                 seen = self._file.dataset_mask(window=window) > 0
         except self._rasterio.errors.RasterioError as error:
             raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
-        return PixelRows(np.ascontiguousarray(np.moveaxis(values, 0, 2)), None if seen.all() else seen)
+        if self._colours is not None:
+            rows = self._colours[np.minimum(values[0], len(self._colours) - 1)]  # (n, W, 1 or 3)
+        else:
+            rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
+            try:
+                rows = full_depth(rows, self._bits, white_is_zero=self._white_is_zero)
+            except ImageError as error:
+                raise ImageError(f"{self.info.name}: {error}") from error
+        return PixelRows(rows, None if seen.all() else seen)
 
     def close(self) -> None:
         """Close the file."""

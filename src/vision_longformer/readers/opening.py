@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, check_pixels, open_picture
-from vision_longformer.readers.arrays import open_npy, open_zarr
+from vision_longformer.readers.arrays import open_zarr
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.npy import open_npy
 from vision_longformer.readers.pillow import PillowReader
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -147,7 +149,22 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
         return GeoReader(path)
     try:
         return TiffReader(path, level=level)
-    except UnsupportedTiffError:
+    except UnsupportedTiffError as error:
         if level:
             raise
-        return PillowReader(path, max_pixels=max_pixels)  # as a whole: palettes, turned images and the like
+        return _open_whole_tiff(path, error, max_pixels=max_pixels)
+
+
+def _open_whole_tiff(path: Path, reason: ImageError, *, max_pixels: int) -> Reader:
+    """Open a TIFF that cannot be read by rows for some reason: palettes, turned images and the like."""
+    from vision_longformer.readers.tiff import NODATA_TAG, has_tags
+
+    try:
+        reader = PillowReader(path, max_pixels=max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{reason}, and as a whole {str(error).removeprefix(f'{path}: ')}") from error
+    if has_tags(path, (NODATA_TAG,)):
+        unheeded = "its no-data value is not heeded without rasterio: pip install 'vision-longformer[geo]'"
+        notes = filter(None, (reader.info.note, unheeded))
+        reader.info = dataclasses.replace(reader.info, note="; ".join(notes))
+    return reader

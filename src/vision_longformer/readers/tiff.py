@@ -21,6 +21,7 @@ import tifffile
 
 from vision_longformer.images import ImageError
 from vision_longformer.readers.base import Array, ImageInfo, PixelRows, identity
+from vision_longformer.readers.depth import full_depth
 
 # What tifffile and the codecs raise for files that are damaged, besides OSError
 DAMAGED = (
@@ -35,8 +36,10 @@ DAMAGED = (
     zlib.error,
 )
 ORIENTATION_TAG, UPRIGHT = 274, 1
+NODATA_TAG = 42113  # of GDAL, as text
 ALPHA = (1, 2)  # among extra samples: associated and unassociated
-COLOURS = ("MINISWHITE", "MINISBLACK", "RGB", "YCBCR")
+COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
+DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
 
 
 class UnsupportedTiffError(ImageError):
@@ -44,7 +47,9 @@ class UnsupportedTiffError(ImageError):
 
 
 class TiffReader:
-    """Reads one picture of a TIFF file by rows.
+    """Reads one picture of a TIFF file by rows. Values of a few bits are spread over their type (`full_depth`).
+
+    Pixels whose channels all have GDAL's no-data value are not valid, unless there is opacity to say so.
 
     Args:
         path: Of the file.
@@ -63,6 +68,7 @@ class TiffReader:
             with self._explaining():
                 self._pages = self._choose(series, level)
                 self.info = self._describe(path)
+                self._nodata = None if self.info.opacity else _nodata(self._pages[0])
         except ImageError:
             self._file.close()
             raise
@@ -94,7 +100,7 @@ class TiffReader:
             raise UnsupportedTiffError("its channels differ in size or type")
         if page.dtype is None or page.imagedepth != 1:
             raise UnsupportedTiffError("its values are of a type that cannot be read")
-        if page.photometric.name not in COLOURS:
+        if page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
             raise UnsupportedTiffError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
         if page.tags.valueof(ORIENTATION_TAG, default=UPRIGHT) != UPRIGHT:
             raise UnsupportedTiffError("it is stored turned or mirrored (its orientation tag)")
@@ -132,10 +138,12 @@ class TiffReader:
                     _place(values, place, target, top)
                     if place[2] + values.shape[0] > bottom:
                         kept[key] = values, place
-            if self._pages[0].photometric.name == "MINISWHITE":
-                out = np.invert(out)
+            seen = None if self._nodata is None else (out != self._nodata).any(axis=2)
+            bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
+            white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
+            out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
         self._kept = kept
-        return PixelRows(out)
+        return PixelRows(out, None if seen is None or seen.all() else seen)
 
     def close(self) -> None:
         """Close the file."""
@@ -171,6 +179,20 @@ def has_tags(path: str | os.PathLike[str], tags: Sequence[int]) -> bool:
             return any(tag in file.pages[0].aspage().tags for tag in tags)
     except (*DAMAGED, OSError):
         return False
+
+
+def _nodata(page: Any) -> float | None:
+    """Return the value that says that a pixel is missing, if the file names one."""
+    try:
+        return float(page.tags.valueof(NODATA_TAG, default="").strip("\0 "))
+    except (ValueError, AttributeError):  # of files that have none, or no number
+        return None
+
+
+def _decoded_to_rgb(page: Any) -> bool:
+    """Tell whether a page of YCbCr comes as RGB out of its codec."""
+    plain = page.planarconfig == 1 and not page.extrasamples
+    return page.photometric.name == "YCBCR" and plain and page.compression.name in DECODED_TO_RGB
 
 
 def _segments(page: Any, top: int, bottom: int) -> Iterator[int]:
