@@ -180,7 +180,7 @@ def test_what_could_not_be_written_is_refused_before_work_begins(
         patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
         patch.setattr("importlib.util.find_spec", lambda _name: None)
         (result,) = encode([photo], output, model, kind="auto", limits=spilled)
-        assert "do not fit into memory, and writing Zarr needs zarr: pip install" in result.message
+        assert "its maps would be spilled, and writing Zarr needs zarr: pip install" in result.message
     with monkeypatch.context() as patch:
         patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
         patch.setattr("vision_longformer.feature_files.safetensors_bytes", lambda *_: 10**15)

@@ -331,7 +331,7 @@ class _Job:
         try:
             check_format(kind)
         except ImportError as error:
-            raise ImageError(f"its maps do not fit into memory, and {error}") from error
+            raise ImageError(f"its maps would be spilled, and {error}") from error
         if kind == "safetensors" and plan.chosen.way == "spilled":
             needed = safetensors_bytes(
                 self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
