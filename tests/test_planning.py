@@ -65,7 +65,7 @@ def test_every_obstacle_is_named_and_the_advice_removes_them(model: VisionLongfo
     assert "or more and make room for files" in str(caught.value)
 
     memory = needed(model, *size)["spilled"] + 10**8
-    with pytest.raises(PlanError, match="allow .* or more, make room for files or choose another work folder"):
+    with pytest.raises(PlanError, match=r"allow .* or more, make room for files or choose another work folder"):
         plan(model, *size, memory=memory, outputs=[4], disk=10**6)
     assert plan(model, *size, memory=memory, outputs=[4]).chosen.way == "spilled"
 

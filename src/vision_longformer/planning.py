@@ -241,8 +241,8 @@ def _refusal(size: Size, found: Sequence[Forecast], *, memory: int, disk: int | 
     """Say in a sentence what was tried, what is in the way of each, and what would fit."""
     obstacles = "; ".join(f"{one.way}: {one.obstacle}" for one in found)
     return (
-        f"an image of {size[1]}×{size[0]} pixels does not fit ({obstacles}): {_advice(found, memory, disk)}, keep fewer "
-        "stages, shrink the image, or take a smaller model"
+        f"an image of {size[1]}×{size[0]} pixels does not fit ({obstacles}): {_advice(found, memory, disk)}, keep "
+        "fewer stages, shrink the image, or take a smaller model"
     )
 
 
