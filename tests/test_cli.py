@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -227,6 +228,37 @@ def test_interrupting_leaves_no_half_file(
     assert encode(photo, "--output", output, NANO) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
     assert list(output.iterdir()) == []
+
+
+def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_path: Path) -> None:
+    """Also if it comes twice."""
+    program = (
+        "import os, signal, sys\n"
+        "from vision_longformer import cli, feature_files\n"
+        "def stop(*arguments, **options):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "feature_files.write_features = stop\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = ["encode", str(photo), "--output", str(tmp_path / "out"), NANO, "--way=spilled", "--no-report"]
+    command += ["--format=safetensors"]
+    stopped = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert (stopped.returncode, stopped.stdout) == (75, "")
+    sentence = "vil: stopped by SIGTERM; what was finished is kept, and running again goes on from there"
+    assert stopped.stderr.splitlines()[-1] == sentence
+    assert "Traceback" not in stopped.stderr
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [".work"]
+    assert main(command) == 0
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["x.png.safetensors"]
+
+
+def test_sigterm_does_what_it_did_once_the_work_is_over(photo: Path, output: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert encode(photo, "--output", output, NANO) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_models_are_listed_with_their_costs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,8 @@ def test_what_fits_nowhere_is_refused_with_the_numbers(capsys: pytest.CaptureFix
     shown = capsys.readouterr()
     assert shown.err == ""
     sentence = shown.out.splitlines()[0]
-    assert "an image of 30000×20000 pixels does not fit into 10.0 MB (whole, " in sentence
+    assert "an image of 30000×20000 pixels does not fit (whole: " in sentence
+    assert "of memory are more than 10.0 MB; streamed: " in sentence
     assert "allow " in sentence
     assert "chosen" not in shown.out
     (found,) = planned(capsys, *question, code=1)

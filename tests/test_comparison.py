@@ -30,7 +30,7 @@ from vision_longformer.comparison import (
 from vision_longformer.comparison_report import Comparison, comparison_tables, write_comparison
 from vision_longformer.measuring import AttentionClock, Measurement, Task, measure
 from vision_longformer.mechanisms import list_mechanisms
-from vision_longformer.memory import parse_bytes
+from vision_longformer.memory import gigabytes, parse_bytes
 
 NANO = comparison_config("nano", "windowed")
 TASK = Task(NANO, (32, 32), repeats=1)
@@ -92,10 +92,30 @@ def test_a_row_describes_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("8GB", 8e9), ("1.5 GiB", 1.5 * 2**30), ("500mb", 5e8), ("1024", 1024), (" 2 KB ", 2000)]
+    ("text", "expected"),
+    [
+        ("8GB", 8e9),
+        ("1.5 GiB", 1.5 * 2**30),
+        ("500mb", 5e8),
+        ("1024", 1024),
+        (" 2 KB ", 2000),
+        ("3k", 3e3),
+        ("5M", 5e6),
+        ("4G", 4e9),
+        ("1T", 1e12),
+        ("2 TiB", 2**41),
+    ],
 )
 def test_amounts_of_memory_are_read(text: str, expected: float) -> None:
     assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1000, "1.0 KB"), (10**6, "1.0 MB"), (123_456_789, "0.12 GB"), (12_345_678_901, "12.3 GB")],
+)
+def test_no_amount_of_memory_is_shown_as_nothing(size: int, text: str) -> None:
+    assert gigabytes(size) == text
 
 
 @pytest.mark.parametrize("text", ["", "GB", "eight GB", "8 XB", "-1GB", "nan", "inf", "0", "8GBGB", "1e999"])

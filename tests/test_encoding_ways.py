@@ -98,7 +98,8 @@ def test_auto_goes_the_fastest_way_that_fits(photo: Path, model: VisionLongforme
 def test_what_does_not_fit_fails_with_the_numbers(photo: Path, model: VisionLongformer, tmp_path: Path) -> None:
     (result,) = encode(photo, tmp_path / "out", model, "auto", memory=10**6)
     assert result.status == "failed"
-    assert "an image of 212×301 pixels does not fit into 1.0 MB (whole, " in result.message
+    assert "an image of 212×301 pixels does not fit (whole: " in result.message
+    assert "of memory are more than 1.0 MB; streamed: " in result.message
     assert "allow " in result.message
 
 
@@ -201,7 +202,8 @@ def test_a_disk_without_room_is_seen_before_work_begins(
     monkeypatch.setattr(encoding_ways, "free_disk", lambda _: 1000)
     (result,) = encode(photo, tmp_path / "out", model, "spilled")
     assert result.status == "failed"
-    assert "of files are more than the 0.0 MB that are free" in result.message or "make room" in result.message
+    assert "of files are more than the 1.0 KB that are free): make room for files or choose" in result.message
+    assert "of memory" not in result.message
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ def test_folders_are_searched_with_all_below_but_for_hidden_files_and_features(t
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [source.name for source in find_images([str(tmp_path)])] == ["a/c.png", "b.JPG"]
+    found = find_images([str(tmp_path / "**" / "*.*")])
+    assert not [source.name for source in found if source.name in features]
+    by_name = str(tmp_path / "out" / "x.tif.geotiff" / "*.tif")
+    assert [source.name for source in find_images([by_name])] == ["stage4.tif"]
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_work_begins(

@@ -17,6 +17,7 @@ from vision_longformer.encoding_ways import Limits, work_folder_of
 from vision_longformer.feature_files import OutputError, read_metadata
 from vision_longformer.readers import read_georeference
 from vision_longformer.stored_features import load_features
+from vision_longformer.work_folder import PLAN, WorkFolder
 from vision_longformer.writing.formats import safetensors_bytes
 
 zarr = pytest.importorskip("zarr")
@@ -159,6 +160,31 @@ def test_what_is_spilled_becomes_zarr_and_says_so(tmp_path: Path, output: Path, 
     assert torch.equal(found.valid.tensor(), expected.valid.tensor())
 
 
+def test_features_of_an_earlier_run_in_the_other_format_stay_and_are_named(
+    tmp_path: Path, output: Path, model: VisionLongformer
+) -> None:
+    photo, other = save_photo(tmp_path / "x.png"), create_model("vision_longformer_nano", num_classes=0)
+    assert isinstance(other, VisionLongformer)
+    encode([photo], output, model, kind="auto")
+    (result,) = encode([photo], output, other, kind="auto", limits=Limits("spilled"))
+    outdated = output / "x.png.safetensors"
+    assert f"{outdated} is of an earlier run: remove it if you do not need it" in result.message
+    assert outdated.exists()
+    outdated.unlink()
+    (again,) = encode([photo], output, model, kind="auto", limits=Limits("spilled"))
+    assert (again.status, again.message) == ("encoded", "written as Zarr, as its maps were spilled")
+
+
+def test_a_run_that_skips_leaves_the_work_of_another(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model)
+    path = work_folder_of("x.png", Limits(), output)
+    with WorkFolder(path, "of other settings") as other:
+        other.begin(123)
+        assert statuses(encode([photo], output, model)) == ["skipped"]
+        assert (path / PLAN).exists()
+
+
 def test_work_files_of_a_run_that_was_stopped_late_are_removed(
     tmp_path: Path, output: Path, model: VisionLongformer
 ) -> None:
@@ -180,7 +206,7 @@ def test_what_could_not_be_written_is_refused_before_work_begins(
         patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
         patch.setattr("importlib.util.find_spec", lambda _name: None)
         (result,) = encode([photo], output, model, kind="auto", limits=spilled)
-        assert "do not fit into memory, and writing Zarr needs zarr: pip install" in result.message
+        assert "its maps would be spilled, and writing Zarr needs zarr: pip install" in result.message
     with monkeypatch.context() as patch:
         patch.setattr("vision_longformer.encoding_ways.stream", begun.append)
         patch.setattr("vision_longformer.feature_files.safetensors_bytes", lambda *_: 10**15)

@@ -43,7 +43,7 @@ def test_bands_shrink_to_fit(model: VisionLongformer) -> None:
 
 
 def test_what_fits_nowhere_is_refused_with_what_would_fit(model: VisionLongformer) -> None:
-    with pytest.raises(PlanError, match=r"an image of 30000×20000 pixels does not fit into 20\.0 MB \(whole") as caught:
+    with pytest.raises(PlanError, match=r"an image of 30000×20000 pixels does not fit \(whole: ") as caught:
         plan(model, 20_000, 30_000, memory=2 * 10**7)
     assert [forecast.way for forecast in caught.value.forecasts] == ["whole", "streamed", "spilled"]
     least = min(forecast.memory for forecast in caught.value.forecasts)
@@ -51,8 +51,23 @@ def test_what_fits_nowhere_is_refused_with_what_would_fit(model: VisionLongforme
 
 
 def test_a_small_disk_is_an_obstacle(model: VisionLongformer) -> None:
-    with pytest.raises(PlanError, match="make room"):
+    with pytest.raises(PlanError, match=r"of files are more than the 1\.0 MB that are free\): make room") as caught:
         plan(model, 20_000, 3000, memory=UNBOUNDED, ways=["spilled"], disk=10**6)
+    assert "of memory" not in str(caught.value)
+
+
+def test_every_obstacle_is_named_and_the_advice_removes_them(model: VisionLongformer) -> None:
+    size = (20_000, 30_000)
+    with pytest.raises(
+        PlanError, match=r"\(spilled: .* of memory are more than 20\.0 MB, and .* of files are"
+    ) as caught:
+        plan(model, *size, memory=2 * 10**7, ways=["spilled"], outputs=[4], disk=10**6)
+    assert "or more and make room for files" in str(caught.value)
+
+    memory = needed(model, *size)["spilled"] + 10**8
+    with pytest.raises(PlanError, match=r"allow .* or more, make room for files or choose another work folder"):
+        plan(model, *size, memory=memory, outputs=[4], disk=10**6)
+    assert plan(model, *size, memory=memory, outputs=[4]).chosen.way == "spilled"
 
 
 def test_models_that_cannot_be_streamed_have_one_way() -> None:

@@ -15,7 +15,7 @@ import jsonargparse
 
 from vision_longformer import __version__
 from vision_longformer.commands import benchmark, compare, convert, encode, evaluate, models, plan, predict, train
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, Parser, StoppedError, UsageError, tell
 
 
 class Command(Protocol):
@@ -67,6 +67,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         tell("interrupted; what was finished is kept, and running again goes on from there")
         return 130
+    except StoppedError:
+        tell("stopped by SIGTERM; what was finished is kept, and running again goes on from there")
+        return 75
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else 0
 

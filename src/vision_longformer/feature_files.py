@@ -6,6 +6,7 @@ A feature file is safetensors. Its tensors are the maps `stage1` to `stage4` as 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import hashlib
@@ -13,7 +14,6 @@ import importlib.util
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +44,7 @@ from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.serialization import weights_digest
 from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import WorkFolderError
+from vision_longformer.work_folder import WorkFolder
 from vision_longformer.writing.formats import (
     Choice,
     Format,
@@ -108,8 +109,8 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
     """Find the images that files, folders and patterns mean, each once.
 
     Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones and what lies in
-    folders of features aside. Files named by hand may be anything. Names are relative to the deepest folder that holds
-    all arguments, so no two are the same.
+    folders of features aside, which patterns pass over too. Files named by hand may be anything. Names are relative to
+    the deepest folder that holds all arguments, so no two are the same.
 
     Raises:
         FileNotFoundError: An argument means nothing, or a folder holds no image.
@@ -131,7 +132,8 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
             images = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-            images = [match for match in matches if match.is_file()]
+            named = _in_features(path)  # the pattern itself names a folder of features
+            images = [match for match in matches if match.is_file() and (named or not _in_features(match))]
             if not images:
                 raise FileNotFoundError(f"{argument}: there is no such file or folder")
             roots.append(Path(os.path.commonpath([image.parent for image in images])))
@@ -142,8 +144,11 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
 
 def _is_image(name: Path, file: Path) -> bool:
     hidden = any(part.startswith(".") for part in name.parts)
-    features = any(folder.suffix in FOLDERS for folder in name.parents)
-    return name.suffix.lower() in SUFFIXES and not hidden and not features and file.is_file()
+    return name.suffix.lower() in SUFFIXES and not hidden and not _in_features(name) and file.is_file()
+
+
+def _in_features(name: Path) -> bool:
+    return any(folder.suffix in FOLDERS for folder in name.parents)
 
 
 def encode_files(
@@ -298,6 +303,8 @@ class _Job:
                     pages.forget(source.name)
         said = [entry.message] if entry.message else []
         said += [AS_ZARR] if kind != kinds[0] else []
+        outdated = [other for other in targets if other != target and read_metadata(other) is not None]
+        said += [f"{other} is of an earlier run: remove it if you do not need it" for other in outdated]
         return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
 
     def _encoded(self, source: Source, digest: str) -> AbstractContextManager[EncodedImage]:
@@ -318,7 +325,11 @@ class _Job:
         )
 
     def _remove_work(self, source: Source) -> None:
-        shutil.rmtree(work_folder_of(source.name, self.limits, self.output), ignore_errors=True)
+        """Remove the work folder of an image, unless another run, with other settings, is at work there."""
+        path = work_folder_of(source.name, self.limits, self.output)
+        if path.exists():
+            with contextlib.suppress(WorkFolderError), WorkFolder(path, ""):
+                pass
 
     def _format(self, plan: Plan) -> Format:
         if self.kind != "auto":
@@ -331,7 +342,7 @@ class _Job:
         try:
             check_format(kind)
         except ImportError as error:
-            raise ImageError(f"its maps do not fit into memory, and {error}") from error
+            raise ImageError(f"its maps would be spilled, and {error}") from error
         if kind == "safetensors" and plan.chosen.way == "spilled":
             needed = safetensors_bytes(
                 self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]

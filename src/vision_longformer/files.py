@@ -3,58 +3,137 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 REMOVALS = 20  # attempts to remove a folder
+SWAPS = 20  # attempts to put a folder in the place of another
+SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
-    The data reach the disk before the name does. After an exception `target` is as it was.
+    The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
+    behind goes; of several processes that write at once, the last one stays.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    with _beside(target, folder=False) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target`; once all is well it becomes `target`, in place of what was there.
 
-    The data reach the disk before the name does. After an exception `target` is as it was, and the temporary folder is
-    gone. One that a killed process left behind goes too: two processes cannot write the same folder at once.
+    Otherwise as `replacing`.
     """
-    temporary, outdated = (target.parent / f".{target.name}.{kind}" for kind in ("tmp", "old"))
+    with _beside(target, folder=True) as around:
+        temporary = around / "new"
+        try:
+            temporary.mkdir()
+            yield temporary
+            _sync_folder(temporary)
+            _swap(temporary, target, outdated=around)
+            _sync(target.parent)
+        finally:
+            _remove_folder(temporary)
+
+
+@contextlib.contextmanager
+def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in (temporary, outdated):
-        _remove_folder(left_behind)
+    _remove_left_behind(target)
+    temporary, lock = _make_locked(target, folder=folder)
     try:
-        temporary.mkdir()
         yield temporary
-        _sync_folder(temporary)
-        if target.exists():
-            target.rename(outdated)
-        temporary.rename(target)
-        _sync(target.parent)
     finally:
-        for done_with in (temporary, outdated):
-            _remove_folder(done_with)
+        _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_locked(target: Path, *, folder: bool) -> tuple[Path, int | None]:
+    """Return a new file or folder beside `target`, and the descriptor that holds its lock."""
+    make = tempfile.mkdtemp if folder else _make_file
+    while True:
+        temporary = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX))
+        if fcntl is None:
+            return temporary, None
+        lock = _lock(temporary, wait=True)
+        if temporary.exists():  # else another process took it for one that was left behind
+            return temporary, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
+    descriptor, name = tempfile.mkstemp(dir=dir, prefix=prefix, suffix=suffix)
+    os.close(descriptor)
+    return name
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
+    if fcntl is None:
+        return
+    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))  # as tempfile makes them
+    for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
+        left = target.parent / found
+        lock = _lock(left, wait=False)
+        if lock is not None:
+            _remove(left)
+            os.close(lock)
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Return a descriptor that holds the lock of a file or folder; None if it cannot be had."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # another process has it, or the file system has no locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _swap(folder: Path, target: Path, *, outdated: Path) -> None:
+    """Rename a folder to `target`, and put what is there, which may change meanwhile, into the folder `outdated`."""
+    for attempt in range(SWAPS):
+        try:
+            folder.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == SWAPS - 1:
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(outdated / f"old{attempt}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_folder(folder: Path) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 import torch
 
 _MEMORY, _LIMITS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{letter + rest: 1000**power for power, letter in enumerate("KMGT", start=1) for rest in ("", "B")},
+    **{f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", start=1)},
+}
 SHARE_OF_FREE = 0.6
 UNKNOWN = 2 * 10**9  # bytes that are taken to be free where the system does not tell
 
@@ -58,7 +63,7 @@ def _of_container() -> int | None:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes that a text such as "8GB", "1.5 GiB" or "500000000" stands for.
+    """Return the bytes that a text such as "8GB", "8G", "1.5 GiB" or "500000000" stands for.
 
     Raises:
         ValueError: It stands for none.
@@ -75,7 +80,11 @@ def parse_bytes(text: str) -> int:
 
 
 def gigabytes(size: float) -> str:
-    """Return bytes as text, in gigabytes, or in megabytes if that is less than a tenth of one."""
+    """Return bytes as text, in gigabytes, or in a smaller unit if that is less than a tenth of one."""
+    if size < 1e3:
+        return f"{size:.0f} bytes"
+    if size < 1e5:
+        return f"{size / 1e3:.1f} KB"
     if size < 1e8:
         return f"{size / 1e6:.1f} MB"
     return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"

@@ -138,7 +138,8 @@ def plan(
     forecasts = tuple(_held_to(one, memory=memory, disk=disk) for one in found)
     fitting = [one for one in forecasts if one.way in ways and not one.obstacle]
     if not fitting:
-        raise PlanError(_refusal(size, [one for one in forecasts if one.way in ways], memory), forecasts)
+        refusal = _refusal(size, [one for one in forecasts if one.way in ways], memory=memory, disk=disk)
+        raise PlanError(refusal, forecasts)
     return Plan(size, memory, forecasts, fitting[0])
 
 
@@ -226,31 +227,37 @@ def _why_not_streamed(model: VisionLongformer) -> str:
 
 def _held_to(found: Forecast, *, memory: int, disk: int | None) -> Forecast:
     """Say why a forecast does not fit."""
-    obstacle = found.obstacle
-    if not obstacle and found.memory > memory:
-        obstacle = f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}"
-    if not obstacle and disk is not None and found.disk > disk:
-        obstacle = f"{gigabytes(found.disk)} of files are more than the {gigabytes(disk)} that are free"
-    return replace(found, obstacle=obstacle)
+    if found.obstacle:
+        return found
+    obstacles = []
+    if found.memory > memory:
+        obstacles.append(f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}")
+    if disk is not None and found.disk > disk:
+        obstacles.append(f"{gigabytes(found.disk)} of files are more than the {gigabytes(disk)} that are free")
+    return replace(found, obstacle=", and ".join(obstacles))
 
 
-def _refusal(size: Size, found: Sequence[Forecast], memory: int) -> str:
-    """Say in a sentence what was tried, and what would fit."""
-    image = f"an image of {size[1]}×{size[0]} pixels"
-    needed = [f"{one.way}, {_needed(one)}" if one.memory else f"{one.way}: {one.obstacle}" for one in found]
-    possible = [one.memory for one in found if one.memory]
-    advice = f"allow {gigabytes(1.01 * min(possible))} or more" if possible and min(possible) > memory else "make room"
-    if not possible:
-        advice = "choose another way or model"
+def _refusal(size: Size, found: Sequence[Forecast], *, memory: int, disk: int | None) -> str:
+    """Say in a sentence what was tried, what is in the way of each, and what would fit."""
+    obstacles = "; ".join(f"{one.way}: {one.obstacle}" for one in found)
     return (
-        f"{image} does not fit into {gigabytes(memory)} ({'; '.join(needed)}): {advice}, keep fewer stages, shrink the "
-        "image, or take a smaller model"
+        f"an image of {size[1]}×{size[0]} pixels does not fit ({obstacles}): {_advice(found, memory, disk)}, keep "
+        "fewer stages, shrink the image, or take a smaller model"
     )
 
 
-def _needed(one: Forecast) -> str:
-    files = f" and {gigabytes(one.disk)} of files" if one.disk else ""
-    return f"{gigabytes(one.memory)} of memory{files}"
+def _advice(found: Sequence[Forecast], memory: int, disk: int | None) -> str:
+    possible = [one for one in found if one.memory]
+    if not possible:
+        return "choose another way or model"
+    without_files = [one for one in possible if disk is None or one.disk <= disk]
+    least = min(without_files or possible, key=lambda one: one.memory)
+    allow = f"allow {gigabytes(1.01 * least.memory)} or more"
+    room = "make room for files or choose another work folder"
+    if without_files:
+        enough = any(one.memory <= memory for one in possible)  # if there were room
+        return f"{allow}, {room}" if enough else allow
+    return room if least.memory <= memory else f"{allow} and {room}"
 
 
 def free_disk(work_folder: Path) -> int | None:

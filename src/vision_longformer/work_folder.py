@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,8 @@ class WorkFolder:
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise BlockingIOError  # another run, which is over, has just removed it
         except BlockingIOError as error:
             self._lock.close()
             self._locked = False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,3 +163,21 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_was_finished(
     assert torch.equal(features.embedding, expected.embedding)
     assert rest.first is not None
     assert (rest.first.stage, rest.first.block) == (2, 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_work_folder(tmp_path: Path, resume: bool) -> None:
+    model, array, valid = build(MODELS["windowed"]), picture(60, 50), holes(60, 50)
+
+    def run(progress: Callable[[Progress], None] | None) -> dict[str, torch.Tensor]:
+        options: dict[str, Any] = {"work_folder": tmp_path, "resume": resume, "progress": progress}
+        return streamed_tensors(stream(model, reader(array, valid), band_rows=3, **options))
+
+    def begin_another(_progress: Progress) -> None:
+        with pytest.raises(WorkFolderError, match="another run is at work there: wait until it is over, or choose"):
+            run(None)
+
+    found, expected = run(begin_another), streamed_tensors(stream(model, reader(array, valid), band_rows=3))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    run(None)  # which is let in now

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -44,6 +48,25 @@ class Parser(jsonargparse.ArgumentParser):
         for name in command.split()[1:]:
             sentence = sentence.replace(f"{name}.", "")
         raise UsageError(f"{sentence.rstrip('.')} (see {command} --help)")
+
+
+class StoppedError(BaseException):
+    """SIGTERM has come. Like a `KeyboardInterrupt`, it is no error that work could go on after."""
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Raise `StoppedError` where SIGTERM comes inside the `with` block, once. Only the main thread can."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was begun is put in order
+        raise StoppedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell(message: str) -> None:

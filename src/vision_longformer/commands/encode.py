@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, Parser, UsageError, stopped_by_sigterm, tell
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits
@@ -94,7 +94,8 @@ def run(arguments: Arguments) -> int:
     )
     console = Console(stderr=True)
     try:
-        finished = follow(lambda on_band: begin(on_band=on_band), total=len(sources), console=console)
+        with stopped_by_sigterm():
+            finished = follow(lambda on_band: begin(on_band=on_band), total=len(sources), console=console)
     except OutputError as error:
         tell(str(error))
         return 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,11 @@ from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
 from vision_longformer.streaming.streamable import check_streamable
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -64,7 +70,7 @@ def stream(
         ValueError: The model cannot be streamed, is in training mode, has no such stage, or takes another number of
             channels than `mean` and `std` are for.
         ImageError: The image cannot be read.
-        WorkFolderError: The work folder cannot be written.
+        WorkFolderError: The work folder cannot be written, or another run is at work there.
     """
     depth = len(model.stages)
     wanted = tuple(range(1, depth + 1)) if stages is None else tuple(sorted(set(stages)))
@@ -86,7 +92,8 @@ def stream(
         progress=progress,
     )
     run = Run(model, source, settings)
-    embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
+    with _alone(folder):
+        embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
     outputs = [run.outputs[stage - 1] for stage in wanted]
     return StreamedFeatures(
         stages=wanted,
@@ -142,6 +149,26 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise WorkFolderError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Keep other runs out of a work folder; the system lets them in when the process ends."""
+    if folder is None or fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            refusal = "another run is at work there: wait until it is over, or choose another work folder"
+            raise WorkFolderError(f"{folder}: {refusal}") from error
+        except OSError:
+            pass  # the file system has no locks
+        yield
+    finally:
+        os.close(lock)
 
 
 def _fingerprint(model: VisionLongformer, reader: Reader, settings: Sequence[object]) -> str:
