@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from vision_longformer import (
     StageConfig,
     VisionLongformer,
     Windowed,
+    walking,
 )
 from vision_longformer.config import Attention, Position
 
@@ -66,6 +70,15 @@ def build(model_config: ModelConfig, *, seed: int = 0, dtype: torch.dtype = torc
 def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return seeded normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@contextmanager
+def bands_of(kept_bytes: int) -> Iterator[None]:
+    """Take maps through blocks in bands that hold so many bytes, and embed them in as small ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walking, "KEPT_BYTES", kept_bytes)
+        patch.setattr(walking, "EMBEDDED_BYTES", kept_bytes)
+        yield
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

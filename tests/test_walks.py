@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model_helpers import MODELS, build, noise, relative_error
+from model_helpers import MODELS, bands_of, build, noise, relative_error
 from vision_longformer import VisionLongformer, backbone, set_attention_backend, slabs, walking
 from vision_longformer.backbone import Block
 from vision_longformer.forecasting import StorageCounter
@@ -22,15 +19,6 @@ WALKED = [
     for name in MODELS
     if not any(word in name for word in ("full", "published", "cyclic", "linformer", "spatial", "performer"))
 ]
-
-
-@contextmanager
-def bands_of(kept_bytes: int) -> Iterator[None]:
-    """Take maps through blocks in bands that hold so many bytes, and embed them in as small ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walking, "KEPT_BYTES", kept_bytes)
-        patch.setattr(walking, "EMBEDDED_BYTES", kept_bytes)
-        yield
 
 
 def results(model: VisionLongformer, images: Tensor, sizes: list[tuple[int, int]] | None) -> list[Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 SLAB_TOKENS = 4096
 
@@ -25,13 +26,31 @@ def slab_bytes(tokens: int, channels: int, itemsize: int) -> int:
 
 
 def is_traced() -> bool:
-    """Tell whether what runs is recorded, so that a loop over a number of tokens would hold for that number only."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    """Tell whether what runs is recorded or transformed, as by `torch.func`.
+
+    A loop over a number of tokens would be recorded for that number only, and results cannot be written in place.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    return torch._C._functorch.maybe_current_level() is not None or is_forward_mode()
+
+
+def is_forward_mode() -> bool:
+    """Tell whether derivatives are carried forward, as by `torch.func.jvp`, for which custom operators have no formula.
+
+    They would be taken for constants, without a word.
+    """
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Tell whether somebody hooked into a module or a part of it, and should see all tokens at once."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    """Tell whether somebody hooked into a module or a part of it, or put another `forward` into one.
+
+    They should see all tokens at once.
+    """
+    if has_any_global_hook():
+        return True
+    return any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in module.modules())
 
 
 def linear_into(out: Tensor, linear: nn.Module, x: Tensor) -> None:

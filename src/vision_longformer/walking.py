@@ -67,7 +67,7 @@ def is_walked(block: Block, x: Tensor) -> bool:
         return False
     if attention_backend() == "dense" or any(is_watched(part) for part in block.children()):
         return False
-    return 3 * x[0].numel() * x.element_size() > KEPT_BYTES
+    return len(x) > 0 and 3 * x[0].numel() * x.element_size() > KEPT_BYTES
 
 
 def walk_block(block: Block, x: Tensor, global_tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -172,6 +172,40 @@ def test_nan_reaches_who_sees_it_and_nobody_else() -> None:
         assert torch.equal(attend(case, poisoned).isnan(), oracle(case, by_key).isnan()), (name, place)
 
 
+def test_nan_in_the_only_key_is_no_missing_key() -> None:
+    settings: dict[str, Any] = {"offsets": (OWN,), "window": 3, "top": 0, "left": 0, "exact": False}
+    query, key_value = torch.zeros(1, 3, 6, 1, 8), torch.zeros(1, 3, 6, 2, 1, 8)
+    valid = torch.zeros(1, 3, 6, dtype=torch.bool)
+    valid[0, 1, 1] = True
+    key_value[0, 1, 1] = float("nan")
+    out = fused_windowed_attention(
+        query, key_value, torch.zeros(1, 0, 2, 1, 8), table=None, global_bias=None, valid=valid, **settings
+    )
+    assert out[:, :, :3].isnan().all()
+    assert not out[:, :, 3:].any()  # the other chunk has no key at all
+
+
+@pytest.mark.parametrize("name", ["key_value", "global_key_value", "table", "global_bias", "valid"])
+@pytest.mark.parametrize("flaw", ["short", "type", "device"])
+def test_tensors_that_do_not_fit_are_refused(name: str, flaw: str) -> None:
+    call: dict[str, Any] = {k: x.detach() for k, x in EXAMPLE.tensors(torch.float32).items()}
+    call |= {"valid": torch.ones(2, 11, 7, dtype=torch.bool), "offsets": ALL, "window": 3}
+    call |= {"top": 0, "left": 0, "exact": False}
+    assert fused_windowed_attention(**call).isfinite().all()
+    match flaw:
+        case "short":
+            call[name] = call[name][:, :-1] if name != "global_key_value" else call[name][..., :-1]
+        case "type":
+            call[name] = call[name].to(torch.bfloat16)
+        case "device":
+            call[name] = call[name].to("meta")
+    if flaw == "type" and name in ("table", "global_bias"):  # which may have any
+        assert fused_windowed_attention(**call).isfinite().all()
+        return
+    with pytest.raises(ValueError, match=rf"^windowed attention: {name} "):
+        fused_windowed_attention(**call)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_global", [0, 2])
 def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:

@@ -151,15 +151,18 @@ def test_is_compiled_once(compiled: Path, cache: Path, tmp_path: Path, monkeypat
         build.load(cache)
         assert runs.read_text().split() == ["run"]
     assert len(list(cache.glob("*.so"))) == 1
-    assert not list(cache.glob("building-*"))
+    assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".sha256", ".so"]
     set_attention_backend("fused")
     assert_answers_are_right()
 
 
 def test_two_processes_at_once(compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = play_compiler(tmp_path, monkeypatch, f'sleep 2; cp {compiled} "$target"')
-    processes = [subprocess.Popen([sys.executable, "-c", LOAD, build.__file__, str(cache)]) for _ in range(2)]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    command = [sys.executable, "-c", LOAD, build.__file__, str(cache)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    messages = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], messages
+    assert sorted("Waiting for another process" in message for message in messages) == [False, True]
     assert len(list(cache.glob("*.so"))) == 1
     assert runs.read_text().split() == ["run"]
 
@@ -180,7 +183,29 @@ def test_a_build_that_is_killed(compiled: Path, cache: Path, tmp_path: Path, mon
     (tmp_path / "second").touch()
     build.load(cache)
     assert runs.read_text().split() == ["run", "run"]
-    assert not list(cache.glob("building-*"))
+    assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".sha256", ".so"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no digest"])
+def test_a_damaged_library_is_compiled_again(
+    damage: str, compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
+    build.load(cache)
+    (library,), (digest,) = cache.glob("*.so"), cache.glob("*.sha256")
+    whole = library.read_bytes()
+    match damage:
+        case "cut":  # not the file that this process has mapped, which would end it
+            library.unlink()
+            library.write_bytes(whole[: len(whole) // 2])
+        case "changed":
+            library.unlink()
+            library.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        case "no digest":
+            digest.unlink()
+    build.load(cache)
+    assert library.read_bytes() == whole
+    assert runs.read_text().split() == ["run", "run"]
 
 
 @pytest.mark.parametrize("change", ["torch", "capability", "compiler", "version", "flags", "sources"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from vision_longformer.slabs import is_forward_mode
+
 AttentionBackend = Literal["auto", "fused", "sdpa", "dense"]
 
 _chosen: AttentionBackend = "auto"
@@ -21,6 +23,7 @@ def set_attention_backend(name: AttentionBackend) -> None:
             "auto" it is compiled now, and it is an error if it cannot be.
             "sdpa": gathered neighbourhoods and `torch.nn.functional.scaled_dot_product_attention`, on any device.
             "dense": all scores of the map and a mask: quadratic in time and memory, short and easy to follow.
+            Forward-mode derivatives (`torch.func.jvp`) always take it.
 
     Raises:
         ValueError: No such name.
@@ -38,5 +41,5 @@ def set_attention_backend(name: AttentionBackend) -> None:
 
 
 def attention_backend() -> AttentionBackend:
-    """Return the name that was chosen."""
-    return _chosen
+    """Return the name that was chosen; "dense" where derivatives are carried forward (`torch.func.jvp`)."""
+    return "dense" if is_forward_mode() else _chosen

@@ -337,7 +337,7 @@ def _bands(region: Region, query: Tensor, *, window: int, top: int, left: int) -
     chunks = max(1, BAND_BYTES // (2 * keys * heads * head_width * query.itemsize))
     columns = min(chunks, region.columns.count)
     rows = min(chunks // columns, region.rows.count)
-    batch = min(chunks // (rows * columns), images)
+    batch = max(1, min(chunks // (rows * columns), images))
     for image in range(0, images, batch):
         for row in range(0, region.rows.count, rows):
             for column in range(0, region.columns.count, columns):

@@ -70,7 +70,7 @@ class FullAttention(nn.Module):
         batch, height, width, heads, _ = query.shape
         if is_traced():  # a loop would be traced for one height only
             return self._band(query, key, value, table, mask, 0)
-        rows = max(1, BAND_BYTES // (batch * heads * width * key.shape[2] * query.itemsize))
+        rows = max(1, BAND_BYTES // max(1, batch * heads * width * key.shape[2] * query.itemsize))
         if rows >= height:
             return self._band(query, key, value, table, mask, 0)
         bands = []
@@ -97,7 +97,7 @@ class FullAttention(nn.Module):
             bias = self._bias(table, first, query.shape[1]).to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         out = F.scaled_dot_product_attention(query.flatten(1, 2).transpose(1, 2), key, value, attn_mask=mask)
-        return out.transpose(1, 2).reshape(*query.shape[:3], -1)
+        return out.transpose(1, 2).flatten(2).unflatten(1, query.shape[1:3])
 
     def _bias(self, table: Tensor, first: int, rows: int) -> Tensor:
         """Return (B or 1, h, rows·W, G + N) biases of some rows of queries."""
@@ -108,7 +108,7 @@ class FullAttention(nn.Module):
         column_steps = keys_c[:, None] - keys_c + width - 1  # (W, W)
         index = row_steps[:, None, :, None] * (2 * width - 1) + column_steps[None, :, None, :]  # (rows, W, H, W)
         entries = table.flatten(1, 2).index_select(1, index.flatten())
-        bias = entries.view(table.shape[0], rows * width, height * width, -1).permute(0, 3, 1, 2)
+        bias = entries.unflatten(1, (rows * width, height * width)).permute(0, 3, 1, 2)
         if self.position is None or self.position.to_global is None:
             return bias
         to_global = self.position.to_global[None, :, None].expand(table.shape[0], -1, rows * width, -1)

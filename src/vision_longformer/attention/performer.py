@@ -100,7 +100,7 @@ class PerformerAttention(nn.Module):
         batch, heads, tokens, _ = query.shape
         if is_traced():  # a loop would be traced for one size only
             return tokens
-        return max(1, BAND_BYTES // (batch * heads * self.projection.shape[0] * query.itemsize))
+        return max(1, BAND_BYTES // max(1, batch * heads * self.projection.shape[0] * query.itemsize))
 
 
 def draw_projection(num_features: int, head_width: int, *, seed: int, number: int) -> Tensor:

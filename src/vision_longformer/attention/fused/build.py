@@ -2,7 +2,8 @@
 
 A finished library appears under its final name at once, by renaming, so a build that is killed leaves nothing that
 looks finished, and processes that build at the same time do not disturb each other. A lock saves them the work; the
-system frees the lock of a process that dies.
+system frees the lock of a process that dies. A library that is not the one that was compiled, by the digest beside it,
+is compiled again: loading a damaged one can end the process.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from pathlib import Path
 
 import torch
 
+from vision_longformer.files import replacing
+
 SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
 HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
 FORWARD = "vision_longformer_windowed_attention"
 BACKWARD = "vision_longformer_windowed_attention_backward"
 GELU = "vision_longformer_add_bias_gelu"
-TIMEOUT = 3600  # seconds for the compiler, which takes about ten where nothing else runs
+TIMEOUT = 900  # seconds for the compiler, which takes about ten where nothing else runs
 VERSION_TIMEOUT = 30  # seconds, for a compiler to say what it is
 
 _FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
@@ -91,12 +94,27 @@ def load(cache: Path) -> ctypes.CDLL:
     compiler = find_compiler()
     flags = compiler_flags()
     target = cache / f"windowed_attention_{build_key(compiler, flags)}.so"
-    if not target.exists():
+    if not _is_whole(target):
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_suffix(".lock")):
-            if not target.exists():
+            if not _is_whole(target):
                 _compile(compiler, flags, target)
     return _open(target)
+
+
+def _is_whole(library: Path) -> bool:
+    try:
+        return _digest_file(library).read_text() == _digest(library)
+    except (OSError, ValueError):  # there is none yet, or it is no text
+        return False
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
 
 
 def find_compiler() -> list[str]:
@@ -141,18 +159,18 @@ def source_folder() -> Path:
 
 def _compile(compiler: list[str], flags: list[str], target: Path) -> None:
     logger.warning("Compiling the kernel of windowed attention. This takes a moment and is done once.")
-    prefix = f"building-{target.stem}-"
-    for abandoned in target.parent.glob(f"{prefix}*"):  # by builds that were killed: whoever holds the lock is alone
-        shutil.rmtree(abandoned, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / target.name
         sources = [str(source_folder() / name) for name in SOURCES]
         done = _output([*compiler, *flags, *sources, "-o", str(result), "-lc10", "-ltorch_cpu"], seconds=TIMEOUT)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
             raise BuildError(f"{compiler[0]} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
-        _open(result)  # a library that cannot be loaded must not reach the cache
-        result.replace(target)
+        with replacing(target) as temporary:
+            shutil.copyfile(result, temporary)
+            _open(temporary)  # a library that cannot be loaded must not reach the cache
+            with replacing(_digest_file(target)) as digest:
+                digest.write_text(_digest(temporary))
 
 
 def _output(command: list[str], *, seconds: float) -> subprocess.CompletedProcess[str]:
@@ -183,6 +201,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
         return
     with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("Waiting for another process, which compiles the kernel of windowed attention.")
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
         yield

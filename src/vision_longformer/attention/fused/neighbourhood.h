@@ -73,11 +73,13 @@ struct KeyVector {
 
 // Turn scores into weights, as yet not divided by their sum. Return one over the sum.
 inline float weigh(float* scores, int64_t count, float most) {
-  if (most == kUnseen) {  // a query without any key
-    std::fill_n(scores, count, 0.0f);
-    return 0.0f;
-  }
   Vector total = {};
+  if (most == kUnseen) {  // a query without any key, or one of which all keys are NaN
+    for (int64_t i = 0; i < count; i += kLanes) total += load(scores + i);
+    std::fill_n(scores, count, 0.0f);
+    const float all = sum(total);
+    return all == kUnseen ? 0.0f : all;
+  }
   for (int64_t i = 0; i < count; i += kLanes) {
     const Vector weight = exp2(load(scores + i) - most);
     total += weight;

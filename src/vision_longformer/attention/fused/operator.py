@@ -95,6 +95,7 @@ def fused_windowed_attention(
 
     Raises:
         MemoryError: There is no memory for what each thread keeps.
+        ValueError: The tensors do not fit together.
     """
     call = _Call(query, key_value, global_key_value, **settings)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -120,8 +121,11 @@ def fused_windowed_attention_backward(
 
     Raises:
         MemoryError: There is no memory for what each thread keeps.
+        ValueError: The tensors do not fit together.
     """
     call = _Call(query, key_value, global_key_value, **settings)
+    if grad.shape != query.shape or grad.dtype != query.dtype:
+        raise ValueError(f"windowed attention: gradient of {grad.dtype} {tuple(grad.shape)}, unlike the queries")
     batch, height, _, heads, head_width = query.shape
     num_global, side = global_key_value.shape[1], 4 * settings["window"] - 1
     units = (batch, heads, -(-height // settings["window"]))
@@ -171,6 +175,7 @@ class _Call:
         library, rows = build.kernel(), _rows_by_column(offsets)
         if library is None or rows is None:
             raise ValueError("the kernel cannot be used here, see `is_supported`")
+        _check_fit(query, key_value, global_key_value, table, global_bias, valid, window=window, top=top, left=left)
         self._library = library
         query, key_value, global_key_value = (
             x if x.stride(-1) == 1 else x.contiguous() for x in (query, key_value, global_key_value)
@@ -211,6 +216,46 @@ class _Call:
         self._arguments.out = _address(out)
         if getattr(self._library, function)(ctypes.byref(self._arguments), *more):
             raise MemoryError("windowed attention: no memory for the threads' buffers")
+
+
+def _check_fit(
+    query: Tensor,
+    key_value: Tensor,
+    global_key_value: Tensor,
+    table: Tensor | None,
+    global_bias: Tensor | None,
+    valid: Tensor | None,
+    *,
+    window: int,
+    top: int,
+    left: int,
+) -> None:
+    """Refuse tensors that do not fit together, as the kernel would read beyond them.
+
+    Raises:
+        ValueError: They differ in device, type or shape from what `fused_windowed_attention` describes.
+    """
+    batch, height, width, *of_head = query.shape
+    _, key_height, key_width, *_ = key_value.shape
+    shapes = {
+        "key_value": (key_value, (batch, max(key_height, top + height), max(key_width, left + width), 2, *of_head)),
+        "global_key_value": (global_key_value, (batch, global_key_value.shape[1], 2, *of_head)),
+        "table": (table, ((4 * window - 1) ** 2, of_head[0])),
+        "global_bias": (global_bias, (of_head[0], global_key_value.shape[1])),
+        "valid": (valid, (batch, key_height, key_width)),
+    }
+    for name, (x, shape) in shapes.items():
+        if x is None:
+            continue
+        if tuple(x.shape) != shape:
+            raise ValueError(f"windowed attention: {name} has shape {tuple(x.shape)}, not {shape}")
+        if x.device != query.device:
+            raise ValueError(f"windowed attention: {name} is on {x.device}, the queries are on {query.device}")
+    for name, x in (("key_value", key_value), ("global_key_value", global_key_value)):
+        if x.dtype != query.dtype:
+            raise ValueError(f"windowed attention: {name} is {x.dtype}, the queries are {query.dtype}")
+    if valid is not None and valid.dtype != torch.bool:
+        raise ValueError(f"windowed attention: valid is {valid.dtype}, not torch.bool")
 
 
 def _address(x: Tensor | None) -> int | None:

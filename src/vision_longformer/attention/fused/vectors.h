@@ -38,7 +38,7 @@ inline void store(float* to, Vector x) { std::memcpy(to, &x, sizeof x); }
 
 inline Vector splat(float x) { return x - Vector{}; }
 
-// Of two numbers of which the second is not one, return the second: NaN must reach the result.
+// Of two of which the second is NaN, return the second: NaN must reach the result.
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 inline float largest(Vector x) {
