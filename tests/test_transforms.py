@@ -37,7 +37,7 @@ def test_derivatives_carried_forward(gradients: bool) -> None:
     expected = float((gradient * direction).sum())
     tolerance = 1e-4 * float((gradient * direction).abs().sum())
     with torch.set_grad_enabled(gradients):
-        _, derivative = jvp(model, (images,), (direction,))
+        derivative = jvp(model, (images,), (direction,))[1]
         assert float((derivative.detach() * weights).sum()) == pytest.approx(expected, abs=tolerance)
         with forward_ad.dual_level():
             dual = forward_ad.unpack_dual(model(forward_ad.make_dual(images, direction)))
@@ -80,7 +80,7 @@ def test_another_forward_of_a_layer_is_called() -> None:
                 called.add(name)
                 return forward(*arguments)  # type: ignore[operator, no-any-return]
 
-            part.forward = note  # type: ignore[method-assign]
+            part.forward = note  # type: ignore[assignment, method-assign]
     model(images)
     in_training, called = called, set()
     with bands_of(0), torch.no_grad():

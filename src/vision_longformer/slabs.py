@@ -32,7 +32,7 @@ def is_traced() -> bool:
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
-    return torch._C._functorch.maybe_current_level() is not None or is_forward_mode()
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 def is_forward_mode() -> bool:

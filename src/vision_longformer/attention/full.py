@@ -108,7 +108,7 @@ class FullAttention(nn.Module):
         column_steps = keys_c[:, None] - keys_c + width - 1  # (W, W)
         index = row_steps[:, None, :, None] * (2 * width - 1) + column_steps[None, :, None, :]  # (rows, W, H, W)
         entries = table.flatten(1, 2).index_select(1, index.flatten())
-        bias = entries.unflatten(1, (rows * width, height * width)).permute(0, 3, 1, 2)
+        bias: Tensor = entries.unflatten(1, (rows * width, height * width)).permute(0, 3, 1, 2)
         if self.position is None or self.position.to_global is None:
             return bias
         to_global = self.position.to_global[None, :, None].expand(table.shape[0], -1, rows * width, -1)
