@@ -97,7 +97,8 @@ class FullAttention(nn.Module):
             bias = self._bias(table, first, query.shape[1]).to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         out = F.scaled_dot_product_attention(query.flatten(1, 2).transpose(1, 2), key, value, attn_mask=mask)
-        return out.transpose(1, 2).flatten(2).unflatten(1, query.shape[1:3])
+        tokens: Tensor = out.transpose(1, 2).flatten(2)
+        return tokens.view(*query.shape[:3], tokens.shape[2])
 
     def _bias(self, table: Tensor, first: int, rows: int) -> Tensor:
         """Return (B or 1, h, rows·W, G + N) biases of some rows of queries."""
