@@ -12,10 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
+from vision_longformer.locks import Lock, LockedError
 
 REMOVALS = 20  # attempts to remove a folder
 SWAPS = 20  # attempts to put a folder in the place of another
@@ -61,26 +58,19 @@ def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(target)
     temporary, lock = _make_locked(target, folder=folder)
-    try:
-        yield temporary
-    finally:
-        _remove(temporary)
-        if lock is not None:
-            os.close(lock)
+    with lock:
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
 
 
-def _make_locked(target: Path, *, folder: bool) -> tuple[Path, int | None]:
-    """Return a new file or folder beside `target`, and the descriptor that holds its lock."""
+def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
     make = tempfile.mkdtemp if folder else _make_file
     while True:
         temporary = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX))
-        if fcntl is None:
-            return temporary, None
-        lock = _lock(temporary, wait=True)
-        if temporary.exists():  # else another process took it for one that was left behind
-            return temporary, lock
-        if lock is not None:
-            os.close(lock)
+        with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for one left behind
+            return temporary, Lock(temporary, wait=True)
 
 
 def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
@@ -91,29 +81,12 @@ def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
 
 def _remove_left_behind(target: Path) -> None:
     """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
-    if fcntl is None:
-        return
     name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))  # as tempfile makes them
     for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
         left = target.parent / found
-        lock = _lock(left, wait=False)
-        if lock is not None:
-            _remove(left)
-            os.close(lock)
-
-
-def _lock(path: Path, *, wait: bool) -> int | None:
-    """Return a descriptor that holds the lock of a file or folder; None if it cannot be had."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # another process has it, or the file system has no locks
-        os.close(descriptor)
-        return None
-    return descriptor
+        with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
+            if lock.held:
+                _remove(left)
 
 
 def _swap(folder: Path, target: Path, *, outdated: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from vision_longformer.files import replacing
+from vision_longformer.locks import Lock, LockedError
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.streaming.checkpoint import FILE as CHECKPOINT
-
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
 
 PLAN = "plan.json"  # how the image was begun
 LOCK = "lock"
@@ -47,7 +42,7 @@ class WorkFolder:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
         self.band_bytes: int | None = None
-        self._lock, self._locked = contextlib.ExitStack(), False
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Self:
         if self.path.exists():
@@ -63,7 +58,7 @@ class WorkFolder:
         Raises:
             WorkFolderError: Another run has just begun there, or it cannot be written.
         """
-        if not self._locked:
+        if self._lock is None:
             self._take_lock()
         about = {"identity": self.identity, "band_bytes": band_bytes}
         with self._writing(), replacing(self.path / PLAN) as temporary:
@@ -73,27 +68,23 @@ class WorkFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         finished = (self.path / CHECKPOINT).exists()
-        if self._locked and (error is None or (isinstance(error, ValueError) and not finished)):
+        if self._lock is None:
+            return
+        if error is None or (isinstance(error, ValueError) and not finished):
             shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        self._lock.release()
 
     def _take_lock(self) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            file = self._lock.enter_context((self.path / LOCK).open("w"))
-        self._locked = True
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
-            if os.fstat(file.fileno()).st_nlink == 0:
-                raise BlockingIOError  # another run, which is over, has just removed it
-        except BlockingIOError as error:
-            self._lock.close()
-            self._locked = False
-            raise WorkFolderError(
-                f"{self.path}: another run is encoding this image: wait until it is over, or choose another --output"
-            ) from error
+            (self.path / LOCK).touch()
+            try:
+                self._lock = Lock(self.path / LOCK)
+            except (LockedError, FileNotFoundError) as error:  # which another run, just over, has removed
+                raise WorkFolderError(
+                    f"{self.path}: another run is encoding this image: wait until it is over, or choose another "
+                    "--output"
+                ) from error
 
     def _begun(self) -> int | None:
         try:

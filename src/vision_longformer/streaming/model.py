@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ import torch
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
+from vision_longformer.locks import Lock, LockedError
 from vision_longformer.readers.base import Reader
 from vision_longformer.serialization import weights_digest
 from vision_longformer.streaming.bands import BAND_BYTES
@@ -23,11 +24,6 @@ from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
 from vision_longformer.streaming.streamable import check_streamable
-
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -151,24 +147,15 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def _alone(folder: Path | None) -> Iterator[None]:
-    """Keep other runs out of a work folder; the system lets them in when the process ends."""
-    if folder is None or fcntl is None:
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
+def _alone(folder: Path | None) -> contextlib.AbstractContextManager[object]:
+    """Keep other runs out of a work folder."""
+    if folder is None:
+        return contextlib.nullcontext()
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            refusal = "another run is at work there: wait until it is over, or choose another work folder"
-            raise WorkFolderError(f"{folder}: {refusal}") from error
-        except OSError:
-            pass  # the file system has no locks
-        yield
-    finally:
-        os.close(lock)
+        return Lock(folder)
+    except LockedError as error:
+        refusal = "another run is at work there: wait until it is over, or choose another work folder"
+        raise WorkFolderError(f"{folder}: {refusal}") from error
 
 
 def _fingerprint(model: VisionLongformer, reader: Reader, settings: Sequence[object]) -> str:

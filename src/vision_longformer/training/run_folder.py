@@ -10,13 +10,13 @@ report.html          at the end
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from vision_longformer.files import replacing
+from vision_longformer.locks import Lock, LockedError
 from vision_longformer.training.checkpoints import Progress
 
 
@@ -32,7 +32,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._made: list[Path] = []  # by `lock`: the lock, then folders, the innermost first
 
     def lock(self) -> None:
@@ -47,14 +47,10 @@ class RunFolder:
         file = self.path / ".lock"
         self._made = [path for path in (file, self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        file.touch()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._lock), file.stat()):
-                raise OSError  # another trainer, refused, has just removed it
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
+            self._lock = Lock(file)
+        except (LockedError, FileNotFoundError) as error:  # which another trainer, refused, has just removed
             raise ValueError(
                 f"{self.path}: another trainer works in this folder; wait for it, stop it, or give another --output"
             ) from error
@@ -66,7 +62,7 @@ class RunFolder:
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def forget(self) -> None:

@@ -8,7 +8,6 @@ is compiled again: loading a damaged one can end the process.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -21,12 +20,12 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from vision_longformer.files import replacing
+from vision_longformer.locks import Lock, LockedError
 
 SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
 HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
@@ -96,7 +95,7 @@ def load(cache: Path) -> ctypes.CDLL:
     target = cache / f"windowed_attention_{build_key(compiler, flags)}.so"
     if not _is_whole(target):
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
+        with _lock(target.with_suffix(".lock")):
             if not _is_whole(target):
                 _compile(compiler, flags, target)
     return _open(target)
@@ -192,20 +191,11 @@ def _open(path: Path) -> ctypes.CDLL:
     return library
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, where the system has such locks. Without them, two processes may do the same work."""
+def _lock(path: Path) -> Lock:
+    """Return the lock of those who compile the same. Where there are no locks, they may do the same work."""
+    path.touch()
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("Waiting for another process, which compiles the kernel of windowed attention.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
-        yield
+        return Lock(path)
+    except LockedError:
+        logger.warning("Waiting for another process, which compiles the kernel of windowed attention.")
+        return Lock(path, wait=True)

@@ -1,0 +1,71 @@
+"""Locks of files and folders between processes. The system frees them when a process ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+
+class LockedError(Exception):
+    """Somebody else holds the lock, or has just removed what was to be locked."""
+
+
+class Lock:
+    """The lock of a file or folder, from now until `release`; a context manager.
+
+    Args:
+        path: Of what is locked; it must exist.
+        wait: Whether to wait while somebody else holds it.
+
+    Attributes:
+        held: False where the system, or the file system, has no locks. Then nobody is kept out.
+
+    Raises:
+        LockedError: Somebody else holds it, or it is no longer there once they do not.
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, wait: bool = False) -> None:
+        self.held = False
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            self.held = True
+        except BlockingIOError as error:
+            self.release()
+            raise LockedError(str(path)) from error
+        except OSError:
+            return
+        if not self._is_at(path):
+            self.release()
+            raise LockedError(str(path))
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor, self.held = None, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
