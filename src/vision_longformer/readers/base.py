@@ -5,8 +5,10 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -58,8 +60,17 @@ class ImageInfo:
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """Return what changes when a file is written anew: its size and time."""
-    status = os.stat(path)
+    """Return what changes when a file, or one in a folder, is written anew: of its size and time."""
+    path = Path(path)
+    if not path.is_dir():
+        return _identity_of_file(path)
+    files = sorted(file for file in path.rglob("*") if not file.is_dir())
+    found = "\n".join(f"{file.relative_to(path)}:{_identity_of_file(file)}" for file in files)
+    return hashlib.sha256(os.fsencode(found)).hexdigest()
+
+
+def _identity_of_file(path: Path) -> str:
+    status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
