@@ -134,6 +134,8 @@ def main() -> None:
     rows, failed = [], 0
     for number in arguments.cases:
         way, name, height, width, _ = CASES[number - 1]
+        if arguments.work_folder is not None:
+            arguments.work_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=arguments.work_folder) as folder:
             command = [sys.executable, __file__, "--alone", "--cases", str(number), "--work-folder", folder]
             took = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -155,10 +155,16 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", "--checkpoint", "x.png"], "x.png"),
         (["x.png", NANO, "--stages", "5"], "there is no stage 5"),
         (["x.png", NANO, "--max-side", "0"], "max_side=0: must be at least 1"),
+        (["x.png", NANO, "--level", "-1"], "level=-1: must be 0"),
+        (["x.png", NANO, "--channels", "0", "x"], "--channels x: must be a whole number"),
+        (["x.png", NANO, "--value-range", "0", "x"], "--value-range x: must be a number"),
+        (["x.png", NANO, "--value-range", "5", "1"], "value_range=5, 1: must be two numbers, the lower one first"),
+        (["x.png", NANO, "--value-range", "5"], "--value-range"),
+        (["x.png", NANO, "--level", "1", "--max-side", "9"], "--max-side goes with none of --level, --channels and"),
         (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
         (["x.png", "--format", "jpeg"], "jpeg"),
-        (["x.png", "--stages", "four"], "four"),
+        (["x.png", "--stages", "four"], "--stages four: must be a whole number"),
         (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
         ([], "the following arguments are required: images"),
@@ -180,6 +186,26 @@ def test_usage_errors_are_one_sentence(
     assert encode(*arguments, "--output", output) == 2
     assert sentence in one_line(capsys.readouterr().err)
     assert not output.exists()
+
+
+@pytest.mark.parametrize("way", ["whole", "streamed"])
+def test_channels_and_their_range_are_chosen(photo: Path, output: Path, way: str) -> None:
+    """Five channels of signed values, three of which are those of a photograph."""
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(photo)
+    stored = np.zeros((70, 90, 5), np.int16)
+    stored[..., [3, 0, 4]] = pixels.astype(np.int16) * 10 - 500
+    np.save(photo.with_name("y.npy"), stored)
+    chosen = ["--channels", 3, 0, 4, "--value-range", -500, 2050]
+    assert encode(photo, "--output", output, NANO, "--no-report") == 0
+    assert encode(photo.with_name("y.npy"), "--output", output, NANO, *chosen, "--way", way) == 0
+    expected, found = (load_file(output / f"{name}.safetensors") for name in ("x.png", "y.npy"))
+    torch.testing.assert_close(found["embedding"].float(), expected["embedding"].float(), rtol=2**-9, atol=1e-4)
+
+
+def test_a_level_that_is_not_there_is_a_sentence(photo: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encode(photo, "--output", output, NANO, "--level", 2) == 1
+    assert "it has a single level of resolution, and no number 2" in capsys.readouterr().err
 
 
 def test_features_can_be_written_as_zarr(photo: Path, output: Path) -> None:

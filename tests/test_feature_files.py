@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import OutputError, Result, encode_files, find_images, read_metadata
+from vision_longformer.readers import Reading
 from vision_longformer.writing import formats
 
 HEIGHT, WIDTH = 45, 77
@@ -179,7 +180,9 @@ def test_what_the_model_is_called_changes_nothing(tmp_path: Path, output: Path, 
     assert metadata["model"] == "weights.safetensors"
 
 
-@pytest.mark.parametrize("change", ["stages", "dtype", "max_side", "weights", "normalisation", "image", "damage"])
+@pytest.mark.parametrize(
+    "change", ["stages", "dtype", "max_side", "weights", "normalisation", "image", "damage", "reading"]
+)
 def test_whatever_changes_the_result_encodes_again(
     tmp_path: Path, output: Path, model: VisionLongformer, change: str
 ) -> None:
@@ -200,10 +203,20 @@ def test_whatever_changes_the_result_encodes_again(
             vars(model)["pretrained_cfg"] = {"mean": (0.5, 0.5, 0.5)}
         case "image":
             save_photo(photo, seed=1)
+        case "reading":
+            options["reading"] = Reading(channels=(2, 1, 0))
         case "damage":
             os.truncate(output / "x.png.safetensors", 1000)
     assert statuses(encode([photo], output, model, **options)) == ["encoded"]
     assert statuses(encode([photo], output, model, **options)) == ["skipped"]
+
+
+def test_images_read_in_another_way_are_not_taken_for_others(
+    tmp_path: Path, output: Path, model: VisionLongformer
+) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model, reading=Reading(value_range=(0, 100)))
+    assert statuses(encode([photo], output, model)) == ["encoded"]
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------

@@ -21,13 +21,13 @@ from vision_longformer.measuring import resident_memory
 from vision_longformer.memory import default_bound
 from vision_longformer.planning import WAYS, Plan, Way, free_disk, plan
 from vision_longformer.readers.base import ImageInfo, Reader
-from vision_longformer.readers.opening import open_reader
+from vision_longformer.readers.geotiff import scaled_georeference
+from vision_longformer.readers.opening import AS_STORED, Reading, open_reader
 from vision_longformer.streaming import Progress, stream
 from vision_longformer.streaming.source import unit_rows
 from vision_longformer.watching import Watched, watch
 from vision_longformer.work_folder import WorkFolder
 from vision_longformer.writing.encoded import Encoded, encoded_from_features, encoded_from_stream
-from vision_longformer.writing.geotiff import scaled_transform
 
 WORK_FOLDER = ".work"  # below the output, if no other is named
 
@@ -87,6 +87,7 @@ def encoded_image(
     *,
     limits: Limits,
     work_folder: Path,
+    reading: Reading = AS_STORED,
     identity: str = "",
     georeference: dict[str, Any] | None = None,
     watched: bool = False,
@@ -103,6 +104,7 @@ def encoded_image(
         path: Of the image.
         limits: What it may take.
         work_folder: For this image alone.
+        reading: How to read the image; not with an encoder that shrinks images.
         identity: Changes with the contents of the image, with the model and with the settings of the encoder.
         georeference: Where on earth it lies, as stored.
         watched: Whether to watch the model work, where the image is encoded whole.
@@ -118,15 +120,19 @@ def encoded_image(
     """
     with WorkFolder(work_folder, identity) as work:
         if encoder.max_side is not None:
+            if reading != AS_STORED:
+                raise ValueError(f"an image that is shrunk (--max-side) cannot be read in another way ({reading})")
             pixels = encoder.read(path)
             height, width = pixels.valid.shape
             chosen = _plan(encoder, (height, width), limits, work, None)
             if chosen.chosen.way != "whole":
                 raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
             on_plan(chosen)
-            yield _whole(encoder, pixels, chosen, _scaled(georeference, pixels), watched=watched)
+            factors = (pixels.original_size[0] / height, pixels.original_size[1] / width)
+            place = scaled_georeference(georeference or {}, factors)
+            yield _whole(encoder, pixels, chosen, place, watched=watched)
             return
-        with contextlib.closing(open_reader(path, max_pixels=encoder.max_pixels)) as reader:
+        with contextlib.closing(open_reader(path, **vars(reading), max_pixels=encoder.max_pixels)) as reader:
             chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work, reader.info)
             on_plan(chosen)
             if chosen.chosen.way == "whole":
@@ -179,15 +185,6 @@ def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFol
         disk=free_disk(work.path),
         band_bytes=work.band_bytes,
     )
-
-
-def _scaled(georeference: dict[str, Any] | None, pixels: Pixels) -> dict[str, Any] | None:
-    """Return the georeference of an image that was shrunk."""
-    if not georeference:
-        return georeference
-    before, after = pixels.original_size, pixels.valid.shape
-    factors = (before[0] / after[0], before[1] / after[1])
-    return {**georeference, "transform": scaled_transform(georeference["transform"], factors)}
 
 
 def _strides(encoder: Encoder) -> list[int]:

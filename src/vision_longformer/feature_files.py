@@ -39,7 +39,7 @@ from vision_longformer.measuring import resident_memory
 from vision_longformer.memory import gigabytes
 from vision_longformer.memory_course import Span, watch_memory
 from vision_longformer.planning import Plan
-from vision_longformer.readers.opening import is_zarr, read_georeference
+from vision_longformer.readers.opening import AS_STORED, Reading, is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.serialization import weights_digest
 from vision_longformer.streamed_pictures import streamed_entry
@@ -161,6 +161,7 @@ def encode_files(
     kind: Choice = "safetensors",
     report: bool = True,
     remark: str = "",
+    reading: Reading = AS_STORED,
     limits: Limits = DEFAULT_LIMITS,
     on_band: OnBand | None = None,
 ) -> Iterator[Result]:
@@ -180,6 +181,7 @@ def encode_files(
         kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
         report: Whether to write the report.
         remark: A sentence for the top of the report.
+        reading: How to read all images; not with an encoder that shrinks them.
         limits: What encoding may take. What does not fit into memory is streamed.
         on_band: Called while a streamed image is encoded.
 
@@ -189,7 +191,7 @@ def encode_files(
     Raises:
         OutputError: Features cannot be written, for instance because the disk is full.
     """
-    job = _Job(output, encoder, model_name, dtype, kind, report, limits, on_band)
+    job = _Job(output, encoder, model_name, dtype, kind, report, reading, limits, on_band)
     _check_output(output)
     pages = Report(output, title=model_name, remark=remark)
     with watch_memory() as memory:
@@ -231,6 +233,7 @@ class _Job:
         dtype: Dtype,
         kind: Choice,
         report: bool,
+        reading: Reading,
         limits: Limits,
         on_band: OnBand | None,
     ) -> None:
@@ -240,6 +243,7 @@ class _Job:
         self.dtype = dtype
         self.report = report
         self.model_name = model_name
+        self.reading = reading
         self.limits = limits
         self.on_band = on_band
         strides = encoder.model.config.strides
@@ -255,6 +259,8 @@ class _Job:
             "dtype": dtype,
             "max_side": encoder.max_side,
         }
+        if reading != AS_STORED:
+            self.settings["reading"] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
 
     def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
         """Encode an image if need be, and return how it was planned."""
@@ -317,6 +323,7 @@ class _Job:
             source.path,
             limits=self.limits,
             work_folder=work_folder_of(source.name, self.limits, self.output),
+            reading=self.reading,
             identity=hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest(),
             georeference=self._georeference(source),
             watched=self.report,
@@ -356,7 +363,7 @@ class _Job:
     def _same(self, metadata: dict[str, Any] | None, digest: str) -> bool:
         if metadata is None:
             return False
-        expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, **self.settings}
+        expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, "reading": None, **self.settings}
         return all(metadata.get(key) == value for key, value in expected.items())
 
     def _metadata(self, source: Source, digest: str, image: EncodedImage) -> dict[str, Any]:
@@ -377,7 +384,7 @@ class _Job:
     def _georeference(self, source: Source) -> dict[str, Any]:
         if self.kind == "safetensors" or (self.kind == "auto" and importlib.util.find_spec("rasterio") is None):
             return {}
-        found = read_georeference(source.path)
+        found = read_georeference(source.path, level=self.reading.level)
         if self.kind == "geotiff" and not found:
             raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
         return found

@@ -10,9 +10,11 @@ import pytest
 
 from readers.test_tiff import HEIGHT, WIDTH, assert_rows, values
 from vision_longformer.images import ImageError
-from vision_longformer.readers import open_reader
+from vision_longformer.readers import open_reader, read_georeference
+from vision_longformer.readers.geotiff import scaled_georeference
 
 rasterio = pytest.importorskip("rasterio")
+from rasterio import shutil  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
 
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
@@ -35,6 +37,25 @@ def test_rows_and_place(tmp_path: Path, driver: str, channels: int, dtype: str) 
     assert reader.info.georeference["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]
     assert "33N" in reader.info.georeference["crs"]
     assert reader.read_rows(0, 10).valid is None
+
+
+def test_a_level_has_the_same_corner_and_larger_pixels(tmp_path: Path) -> None:
+    with (
+        rasterio.MemoryFile() as memory,
+        memory.open(driver="GTiff", height=1200, width=1100, count=1, dtype="uint8", **PLACE) as file,
+    ):
+        file.write(np.zeros((1, 1200, 1100), np.uint8))
+        shutil.copy(file, tmp_path / "a.tif", driver="COG")
+    reader = open_reader(tmp_path / "a.tif", level=1)
+    assert (reader.info.height, reader.info.width) == (600, 550)
+    assert read_georeference(tmp_path / "a.tif")["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]
+    assert read_georeference(tmp_path / "a.tif", level=1)["transform"] == [20, 0, 500_000, 0, -20, 5_400_000]
+
+
+def test_a_lower_image_has_the_same_corner() -> None:
+    place = scaled_georeference({"crs": "x", "transform": [10, 1, 500, 2, -10, 900]}, (4, 3))
+    assert place == {"crs": "x", "transform": [30, 4, 500, 6, -40, 900]}
+    assert scaled_georeference({}, (4, 3)) == {}
 
 
 def test_pixels_without_data_are_not_valid(tmp_path: Path) -> None:

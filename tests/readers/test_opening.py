@@ -13,7 +13,7 @@ from PIL import Image
 
 from readers.test_tiff import HEIGHT, WIDTH, assert_rows, values
 from vision_longformer.images import ImageError
-from vision_longformer.readers import ArrayReader, ChannelsReader, PillowReader, open_reader
+from vision_longformer.readers import ArrayReader, ChosenReader, PillowReader, open_reader
 from vision_longformer.readers.tiff import TiffReader
 
 
@@ -79,12 +79,35 @@ def test_damaged_zarr_is_a_sentence(tmp_path: Path) -> None:
         open_reader(tmp_path / "a.zarr")
 
 
+def test_a_range_is_kept_beside_the_values(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", values(5, "uint16"))
+    reader = open_reader(tmp_path / "a.npy", channels=[4, 0, 2], value_range=(-5, 4095))
+    assert_rows(reader, values(5, "uint16")[..., [4, 0, 2]])
+    assert reader.info.value_range == (-5, 4095)
+    assert ChosenReader(reader, None).info.value_range == (-5, 4095)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": -1}, "level=-1: must be 0"),
+        ({"channels": []}, r"channels=\(\): must be numbers"),
+        ({"channels": [0, -1]}, r"channels=\(0, -1\): must be numbers"),
+        ({"value_range": (1, 1)}, "value_range=1, 1: must be two numbers, the lower one first"),
+        ({"value_range": (0, float("nan"))}, "value_range=0, nan: must be two numbers"),
+    ],
+)
+def test_impossible_numbers_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_reader("none.tif", **options)
+
+
 def test_channels_are_chosen_in_any_order() -> None:
-    reader = ChannelsReader(ArrayReader(values(4, "uint8")), [3, 1, 1])
+    reader = ChosenReader(ArrayReader(values(4, "uint8")), [3, 1, 1])
     assert_rows(reader, values(4, "uint8")[..., [3, 1, 1]])
     assert not reader.info.opacity
     with pytest.raises(ImageError, match="the image: there is no channel 4, it has 0 to 3"):
-        ChannelsReader(ArrayReader(values(4, "uint8")), [4])
+        ChosenReader(ArrayReader(values(4, "uint8")), [4])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from streaming.streaming_helpers import assert_same, holes, picture, reader, who
 from vision_longformer import GlobalOnly, Linformer, ModelConfig, VisionLongformer, Windowed
 from vision_longformer.config import Attention
 from vision_longformer.images import ImageError
+from vision_longformer.readers import ArrayReader
 from vision_longformer.streaming import Progress, WorkFolderError, stream
 from vision_longformer.streaming.checkpoint import FILE
 
@@ -163,7 +164,7 @@ def test_values_of_other_types_need_a_range() -> None:
     raised = array.astype(np.int16) * 10 - 500
     with pytest.raises(ImageError, match="the image: values of type int16 have no defined range"):
         stream(model, reader(raised))
-    features = stream(model, reader(raised), value_range=(-500, 2050))
+    features = stream(model, ArrayReader(raised, value_range=(-500, 2050)))
     expected = stream(model, reader(array))
     assert torch.allclose(features.embedding, expected.embedding, rtol=1e-5)
 

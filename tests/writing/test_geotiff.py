@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from vision_longformer.writing import chunks, write_geotiff
-from vision_longformer.writing.geotiff import read_geotiff_metadata, scaled_transform
+from vision_longformer.writing.geotiff import read_geotiff_metadata
 from vision_longformer.writing.noting_file import NotingFile
 from writing.cases import CHANNELS, HEIGHT, METADATA, PLACE, STAGES, STRIDES, WIDTH, encoded, features, token_mask
 
@@ -59,10 +59,6 @@ def test_tokens_lie_where_their_pixels_do(tmp_path: Path) -> None:
                 for row, column in ((0, 0), (HEIGHT - 1, WIDTH - 1), (150, 31)):
                     x, y = rasterio.transform.xy(image, row, column)  # the centre of a pixel
                     assert file.index(x, y) == (row // stride, column // stride)
-
-
-def test_a_lower_image_has_the_same_corner() -> None:
-    assert scaled_transform([10, 1, 500, 2, -10, 900], (4, 3)) == [30, 4, 500, 6, -40, 900]
 
 
 def test_other_features_and_the_description_are_beside_the_rasters(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_what_is_written_in_pieces_is_read_back(
         maps=tuple(TensorRows(features, None) for features in maps),
         global_tokens=(torch.zeros(0, 5), torch.zeros(0, 7)),
         embedding=torch.randn(9),
-        valid=ReaderMask(ArrayReader(np.zeros((50, 41, 3), np.uint8), valid=valid), 3, None),
+        valid=ReaderMask(ArrayReader(np.zeros((50, 41, 3), np.uint8), valid=valid), 3),
     )
     path = tmp_path / "x.safetensors"
     write_safetensors(path, encoded, {"key": "ü"}, dtype=dtype)

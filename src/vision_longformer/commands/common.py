@@ -33,7 +33,7 @@ class Parser(jsonargparse.ArgumentParser):
             option, key, value = nested.groups()
             sentence = f"--{option}.{key}: write it as --{option} '{{{key}: {value}}}', which replaces all of {option}"
         if wrong := re.search(
-            r'key "(\w+)": .*Expected a <class \'(int|float)\'>.*(?:value|Given value): (.*)', sentence
+            r'key "(\w+)"(?: element \d+)?: .*Expected a <class \'(int|float)\'>.*(?:value|Given value): (.*)', sentence
         ):
             key, kind, value = wrong.groups()
             wanted = "a whole number" if kind == "int" else "a number"

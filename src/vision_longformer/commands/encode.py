@@ -19,6 +19,7 @@ from vision_longformer.images import MAX_PIXELS
 from vision_longformer.memory import parse_bytes
 from vision_longformer.planning import WAYS
 from vision_longformer.progress import follow, summary
+from vision_longformer.readers.opening import AS_STORED, Reading
 from vision_longformer.serialization import load
 from vision_longformer.variants import create_model
 from vision_longformer.writing import FORMATS, check_format
@@ -37,6 +38,9 @@ WAY_HELP = (
     "command goes on after a stop; auto: the first of these that fits."
 )
 MAX_PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
+LEVEL_HELP = "Of the pyramid of a slide or TIFF; 0 is full resolution."
+CHANNELS_HELP = "Which channels to take, in this order, counted from 0."
+RANGE_HELP = "Stored values that become 0 and 1, where their type does not say so."
 MEMORY_HELP = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
 
 
@@ -52,6 +56,7 @@ def arguments() -> Parser:
     add("--format", choices=["auto", *FORMATS], default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
+    add_reading(parser)
     add("--way", choices=["auto", *WAYS], default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=MEMORY_HELP)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
@@ -74,6 +79,9 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
+        reading = chosen_reading(arguments)
+        if arguments.max_side is not None and reading != AS_STORED:
+            raise UsageError("--max-side goes with none of --level, --channels and --value-range")
         limits = _limits(arguments)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -90,6 +98,7 @@ def run(arguments: Arguments) -> int:
         kind=arguments.format,
         report=not arguments.no_report,
         remark=remark,
+        reading=reading,
         limits=limits,
     )
     console = Console(stderr=True)
@@ -102,6 +111,28 @@ def run(arguments: Arguments) -> int:
     page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
     print(f"{summary(finished)} Features are in {arguments.output}{page}.")
     return int(any(result.status == "failed" for result in finished))
+
+
+def add_reading(parser: Parser) -> None:
+    """Add the options of `chosen_reading`."""
+    add = parser.add_argument
+    add("--level", type=int, default=0, metavar="N", help=LEVEL_HELP)
+    add("--channels", nargs="+", type=int, metavar="N", help=CHANNELS_HELP)
+    add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=RANGE_HELP)
+
+
+def chosen_reading(arguments: Arguments) -> Reading:
+    """Return how images are to be read.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    channels, value_range = arguments.channels, arguments.value_range
+    return Reading(
+        arguments.level,
+        None if channels is None else tuple(channels),
+        None if value_range is None else (value_range[0], value_range[1]),
+    )
 
 
 def _limits(arguments: Arguments) -> Limits:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError
-from vision_longformer.commands.encode import MAX_PIXELS_HELP, chosen_model
+from vision_longformer.commands.encode import MAX_PIXELS_HELP, add_reading, chosen_model, chosen_reading
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import find_images
@@ -41,6 +41,7 @@ def arguments() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
+    add_reading(parser)
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
@@ -87,9 +88,10 @@ def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
             raise ValueError(f"--size {arguments.size}: write height and width in pixels, such as 32768x32768")
         images.append(ImageInfo("an image", int(match[1]), int(match[2]), 3, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
+    reading = chosen_reading(arguments)
     for source in find_images(arguments.images):
         try:
-            images.append(describe_image(source.path, max_pixels=arguments.max_pixels))
+            images.append(describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels))
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
     return images, refused

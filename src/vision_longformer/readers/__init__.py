@@ -2,18 +2,19 @@
 
 from vision_longformer.readers.arrays import ArrayReader, open_zarr
 from vision_longformer.readers.base import ImageInfo, PixelRows, Reader
-from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.chosen import ChosenReader
 from vision_longformer.readers.npy import open_npy
-from vision_longformer.readers.opening import open_reader, read_georeference
+from vision_longformer.readers.opening import Reading, open_reader, read_georeference
 from vision_longformer.readers.pillow import PillowReader
 
 __all__ = [
     "ArrayReader",
-    "ChannelsReader",
+    "ChosenReader",
     "ImageInfo",
     "PillowReader",
     "PixelRows",
     "Reader",
+    "Reading",
     "open_npy",
     "open_reader",
     "open_zarr",

@@ -24,6 +24,7 @@ class ArrayReader:
         opacity: Whether the last of two or four channels is opacity.
         note: What of a file is left out.
         identity: Changes when the file does.
+        value_range: Stored values that become 0 and 1, where their type does not say so.
 
     Raises:
         ImageError: The array has no pixels, or another number of axes.
@@ -39,6 +40,7 @@ class ArrayReader:
         opacity: bool = True,
         note: str = "",
         identity: str = "",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         shape = tuple(array.shape)
         if len(shape) not in (2, 3) or 0 in shape:
@@ -58,6 +60,7 @@ class ArrayReader:
             opacity=opacity,
             note=note,
             identity=identity,
+            value_range=value_range,
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:

@@ -45,6 +45,7 @@ class ImageInfo:
         opacity: Whether the last of two or four channels is opacity.
         identity: Changes when the file does; "" where there is no file.
         georeference: Where on earth the image lies (see `readers.geotiff`); empty if it does not say.
+        value_range: Stored values that become 0 and 1; None where their type says.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ImageInfo:
     opacity: bool = True
     identity: str = ""
     georeference: dict[str, Any] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
 
 
 def identity(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -111,3 +112,17 @@ class GeoReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def scaled_georeference(georeference: Mapping[str, Any], factors: tuple[float, float]) -> dict[str, Any]:
+    """Return the georeference of a raster with the same top left corner and larger pixels.
+
+    Args:
+        georeference: As `GeoReader` gives it; empty if there is none, as then the result is.
+        factors: By how much pixels are higher and wider.
+    """
+    if not georeference:
+        return {}
+    a, b, c, d, e, f = georeference["transform"]
+    height, width = factors
+    return {**georeference, "transform": [a * width, b * height, c, d * width, e * height, f]}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 from vision_longformer.images import MAX_PIXELS, ORIENTATION_TAG, ImageError, check_pixels, open_picture
 from vision_longformer.readers.arrays import open_zarr
 from vision_longformer.readers.base import ImageInfo, Reader
-from vision_longformer.readers.channels import ChannelsReader
+from vision_longformer.readers.chosen import ChosenReader
 from vision_longformer.readers.npy import open_npy
 from vision_longformer.readers.pillow import PillowReader
 
@@ -27,11 +29,43 @@ ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 GEO_TAGS = (33550, 33922, 34264, 34735, 42113)  # scale, tie points, transformation, keys, GDAL's no-data value
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How an image is read, where its file leaves a choice.
+
+    Attributes:
+        level: Of the pyramid of a slide or TIFF, 0 for full resolution.
+        channels: Which to take, counted from 0; None for all.
+        value_range: Stored values that become 0 and 1; None where their type says.
+
+    Raises:
+        ValueError: A number is negative, or the range is empty.
+    """
+
+    level: int = 0
+    channels: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.level < 0:
+            raise ValueError(f"level={self.level}: must be 0, which is full resolution, or more")
+        if self.channels is not None and (not self.channels or min(self.channels) < 0):
+            raise ValueError(f"channels={self.channels}: must be numbers of channels, counted from 0")
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"value_range={low:g}, {high:g}: must be two numbers, the lower one first")
+
+
+AS_STORED = Reading()
+
+
 def open_reader(
     path: str | os.PathLike[str],
     *,
     level: int = 0,
     channels: Sequence[int] | None = None,
+    value_range: tuple[float, float] | None = None,
     array: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Reader:
@@ -39,23 +73,32 @@ def open_reader(
 
     Args:
         path: A file, or the folder of a Zarr array.
-        level: Of the pyramid of a slide or an OME-TIFF, 0 for full resolution.
+        level: See `Reading`, as for what follows.
         channels: Which channels to take, counted from 0; by default all.
+        value_range: Stored values that become 0 and 1, where their type does not say so.
         array: The array to take from a Zarr group.
         max_pixels: Refuse larger ordinary images, which are decoded as a whole.
 
     Raises:
         ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
+        ValueError: A number is out of range, see `Reading`.
     """
+    wanted = Reading(level, None if channels is None else tuple(channels), value_range)
     try:
         reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
     except ImportError as error:
         raise ImageError(str(error)) from error
-    return reader if channels is None else ChannelsReader(reader, channels)
+    if wanted.channels is None and value_range is None:
+        return reader
+    return ChosenReader(reader, wanted.channels, value_range=value_range)
 
 
-def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
     """Return where on earth a TIFF lies (see `readers.geotiff`); empty if it is none, or does not say.
+
+    Args:
+        path: Of the file.
+        level: Of its pyramid, whose pixels are meant.
 
     Raises:
         ImageError: It is damaged, or it does say and rasterio is not installed.
@@ -73,21 +116,28 @@ def read_georeference(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     if not has_tags(path, GEO_TAGS[:-1]):
         return {}
-    from vision_longformer.readers.geotiff import GeoReader
+    from vision_longformer.readers.geotiff import GeoReader, scaled_georeference
 
     try:
         reader = GeoReader(path)
     except ImportError as error:
         raise ImageError(str(error)) from error
     reader.close()
-    return reader.info.georeference
+    if not level:
+        return reader.info.georeference
+    with contextlib.closing(open_reader(path, level=level)) as smaller:
+        factors = (reader.info.height / smaller.info.height, reader.info.width / smaller.info.width)
+    return scaled_georeference(reader.info.georeference, factors)
 
 
-def describe_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def describe_image(
+    path: str | os.PathLike[str], *, reading: Reading = AS_STORED, max_pixels: int = MAX_PIXELS
+) -> ImageInfo:
     """Return what is known of an image before its pixels are read. Ordinary images are not decoded for it.
 
     Args:
         path: A file, or the folder of a Zarr array.
+        reading: How it would be read.
         max_pixels: Refuse larger ordinary images, as `open_reader` does.
 
     Raises:
@@ -95,7 +145,7 @@ def describe_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
     """
     try:
         with Path(path).open("rb") as file, open_picture(file) as image:
-            if image.format != "TIFF":
+            if image.format != "TIFF" and reading == AS_STORED:
                 check_pixels(image, max_pixels)
                 height, width = image.size if image.getexif().get(ORIENTATION_TAG, 1) >= 5 else image.size[::-1]
                 channels = len(image.getbands())
@@ -104,7 +154,7 @@ def describe_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError):
         pass  # it may be something else than Pillow knows, and else is explained below
-    with contextlib.closing(open_reader(path, max_pixels=max_pixels)) as reader:
+    with contextlib.closing(open_reader(path, **vars(reading), max_pixels=max_pixels)) as reader:
         return reader.info
 
 

@@ -36,7 +36,6 @@ def detect_streamed(
     work_folder: str | os.PathLike[str] | None = None,
     band_bytes: int = BAND_BYTES,
     band_rows: int | None = None,
-    value_range: tuple[float, float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Detections:
     """Detect objects in an image of any size. The result is that of `model.detect` on the whole image.
@@ -53,7 +52,6 @@ def detect_streamed(
             memory.
         band_bytes: What the bands of one block, or of one level, may hold, in bytes; a single (chunk) row may be more.
         band_rows: Chunk rows in a band of the backbone, and rows in a band of a level, in place of `band_bytes`.
-        value_range: Stored values that become 0 and 1 before normalisation, where their type does not say so.
         progress: Called after each band with the share of all arithmetic that is done, from 0 to 1.
 
     Returns:
@@ -80,7 +78,6 @@ def detect_streamed(
         band_rows=band_rows,
         mean=mean,
         std=std,
-        value_range=value_range,
         progress=lambda step: report(step.fraction * of_backbone / total),
     )
     try:

@@ -39,7 +39,6 @@ def stream(
     band_rows: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    value_range: tuple[float, float] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> StreamedFeatures:
     """Encode an image of any size, band by band. The result is that of a pass over the whole image.
@@ -59,7 +58,6 @@ def stream(
         band_rows: Chunk rows in a band, in place of `band_bytes`.
         mean: Of each channel, in [0, 1], taken off before the model sees it; by default the model's own.
         std: Standard deviation of each channel, likewise.
-        value_range: Stored values that become 0 and 1 before normalisation, where their type does not say so.
         progress: Called after each band.
 
     Raises:
@@ -74,10 +72,10 @@ def stream(
     folder = None if work_folder is None else _folder(work_folder)
     mean, std = _normalisation(model, mean, std)
     parameter = next(model.parameters())
-    source = PixelSource(reader, mean, std, value_range=value_range, dtype=parameter.dtype, device=parameter.device)
+    source = PixelSource(reader, mean, std, dtype=parameter.dtype, device=parameter.device)
     fingerprint = None
     if resume:
-        fingerprint = _fingerprint(model, reader, [mean, std, value_range, wanted, every_block, str(parameter.dtype)])
+        fingerprint = _fingerprint(model, reader, [mean, std, wanted, every_block, str(parameter.dtype)])
     settings = Settings(
         wanted=frozenset(stage - 1 for stage in wanted),
         work_folder=folder,

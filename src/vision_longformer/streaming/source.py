@@ -23,7 +23,6 @@ class PixelSource:
         reader: The image.
         mean: Of each channel the model takes, in [0, 1].
         std: Standard deviation of each channel.
-        value_range: Stored values that become 0 and 1 before normalisation; None where the type says.
         dtype: Of the model.
         device: Of the model.
 
@@ -40,7 +39,6 @@ class PixelSource:
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        value_range: tuple[float, float] | None,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -48,7 +46,6 @@ class PixelSource:
         _check_channels(reader, len(mean))
         self.size = (reader.info.height, reader.info.width)
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
-        self._value_range = value_range
         self._dtype, self._device = dtype, device
 
     def stream(self, rows: int) -> Stream:
@@ -60,7 +57,7 @@ class PixelSource:
             yield self._read(top, min(top + step, self.size[0]))
 
     def _read(self, top: int, bottom: int) -> Rows:
-        values, valid = unit_rows(self.reader, top, bottom, len(self._mean), value_range=self._value_range)
+        values, valid = unit_rows(self.reader, top, bottom, len(self._mean))
         values.sub_(self._mean).div_(self._std)
         everything = bool(valid.all())
         if not everything:
@@ -69,9 +66,7 @@ class PixelSource:
         return Rows(top, tokens, None if everything else valid.to(self._device))
 
 
-def unit_rows(
-    reader: Reader, top: int, bottom: int, channels: int, *, value_range: tuple[float, float] | None = None
-) -> tuple[Tensor, Tensor]:
+def unit_rows(reader: Reader, top: int, bottom: int, channels: int) -> tuple[Tensor, Tensor]:
     """Read rows `top` to `bottom`, and scale them to [0, 1].
 
     Returns:
@@ -86,7 +81,7 @@ def unit_rows(
     if pixels.valid is not None and not pixels.valid.all():
         stored = np.where(pixels.valid[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
     try:
-        values, valid = unit_range(stored, channels, value_range=value_range)
+        values, valid = unit_range(stored, channels, value_range=reader.info.value_range)
     except ImageError as error:
         raise ImageError(f"{reader.info.name}: {error}") from error
     if pixels.valid is not None:

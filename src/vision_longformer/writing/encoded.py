@@ -104,7 +104,6 @@ def encoded_from_stream(
     *,
     strides: Sequence[int],
     channels: int = 3,
-    value_range: tuple[float, float] | None = None,
 ) -> Encoded:
     """Prepare what streaming gave.
 
@@ -113,7 +112,6 @@ def encoded_from_stream(
         reader: The image, which is read once more for which of its pixels are there.
         strides: Pixels per token of each stage that was kept.
         channels: That the model takes.
-        value_range: As given to `stream`.
     """
     return Encoded(
         size=(features.image.height, features.image.width),
@@ -122,7 +120,7 @@ def encoded_from_stream(
         maps=features.maps,
         global_tokens=features.global_tokens,
         embedding=features.embedding,
-        valid=ReaderMask(reader, channels, value_range),
+        valid=ReaderMask(reader, channels),
         georeference=features.image.georeference,
     )
 
@@ -154,8 +152,8 @@ class TensorMask:
 class ReaderMask:
     """The mask of an image that is read again."""
 
-    def __init__(self, reader: Reader, channels: int, value_range: tuple[float, float] | None) -> None:
-        self._reader, self._channels, self._value_range = reader, channels, value_range
+    def __init__(self, reader: Reader, channels: int) -> None:
+        self._reader, self._channels = reader, channels
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows, (n, W).
@@ -163,7 +161,7 @@ class ReaderMask:
         Raises:
             ImageError: The image is damaged.
         """
-        _, valid = unit_rows(self._reader, top, bottom, self._channels, value_range=self._value_range)
+        _, valid = unit_rows(self._reader, top, bottom, self._channels)
         return valid
 
 

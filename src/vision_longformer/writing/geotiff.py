@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vision_longformer.readers.geotiff import scaled_georeference
 from vision_longformer.writing.chunks import SIDE, bands, choose_chunk
 from vision_longformer.writing.encoded import Encoded, MapRows
 from vision_longformer.writing.noting_file import NotingFile
@@ -54,7 +55,7 @@ def write_geotiff(folder: Path, encoded: Encoded, metadata: dict[str, Any], *, d
     for stage, stride, features in zip(encoded.stages, encoded.strides, encoded.maps, strict=True):
         place = {
             "crs": encoded.georeference["crs"],
-            "transform": rasterio.Affine(*scaled_transform(encoded.georeference["transform"], (stride, stride))),
+            "transform": rasterio.Affine(*scaled_georeference(encoded.georeference, (stride, stride))["transform"]),
         }
         path = folder / f"stage{stage}.tif"
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
@@ -73,18 +74,6 @@ def read_geotiff_metadata(folder: Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError, ValueError):
         return None
     return metadata if isinstance(metadata, dict) else None
-
-
-def scaled_transform(transform: list[float], factors: tuple[float, float]) -> list[float]:
-    """Return the transform of a raster with the same top left corner and larger pixels.
-
-    Args:
-        transform: (a, b, c, d, e, f); see `readers.geotiff`.
-        factors: By how much pixels are higher and wider.
-    """
-    a, b, c, d, e, f = transform
-    height, width = factors
-    return [a * width, b * height, c, d * width, e * height, f]
 
 
 def _write_raster(path: Path, features: MapRows, place: dict[str, Any], text: str, *, dtype: torch.dtype) -> None:
