@@ -84,6 +84,7 @@ def test_a_bound_of_a_few_megabytes_lets_nothing_run(
         (["--model", "smal"], "no such model; did you mean 'small'?"),
         (["--attention", "performer", "linfomer"], "no such mechanism; did you mean 'linformer'?"),
         (["--size", "224", "0"], "--size 0: must be at least 1"),
+        (["--size", "9" * 20], f"--size {'9' * 20}: must be at most 10,000,000 pixels"),
         (["--size", "-3"], "--size -3: must be at least 1"),
         (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
         (["--json", "."], "--json .: is a folder, not a file"),

@@ -19,6 +19,7 @@ from vision_longformer.comparison_report import (
     write_json,
 )
 from vision_longformer.files import check_writable
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.mechanisms import list_mechanisms
 from vision_longformer.memory import default_bound, parse_bytes
 from vision_longformer.progress import follow_comparison
@@ -93,6 +94,8 @@ def _settings(arguments: Arguments, sides: list[int], output: Path) -> Settings:
     ):
         if value is not None and value < 1:
             raise ValueError(f"--{option} {value}: must be at least 1")
+    if sides[-1] > MAX_SIDE:
+        raise ValueError(f"--size {sides[-1]}: must be at most {MAX_SIDE:,} pixels")
     if not arguments.time_limit > 0:
         raise ValueError(f"--time-limit {arguments.time_limit:g}: must be more than 0 seconds")
     check_writable(output)
