@@ -1,5 +1,5 @@
 # `make run` encodes the bundled photograph, `make test` runs all tests, `make check` formats, lints and types,
-# `make bench` measures what docs/results reports. Each installs what it needs into .venv first, once.
+# `make bench` measures what docs/results/performance.md reports. Each installs what it needs into .venv first, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,11 +18,19 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed-benchmark
-	$(BIN)/python benchmarks/performance.py
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/growth.py
+bench: .venv/installed
+	$(BIN)/python benchmarks/speed.py --sizes 448 896 --repeats 9
+	$(BIN)/python benchmarks/speed.py --sizes 1792 --repeats 5
+	$(BIN)/python benchmarks/windowed_attention.py
+	$(BIN)/python benchmarks/training_step.py --repeats 7
+	$(BIN)/python benchmarks/growth.py --sizes 448 3584 --repeats 7
+	$(BIN)/python benchmarks/bands.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/memory.py --training --size 448 --batch 2
+	$(BIN)/python benchmarks/compiled.py
+	$(BIN)/python benchmarks/blocks.py gelu
+	$(BIN)/python benchmarks/blocks.py slabs
+	$(BIN)/python benchmarks/prepacked.py --repeats 41
 
 # constraints.txt is the tested set of versions; pyproject.toml has the ranges.
 .venv/installed: pyproject.toml constraints.txt
@@ -32,10 +40,6 @@ bench: .venv/installed-benchmark
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	touch $@
-
-.venv/installed-benchmark: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[benchmark]"
 	touch $@
 
 clean:

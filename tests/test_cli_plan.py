@@ -192,6 +192,7 @@ def test_a_work_folder_need_not_be_there_yet(
         (["x.png", "--memory=-3GB"], "'-3GB' is no amount of memory"),
         (["x.png", "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--stages", "5"], "there is no stage 5"),
+        (["--size", f"5x{'9' * 20}"], "height and width must be at most 10,000,000 pixels"),
         (["x.png", "--work-folder", "x.png/below"], "--work-folder x.png/below: cannot be written (not a directory)"),
     ],
 )

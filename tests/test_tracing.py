@@ -63,6 +63,26 @@ def test_compile_in_one_graph(name: str) -> None:
             assert relative_error(compiled(images, image_sizes=sizes, valid=valid), expected) <= 1e-12
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_twenty_sizes_need_at_most_two_compilations() -> None:
+    """Maps of more than one token a side, that is: the compiler takes a size of 1 for one of its own."""
+    torch.compiler.reset()
+    model = build(TRACED["windowed"])
+    graphs: list[torch.fx.GraphModule] = []
+    sizes = [(13 + 29 * number % 101, 17 + 37 * number % 97) for number in range(20)]
+
+    def count(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, backend=count, dynamic=True, fullgraph=True)
+    with torch.no_grad():
+        for height, width in sizes:
+            images = noise(1, 3, height, width)
+            assert relative_error(compiled(images), model(images)) <= 1e-12
+    assert 1 <= len(graphs) <= 2
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_what_is_recorded_of_a_large_map_holds_for_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops over tokens, which spare memory in inference, would be recorded for one number of them."""

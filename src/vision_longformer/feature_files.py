@@ -34,6 +34,7 @@ from vision_longformer.encoding_ways import (
     remove_work_folder,
     work_folder_of,
 )
+from vision_longformer.files import check_writable
 from vision_longformer.images import ImageError
 from vision_longformer.measuring import resident_memory
 from vision_longformer.memory import gigabytes
@@ -192,7 +193,10 @@ def encode_files(
         OutputError: Features cannot be written, for instance because the disk is full.
     """
     job = _Job(output, encoder, model_name, dtype, kind, report, reading, limits, on_band)
-    _check_output(output)
+    try:
+        check_writable(output)
+    except OSError as error:
+        raise OutputError(str(error)) from error
     pages = Report(output, title=model_name, remark=remark)
     with watch_memory() as memory:
         for source in sources:
@@ -203,14 +207,6 @@ def encode_files(
     if report:
         with _explaining(output / "index.html"):
             pages.write(memory)
-
-
-def _check_output(output: Path) -> None:
-    """Raise, before work begins, if a folder cannot be made or written."""
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "permission denied" if there.is_dir() else f"{there} is no folder"
-        raise OutputError(f"{output}: cannot be written ({reason})")
 
 
 def _span(plan: Plan | None, start: float, end: float) -> Span:

@@ -19,6 +19,20 @@ SWAPS = 20  # attempts to put a folder in the place of another
 SUFFIX = ".tmp"
 
 
+def check_writable(folder: Path) -> None:
+    """Raise, before work begins, if a folder is not there and cannot be made, or cannot be written.
+
+    Raises:
+        OSError: Says so in a sentence.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower() if there.is_dir() else f"{there} is no folder"
+        raise OSError(f"{folder}: cannot be written ({reason})") from error
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.

@@ -30,6 +30,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
 Array = NDArray[np.generic]
 
 MAX_PIXELS = 500_000_000
+MAX_SIDE = 10_000_000  # of images that are planned or made up; numbers of their bytes stay within 64 bits
 ORIENTATION_TAG = 0x0112  # of EXIF
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colour into gray
 FULL_SCALE = {"b1": 1, "u1": 255, "u2": 65535}  # by NumPy's kind and bytes of a value

@@ -85,6 +85,16 @@ def test_a_model_that_needs_too_much_memory_is_not_run_here(monkeypatch: pytest.
     assert rows[0].note == "needs more than 5 MB for a pass"
 
 
+def test_what_is_forecast_not_to_fit_is_not_begun(
+    asked: list[tuple[MemoryTask, Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "randn", None)
+    rows = list(benchmark(plan(NANO, RESNET, sizes=((100_000, 90_000),), training=True, batch=2, memory=10**9)))
+    assert [(row.status, row.seconds) for row in rows] == [("too large", ())] * 4
+    assert rows[1].note == "would need at least 216.0 GB for a pass, more than the bound of 1.00 GB"
+    assert not asked
+
+
 def test_threads_are_restored(asked: list[tuple[MemoryTask, Settings]]) -> None:
     list(benchmark(plan(NANO, threads=2, repeats=1)))
     assert torch.get_num_threads() == 1

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from vision_longformer.benchmarking.models import (
     build_model,
     count_multiply_adds,
     count_parameters,
+    forecast_pass,
     reason,
     require_model,
 )
@@ -36,6 +37,8 @@ from vision_longformer.benchmarking.runtimes import (
 )
 from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
 from vision_longformer.comparison import ChildEndedError, Settings, Status, run_child
+from vision_longformer.images import MAX_SIDE
+from vision_longformer.memory import gigabytes
 
 Mode = Literal["inference", "training"]
 Size = tuple[int, int]
@@ -89,6 +92,8 @@ class Plan:
         for size in self.sizes:
             if min(size) < 1:
                 raise ValueError(f"size {size_name(size)}: height and width must be at least 1 pixel")
+            if max(size) > MAX_SIDE:
+                raise ValueError(f"size {size_name(size)}: height and width must be at most {MAX_SIDE:,} pixels")
         if not self.time_limit > 0:
             raise ValueError(f"time limit {self.time_limit:g}: must be more than 0 seconds")
         for model in self.models:
@@ -120,7 +125,7 @@ class Row:
         mode: A pass, or a training step.
         size: (height, width) of the images in pixels.
         batch: Images of a pass.
-        parameters: Of the model built for this size; None if it cannot be.
+        parameters: Of the model built for this size; None if it cannot be, or would not fit.
         multiply_adds: That a pass needs for one image, or a step, three times as many; None if unknown.
         status: Whether it was measured, or why not.
         note: A sentence on why not.
@@ -220,8 +225,9 @@ class _Group:
     runs: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
-        images = torch.randn(self.plan.batch, 3, *self.size)
-        rows = [row for model in self.plan.models for row in self._prepare(model, images)]
+        rows = [row for model in self.plan.models for row in self._prepare(model)]
+        if not self.runs:
+            return rows
         product = MatrixProduct(self.plan.product_side)
         seconds = interleaved({**self.runs, PRODUCT: product}, repeats=self.plan.repeats, on_turn=self._tell_turn)
         return [
@@ -236,11 +242,16 @@ class _Group:
             for row in rows
         ]
 
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """What all models are given; made once one of them is known to fit."""
+        return torch.randn(self.plan.batch, 3, *self.size)
+
     def _tell_turn(self, turn: int) -> None:
         name = f"turn {turn} of {self.plan.repeats}" if turn else "warm-up"
         self.on_step(f"{self.mode} at {size_name(self.size)}: {name}")
 
-    def _prepare(self, name: str, images: torch.Tensor) -> Iterator[Row]:
+    def _prepare(self, name: str) -> Iterator[Row]:
         """Measure a model's memory in each runtime, and add what is to be timed to `runs`."""
         runtimes = self.plan.runtimes if self.mode == "inference" else ("eager",)
         rows = [self._describe(name, runtime) for runtime in runtimes]
@@ -257,13 +268,13 @@ class _Group:
             try:
                 if row.runtime == "eager":
                     measured = self._measure_memory(row)
-                    step: Callable[[], Any] = Step(model, images, training=self.mode == "training")
+                    step: Callable[[], Any] = Step(model, self.images, training=self.mode == "training")
                 else:
-                    exported = self._export(name, model, images)
+                    exported = self._export(name, model)
                     session = open_session(row.runtime, exported, threads=torch.get_num_threads())
-                    check_output(model, images, session)
+                    check_output(model, self.images, session)
                     measured = self._measure_memory(row, exported)
-                    step = partial(session, images.numpy())
+                    step = partial(session, self.images.numpy())
             except ChildEndedError as error:
                 measured = replace(row, status=error.status, note=str(error))
             except ExportError as error:
@@ -277,6 +288,11 @@ class _Group:
     def _describe(self, name: str, runtime: Runtime) -> Row:
         row = Row(name, runtime, self.mode, self.size, self.plan.batch)
         try:
+            needed = forecast_pass(name, self.size, batch=self.plan.batch)
+            if self.plan.memory is not None and needed > self.plan.memory:
+                bound = gigabytes(self.plan.memory)
+                note = f"would need at least {gigabytes(needed)} for a pass, more than the bound of {bound}"
+                return replace(row, status="too large", note=note)
             multiply_adds = count_multiply_adds(name, self.size)
             parameters = count_parameters(name, self.size)
         except Exception as error:  # a model refuses as it likes
@@ -308,7 +324,7 @@ class _Group:
             return replace(row, status="refused", note=note)
         return replace(row, peak_memory=answer["peak_memory"])
 
-    def _export(self, name: str, model: torch.nn.Module, images: torch.Tensor) -> Path:
+    def _export(self, name: str, model: torch.nn.Module) -> Path:
         """Return a model as ONNX.
 
         Raises:
@@ -319,7 +335,7 @@ class _Group:
             raise ExportError(self.failed[name])
         if not target.exists():
             try:
-                export(model, images, target)
+                export(model, self.images, target)
             except ExportError as error:
                 self.failed[name] = str(error)
                 raise

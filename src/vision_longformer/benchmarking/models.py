@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.costs import needed_multiply_adds
+from vision_longformer.forecasting import forecast_memory
 from vision_longformer.variants import create_model, list_models
 
 LONGEST_REASON = 200  # characters
@@ -67,6 +68,21 @@ def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, *size))
     return int(counter.get_total_flops()) // 2
+
+
+def forecast_pass(name: str, size: tuple[int, int], *, batch: int) -> int:
+    """Return the bytes that a pass over images of (height, width) `size` takes at least.
+
+    Of our models it is what `forecast_memory` says, of others the size of the images.
+
+    Raises:
+        ValueError: The model refuses images of this size.
+    """
+    if name not in list_models():
+        return batch * 3 * size[0] * size[1] * torch.float32.itemsize
+    model = create_model(name, device="meta")
+    assert isinstance(model, VisionLongformer)
+    return forecast_memory(model.config, size, batch=batch)
 
 
 def reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from vision_longformer.benchmarking.benchmark import Plan, benchmark, parse_size
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.benchmarking.report import Benchmark, benchmark_tables, write_benchmark
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.files import check_writable
 from vision_longformer.memory import default_bound, parse_bytes
 from vision_longformer.progress import follow_benchmark
 
@@ -47,7 +48,7 @@ def run(arguments: Arguments) -> int:
     output = Path(arguments.output)
     try:
         plan = _plan(arguments, output)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     try:
         result = Benchmark(
@@ -71,8 +72,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _plan(arguments: Arguments, output: Path) -> Plan:
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output}: is a file, not a folder")
+    check_writable(output)
     try:
         memory = default_bound(torch.device("cpu")) if arguments.memory is None else parse_bytes(arguments.memory)
     except ValueError as error:

@@ -18,6 +18,8 @@ from vision_longformer.comparison_report import (
     write_comparison,
     write_json,
 )
+from vision_longformer.files import check_writable
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.mechanisms import list_mechanisms
 from vision_longformer.memory import default_bound, parse_bytes
 from vision_longformer.progress import follow_comparison
@@ -47,7 +49,7 @@ def run(arguments: Arguments) -> int:
         settings = _settings(arguments, sides, output)
         for attention in attentions:
             comparison_config(arguments.model, attention)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     rows = compare(arguments.model, attentions, sides, settings)
     planned = [(attention, side) for side in sides for attention in attentions]
@@ -92,12 +94,15 @@ def _settings(arguments: Arguments, sides: list[int], output: Path) -> Settings:
     ):
         if value is not None and value < 1:
             raise ValueError(f"--{option} {value}: must be at least 1")
+    if sides[-1] > MAX_SIDE:
+        raise ValueError(f"--size {sides[-1]}: must be at most {MAX_SIDE:,} pixels")
     if not arguments.time_limit > 0:
         raise ValueError(f"--time-limit {arguments.time_limit:g}: must be more than 0 seconds")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output}: is a file, not a folder")
+    check_writable(output)
     if arguments.json and Path(arguments.json).is_dir():
         raise ValueError(f"--json {arguments.json}: is a folder, not a file")
+    if arguments.json:
+        check_writable(Path(arguments.json).parent)
     try:
         memory = default_bound(torch.device("cpu")) if arguments.memory is None else parse_bytes(arguments.memory)
     except ValueError as error:

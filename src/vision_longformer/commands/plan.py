@@ -20,7 +20,7 @@ from vision_longformer.commands.encode import MAX_PIXELS_HELP, add_reading, chos
 from vision_longformer.devices import choose_device
 from vision_longformer.encoding_ways import Limits
 from vision_longformer.feature_files import find_images
-from vision_longformer.images import MAX_PIXELS, ImageError
+from vision_longformer.images import MAX_PIXELS, MAX_SIDE, ImageError
 from vision_longformer.memory import gigabytes, parse_bytes
 from vision_longformer.planning import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.planning_training import TrainingForecast, TrainingPlan, plan_training
@@ -86,7 +86,10 @@ def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
         match = SIZE.fullmatch(arguments.size)
         if match is None:
             raise ValueError(f"--size {arguments.size}: write height and width in pixels, such as 32768x32768")
-        images.append(ImageInfo("an image", int(match[1]), int(match[2]), 3, np.dtype(np.uint8), preferred_rows=256))
+        height, width = int(match[1]), int(match[2])
+        if max(height, width) > MAX_SIDE:
+            raise ValueError(f"--size {arguments.size}: height and width must be at most {MAX_SIDE:,} pixels")
+        images.append(ImageInfo("an image", height, width, 3, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
     reading = chosen_reading(arguments)
     for source in find_images(arguments.images):

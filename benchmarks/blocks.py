@@ -1,0 +1,88 @@
+"""What two ways of staying in cache gain inside the blocks of a model, in inference.
+
+python benchmarks/blocks.py gelu [--model vision_longformer_small] [--size 448] [--repeats 40]
+python benchmarks/blocks.py slabs [--model vision_longformer_tiny] [--size 896] [--repeats 11]
+
+gelu   bias and GELU of an MLP in one compiled pass over its hidden channels, over PyTorch's two
+slabs  normalising, transforming and adding so many tokens at a time, over doing each for the whole map
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import vision_longformer
+from vision_longformer import slabs
+from vision_longformer.backbone import FeedForward
+from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
+
+WHOLE = 2**60  # tokens that no map has
+SLABS = (256, 512, 2048, 4096)
+MODELS = {"gelu": ("vision_longformer_small", 448, 40), "slabs": ("vision_longformer_tiny", 896, 11)}
+
+
+class PlainGELU(nn.GELU):
+    """An activation that the compiled pass does not know, so that PyTorch computes it."""
+
+
+def run_with_gelu(model: nn.Module, images: Tensor, activation: nn.Module) -> None:
+    """Run a pass with this activation in every MLP."""
+    for module in model.modules():
+        if isinstance(module, FeedForward):
+            module.act = activation
+    model(images)
+
+
+def run_with_slabs(model: nn.Module, images: Tensor, tokens: int) -> None:
+    """Run a pass with slabs of so many tokens."""
+    slabs.SLAB_TOKENS = tokens
+    model(images)
+
+
+def ways(case: str, model: nn.Module, images: Tensor) -> Mapping[str, Callable[[], Any]]:
+    """Return what takes turns, the way that the others are beside first."""
+    if case == "gelu":
+        run = functools.partial(run_with_gelu, model, images)
+        return {"two passes": functools.partial(run, PlainGELU()), "one pass": functools.partial(run, nn.GELU())}
+    sizes = {"whole map": WHOLE, **{f"{tokens} tokens": tokens for tokens in SLABS}}
+    return {name: functools.partial(run_with_slabs, model, images, tokens) for name, tokens in sizes.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=list(MODELS))
+    parser.add_argument("--model")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--repeats", type=int)
+    arguments = parser.parse_args()
+    name, size, repeats = MODELS[arguments.case]
+    size = arguments.size or size
+    torch.set_num_threads(2)
+    print(machine_line())
+    model = vision_longformer.create_model(arguments.model or name).eval()
+    with torch.inference_mode():
+        runs = ways(arguments.case, model, torch.randn(1, 3, size, size))
+        seconds = interleaved(runs, repeats=arguments.repeats or repeats)
+    first = next(iter(seconds))
+    rows = [
+        [
+            way,
+            f"{1000 * statistics.median(own):.0f}",
+            spread(ratios(own, seconds[first])),
+            f"{min(own) / min(seconds[first]):.2f}",
+        ]
+        for way, own in seconds.items()
+    ]
+    print(markdown_table(["", "median ms", f"time over {first}, turn by turn", "of the fastest turns"], rows))
+
+
+if __name__ == "__main__":
+    main()
