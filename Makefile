@@ -27,7 +27,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/bands.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/memory.py --training --size 448 --batch 2
-	$(BIN)/python benchmarks/compiled.py
+	$(BIN)/python benchmarks/compiled.py --model vision_longformer_tiny --size 224
 	$(BIN)/python benchmarks/blocks.py gelu
 	$(BIN)/python benchmarks/blocks.py slabs
 	$(BIN)/python benchmarks/prepacked.py --repeats 41
