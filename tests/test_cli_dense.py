@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from data.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer.cli import main
-from vision_longformer.commands import predict_dense
+from vision_longformer.commands import evaluate, predict_dense
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
 from vision_longformer.detection.coco_evaluation import FoundObjects
@@ -320,6 +321,33 @@ def test_images_that_cannot_be_read_are_named_and_passed_over(
     assert shown.code == 1
     assert f"failed: {tmp_path}/images/1.png" in shown.err
     assert {image["id"] for image in json.loads((tmp_path / "out/images.json").read_text())["images"]} == {1, 3}
+
+
+def test_names_of_files_are_shown_as_they_are(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "500")
+    folder = finished("detection")
+    (tmp_path / "a[").mkdir()
+    for name in ("a[/b].png", "[red]c.png"):
+        shutil.copy(folder / "data/val/0.png", tmp_path / name)
+    odd = os.fsdecode(b"\xff.png")
+    shutil.copy(folder / "data/val/0.png", tmp_path / odd)
+    shown = vil("predict", folder / "run/best.safetensors", "a[", "[red]c.png", odd, "--output", "out")
+    assert shown.code == 0, shown.err
+    for name in ("a[/b].png", "[red]c.png", "\\udcff.png"):
+        assert name in shown.out
+
+
+def test_names_of_classes_are_shown_as_they_are(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished("semantic_segmentation")
+    monkeypatch.setattr(evaluate, "name_of", lambda measure: "IoU of [/b]")
+    shown = vil("evaluate", folder / "run/best.safetensors", "--data", folder / "data", "--workers", 0)
+    assert shown.code == 0
+    assert "IoU of [/b]" in shown.out
 
 
 def test_where_no_image_can_be_read_nothing_is_written(

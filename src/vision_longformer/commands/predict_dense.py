@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.detection.coco_evaluation import FoundObjects, write_results
@@ -79,7 +80,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                     tell(f"failed: {prediction.error}")
                     continue
                 stem = f"{number:04d}_{prediction.path.stem}" if len(paths) > 1 else prediction.path.stem
-                table.add_row(*_row(prediction, names))
+                table.add_row(*map(Text, _row(prediction, names)))  # brackets are no markup
                 if prediction.objects is not None and prediction.objects.left_out:
                     tell(_about_left_out(prediction, limit_of(trained)))
                 _draw(prediction, prediction.image, output, stem, names)
