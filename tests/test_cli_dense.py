@@ -290,6 +290,7 @@ def test_results_can_be_compared_with_the_annotations(
         (("--tile", 256, "--overlap", 256), "overlap=256"),
         (("--memory", "lots"), "'lots' is no amount of memory"),
         (("--detections", 0), "detections=0: must be an integer of at least 1"),
+        (("--detections", 10**21), "detections=1000000000000000000000: must be at most 1,000,000"),
         (("--detections", "many"), "--detections many: must be a whole number"),
         (("--min-score", "half"), "--min-score half: must be a number"),
         (("--scale", 0), "--scale 0.0: must be above 0"),
@@ -309,6 +310,46 @@ def test_wrong_options_are_refused_in_a_sentence(
     assert shown.code == 2
     assert message in shown.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--min-score", 0.9), ("--classes", "cell"), ("--detections", 3)])
+def test_options_of_detectors_are_refused_with_other_weights(
+    option: tuple[object, ...], finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("semantic_segmentation")
+    shown = vil("predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path, *option)
+    assert shown.code == 2
+    assert f"{option[0]}: is not for " in shown.err
+    assert "trained for semantic segmentation" in shown.err
+
+
+@pytest.mark.parametrize(("task", "name"), [("detection", "x.jpg"), ("semantic_segmentation", "x.png")])
+def test_pictures_never_take_the_place_of_images(
+    task: str, name: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    shown = vil("predict", finished(task) / "run/best.safetensors", tmp_path / name, "--output", tmp_path)
+    assert shown.code == 2
+    assert f"--output {tmp_path}: {tmp_path / name} is one of the images; choose another folder" in shown.err
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_pictures_are_no_larger_than_a_jpeg_can_be(tmp_path: Path) -> None:
+    predict_dense._save(Image.new("RGB", (66000, 2)), tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as picture:
+        assert picture.size == (65500, 2)
+
+
+@pytest.mark.parametrize("scale", ["1e4", "1e300"])
+def test_a_scale_that_makes_images_too_large_is_said(
+    scale: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    arguments = ("predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path)
+    shown = vil(*arguments, "--scale", scale)
+    assert shown.code == 1
+    assert "would be more than the limit of 500,000,000; choose a smaller scale" in shown.err
 
 
 def test_images_that_cannot_be_read_are_named_and_passed_over(
