@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from data.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer.cli import main
-from vision_longformer.commands import predict_dense
+from vision_longformer.commands import evaluate, predict_dense
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
 from vision_longformer.detection.coco_evaluation import FoundObjects
@@ -289,6 +290,7 @@ def test_results_can_be_compared_with_the_annotations(
         (("--tile", 256, "--overlap", 256), "overlap=256"),
         (("--memory", "lots"), "'lots' is no amount of memory"),
         (("--detections", 0), "detections=0: must be an integer of at least 1"),
+        (("--detections", 10**21), "detections=1000000000000000000000: must be at most 1,000,000"),
         (("--detections", "many"), "--detections many: must be a whole number"),
         (("--min-score", "half"), "--min-score half: must be a number"),
         (("--scale", 0), "--scale 0.0: must be above 0"),
@@ -310,6 +312,46 @@ def test_wrong_options_are_refused_in_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", [("--min-score", 0.9), ("--classes", "cell"), ("--detections", 3)])
+def test_options_of_detectors_are_refused_with_other_weights(
+    option: tuple[object, ...], finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("semantic_segmentation")
+    shown = vil("predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path, *option)
+    assert shown.code == 2
+    assert f"{option[0]}: is not for " in shown.err
+    assert "trained for semantic segmentation" in shown.err
+
+
+@pytest.mark.parametrize(("task", "name"), [("detection", "x.jpg"), ("semantic_segmentation", "x.png")])
+def test_pictures_never_take_the_place_of_images(
+    task: str, name: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    shown = vil("predict", finished(task) / "run/best.safetensors", tmp_path / name, "--output", tmp_path)
+    assert shown.code == 2
+    assert f"--output {tmp_path}: {tmp_path / name} is one of the images; choose another folder" in shown.err
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_pictures_are_no_larger_than_a_jpeg_can_be(tmp_path: Path) -> None:
+    predict_dense._save(Image.new("RGB", (66000, 2)), tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as picture:
+        assert picture.size == (65500, 2)
+
+
+@pytest.mark.parametrize("scale", ["1e4", "1e300"])
+def test_a_scale_that_makes_images_too_large_is_said(
+    scale: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    arguments = ("predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path)
+    shown = vil(*arguments, "--scale", scale)
+    assert shown.code == 1
+    assert "would be more than the limit of 500,000,000; choose a smaller scale" in shown.err
+
+
 def test_images_that_cannot_be_read_are_named_and_passed_over(
     finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
 ) -> None:
@@ -320,6 +362,33 @@ def test_images_that_cannot_be_read_are_named_and_passed_over(
     assert shown.code == 1
     assert f"failed: {tmp_path}/images/1.png" in shown.err
     assert {image["id"] for image in json.loads((tmp_path / "out/images.json").read_text())["images"]} == {1, 3}
+
+
+def test_names_of_files_are_shown_as_they_are(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "500")
+    folder = finished("detection")
+    (tmp_path / "a[").mkdir()
+    for name in ("a[/b].png", "[red]c.png"):
+        shutil.copy(folder / "data/val/0.png", tmp_path / name)
+    odd = os.fsdecode(b"\xff.png")
+    shutil.copy(folder / "data/val/0.png", tmp_path / odd)
+    shown = vil("predict", folder / "run/best.safetensors", "a[", "[red]c.png", odd, "--output", "out")
+    assert shown.code == 0, shown.err
+    for name in ("a[/b].png", "[red]c.png", "\\udcff.png"):
+        assert name in shown.out
+
+
+def test_names_of_classes_are_shown_as_they_are(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished("semantic_segmentation")
+    monkeypatch.setattr(evaluate, "name_of", lambda measure: "IoU of [/b]")
+    shown = vil("evaluate", folder / "run/best.safetensors", "--data", folder / "data", "--workers", 0)
+    assert shown.code == 0
+    assert "IoU of [/b]" in shown.out
 
 
 def test_where_no_image_can_be_read_nothing_is_written(

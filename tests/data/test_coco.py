@@ -261,7 +261,7 @@ PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("annotations.0.id", -3, "unusable annotation entry", "an annotation of image 5 has the id -3, not a whole number"),
     ("annotations.0.id", 10**30, "unusable annotation entry", "an annotation of image 5 has the id 1000000000000"),
     ("annotations.0.id", 103, "annotation with the id of another", "annotation 103 of image 8: its id is not unique"),
-    ("annotations.0.image_id", "5", "unusable annotation entry", "annotation 100 has the image_id 5, not a whole"),
+    ("annotations.0.image_id", "5", "unusable annotation entry", "annotation 100 has the image_id '5', not a whole"),
     (
         "annotations.0.image_id",
         99,
@@ -284,12 +284,13 @@ PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("annotations.0.bbox", [9, 2, -3, 4], "box without area", f"{FIRST} has the bbox [9, 2, -3, 4], which has no area"),
     ("annotations.0.bbox", [1, 2, 1e300, 4], "box outside of its image", f"{FIRST} has the bbox [1, 2, 1e+300, 4]"),
     ("annotations.0.area", -1, "unusable area", f"{FIRST} has the area -1, not a number from 0 on"),
-    ("annotations.0.area", "big", "unusable area", f"{FIRST} has the area big, not a number from 0 on"),
+    ("annotations.0.area", "big", "unusable area", f"{FIRST} has the area 'big', not a number from 0 on"),
     ("annotations.0.iscrowd", 2, "unusable iscrowd", f"{FIRST} has iscrowd 2, neither 0 nor 1"),
+    ("annotations.0.iscrowd", "1", "unusable iscrowd", f"{FIRST} has iscrowd '1', neither 0 nor 1"),
     ("annotations.0.iscrowd", [1], "unusable iscrowd", f"{FIRST} has iscrowd [1], neither 0 nor 1"),
     ("annotations.0.segmentation", ..., "no segmentation", f"{FIRST} has no segmentation"),
     ("annotations.0.segmentation", [], "no segmentation", f"{FIRST} has no segmentation"),
-    ("annotations.0.segmentation", "x", "unusable segmentation", f"{FIRST} has the segmentation x, neither polygons"),
+    ("annotations.0.segmentation", "x", "unusable segmentation", f"{FIRST} has the segmentation 'x', neither polygons"),
     ("annotations.0.segmentation.1", 5, "unusable polygon", f"{FIRST} has the polygon 5, not a list of numbers"),
     ("annotations.0.segmentation.0.3", "5", "unusable polygon", f"{FIRST} has the polygon ["),
     ("annotations.0.segmentation.0.3", ..., "unusable polygon", f"{FIRST} has a polygon of 7 numbers, which"),
@@ -337,7 +338,7 @@ def test_annotations_that_cannot_be_used_are_named_or_left_out(
 
 
 IMAGE_PROBLEMS: list[tuple[str, Any, str, str]] = [
-    ("images.0", "0.png", "unusable image entry", "an image is 0.png, not a mapping"),
+    ("images.0", "0.png", "unusable image entry", "an image is '0.png', not a mapping"),
     ("images.0.id", 1.5, "unusable image entry", "image 0.png has the id 1.5, not a whole number"),
     ("images.0.id", 8, "image with the id of another", "image 8 (1.png): its id is not unique"),
     ("images.0.file_name", 3, "unusable image entry", "image 5 has the file_name 3, not a text"),
@@ -348,6 +349,8 @@ IMAGE_PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("images.0.file_name", "../a.json", "image cannot be read", "image 5 (../a.json) cannot be read: "),
     ("images.0.height", ..., "unusable image entry", "image 5 (0.png) has the height None, not a whole number from 1"),
     ("images.0.height", 37.5, "unusable image entry", "image 5 (0.png) has the height 37.5, not a whole number"),
+    ("images.0.file_name", "", "unusable image entry", "image 5 has the file_name '', not a text"),
+    ("images.0.width", "70", "unusable image entry", "image 5 (0.png) has the width '70', not a whole number"),
     ("images.0.width", 0, "unusable image entry", "image 5 (0.png) has the width 0, not a whole number from 1"),
     ("images.0.width", 10**400, "unusable image entry", "image 5 (0.png) has the width 1000"),
     ("images.0.width", math.nan, "unusable image entry", "image 5 (0.png) has the width nan, not a whole number"),
@@ -372,7 +375,7 @@ def test_images_that_cannot_be_used_are_named_or_left_out_with_their_annotations
 
 CATEGORY_PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("categories.0", [], "unusable category", "a category is [], not a mapping"),
-    ("categories.0.id", "2", "unusable category", "a category (cell) has the id 2, not a whole number"),
+    ("categories.0.id", "2", "unusable category", "a category (cell) has the id '2', not a whole number"),
     ("categories.0.name", 2, "unusable category", "category 2 has the name 2, not a text"),
     ("categories.0.id", 7, "category with the id of another", "category 7 (leaf): its id is not unique"),
     ("categories.1.name", "cell", "category of the same name", "category 7 has the name cell, as category 2"),

@@ -157,6 +157,15 @@ def test_pixels_are_normalised_and_without_resizing_exact() -> None:
     assert torch.equal(mirrored, result.flip(-1))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1)])
+def test_images_one_pixel_wide_are_mirrored_too(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    how = Augmentation(size, flipped=True, upside_down=True)
+    image = image_to_tensor(Image.fromarray(pixels), how, mean=(0, 0, 0), std=(1, 1, 1))
+    np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels[::-1, ::-1] / 255, atol=1e-6)
+    np.testing.assert_array_equal(transformed_map(pixels[..., 0], how).numpy(), pixels[::-1, ::-1, 0])
+
+
 def test_masks_made_in_the_new_size_are_mirrored_only() -> None:
     mask = np.random.default_rng(0).integers(0, 2, (3, 60, 88)).astype(np.uint8)
     assert torch.equal(transformed_map(mask, Augmentation((60, 88), True)), torch.from_numpy(mask).flip(-1))

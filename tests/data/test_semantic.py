@@ -58,6 +58,7 @@ def test_palettes_give_indices_and_16_bits_more_classes(tmp_path: Path) -> None:
     palette_png(data / "train" / "a.png", label(8))
     wide = label(9).astype(np.uint16) + 300
     Image.fromarray(wide).save(data / "train" / "b.png")
+    (data / "classes.txt").unlink()
     split = read_semantic(data, "train", classes=[str(number) for number in range(700)], ignore_index=-1)
     np.testing.assert_array_equal(split.read_label(0), label(8))
     np.testing.assert_array_equal(split.read_label(1), wide)
@@ -144,3 +145,23 @@ def test_coco_masks_become_classes_with_the_smaller_object_on_top(tmp_path: Path
     without = read_coco(tmp_path / "a.json", tmp_path, with_masks=False)
     with pytest.raises(ValueError, match="was read without masks"):
         coco_label(without, 0)
+
+
+def test_labels_of_a_model_must_mean_its_classes(tmp_path: Path) -> None:
+    data = make(tmp_path, suffix=".jpg", labels="train")
+    assert read_semantic(data, "train", classes=("road", "tree", "roof", "more")).classes[3] == "more"
+    for classes, told in (
+        (("road", "roof", "tree"), "class 1 is tree in the labels, and roof for the model"),
+        (("road", "tree"), "class 2 is roof in the labels, and nothing for the model"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            read_semantic(data, "train", classes=classes)
+
+
+def test_no_category_may_be_named_as_the_background(tmp_path: Path) -> None:
+    content: dict[str, Any] = random_content()
+    content["categories"][0]["name"] = "background"
+    write_images(tmp_path, content)
+    split = read_coco(write_content(tmp_path / "a.json", content), tmp_path, with_masks=True)
+    with pytest.raises(ValueError, match=r"a\.json: has a category named background, as class 0 is named"):
+        coco_classes(split)

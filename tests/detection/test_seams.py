@@ -18,8 +18,9 @@ from detection.scenes import (
     rectangle,
     same_score,
 )
+from vision_longformer.detection import seams
 from vision_longformer.detection.seams import Parts, merge
-from vision_longformer.detection.tiles import Tile
+from vision_longformer.detection.tiles import Tile, cut_into_tiles
 
 SIZE = (203, 267)
 TILE, OVERLAP = 96, 24
@@ -96,3 +97,21 @@ def test_a_part_is_dropped_for_the_whole_even_if_it_is_surer() -> None:
 def test_an_unsure_box_does_not_take_a_sure_one_away() -> None:
     doubtful, sure = [10, 5, 95, 95], [80, 25, 94, 55]
     assert merged((0, doubtful, 0, 0.1), (1, sure, 0, 0.9)) == [sure, doubtful]
+
+
+def test_work_grows_with_the_tiles_not_with_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, calls = (3000, 2000), 0
+    original = seams._intersection
+
+    def counted(boxes: seams.Boxes, other: seams.Boxes) -> seams.Boxes:
+        nonlocal calls
+        calls += 1
+        return original(boxes, other)
+
+    monkeypatch.setattr(seams, "_intersection", counted)
+    tiles = cut_into_tiles(size, tile=100, overlap=10)
+    corners = np.array([[tile.left + 40, tile.top + 40] for tile in tiles], float)
+    numbers = np.arange(len(tiles))
+    parts = Parts(np.hstack([corners, corners + 20]), 1 / (1 + numbers), 0 * numbers, numbers, None)
+    assert len(merge(parts, tiles, size=size, nms_threshold=0.5).boxes) == len(tiles) > 700
+    assert calls < 2 * len(tiles)

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.devices import choose_device
@@ -121,5 +122,5 @@ def _table(result: Result) -> Table:
     table.add_column("measure")
     table.add_column("value", justify="right")
     for measure, value in result.metrics().items():
-        table.add_row(name_of(measure), shown(measure, value))
+        table.add_row(Text(name_of(measure)), shown(measure, value))  # brackets of a class's name are no markup
     return table

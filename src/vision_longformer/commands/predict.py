@@ -9,9 +9,16 @@ from vision_longformer.devices import choose_device
 from vision_longformer.feature_files import find_images
 from vision_longformer.training.models import load_weights
 
-# What is for classifiers alone, and what is not for them.
+# Options that are for some tasks alone.
 FOR_CLASSIFIERS = ("top", "format", "size")
-FOR_OTHERS = ("min_score", "classes", "detections", "tile", "overlap", "memory", "scale")
+FOR_DETECTORS = ("min_score", "classes", "detections")
+FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale")
+UNFIT = {
+    "classification": FOR_OTHERS,
+    "detection": FOR_CLASSIFIERS,
+    "instance_segmentation": FOR_CLASSIFIERS,
+    "semantic_segmentation": (*FOR_CLASSIFIERS, *FOR_DETECTORS),
+}
 
 
 def arguments() -> Parser:
@@ -47,8 +54,7 @@ def arguments() -> Parser:
 def run(arguments: Arguments) -> int:
     try:
         trained = load_weights(arguments.checkpoint)
-        is_classifier = trained.task == "classification"
-        for name in FOR_OTHERS if is_classifier else FOR_CLASSIFIERS:
+        for name in UNFIT[trained.task]:
             if arguments[name] is not None:
                 raise UsageError(
                     f"--{name.replace('_', '-')}: is not for {arguments.checkpoint}, which was trained for "
@@ -58,6 +64,6 @@ def run(arguments: Arguments) -> int:
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    if is_classifier:
+    if trained.task == "classification":
         return predict_classes(trained, paths, arguments, device)
     return predict_dense(trained, paths, arguments, device)

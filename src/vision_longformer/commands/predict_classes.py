@@ -12,6 +12,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.files import replacing
@@ -43,7 +44,8 @@ def predict_classes(trained: Trained, paths: Sequence[Path], arguments: Argument
     else:
         try:
             with replacing(Path(arguments.output)) as temporary:
-                temporary.write_text(_FORMATS[form](predictions), encoding="utf-8")
+                text = _FORMATS[form](predictions)
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
             tell(f"{arguments.output}: cannot be written ({error.strerror})")
             return 1
@@ -57,9 +59,10 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     table.add_column("probability", justify="right")
     for prediction in predictions:
         if prediction.error:
-            table.add_row(str(prediction.path), "cannot be read", "")
+            table.add_row(Text(str(prediction.path)), "cannot be read", "")
         for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
-            table.add_row("" if rank else str(prediction.path), name, f"{probability:.4f}")
+            path = "" if rank else str(prediction.path)
+            table.add_row(Text(path), Text(name), f"{probability:.4f}")  # brackets are no markup
     return table
 
 

@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.detection.coco_evaluation import FoundObjects, write_results
@@ -30,6 +31,7 @@ from vision_longformer.training.models import Trained
 
 MIN_SCORE = 0.5
 FOLDER = "predictions"
+JPEG_SIDE = 65500  # pixels, the most that libjpeg writes
 
 
 def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
@@ -45,6 +47,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
         tiling = _tiling(trained, arguments, device)
         wanted = None if arguments.classes is None else [_number(name, names) for name in arguments.classes]
         output = Path(arguments.output or FOLDER)
+        _spare_images(paths, output, trained)
         output.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -78,11 +81,10 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                     failed = True
                     tell(f"failed: {prediction.error}")
                     continue
-                stem = f"{number:04d}_{prediction.path.stem}" if len(paths) > 1 else prediction.path.stem
-                table.add_row(*_row(prediction, names))
+                table.add_row(*map(Text, _row(prediction, names)))  # brackets are no markup
                 if prediction.objects is not None and prediction.objects.left_out:
                     tell(_about_left_out(prediction, limit_of(trained)))
-                _draw(prediction, prediction.image, output, stem, names)
+                _draw(prediction, prediction.image, output, _stem(number, paths), names)
                 listed.append(_described(number, prediction))
                 results += _entries(number, prediction.objects)
             if not listed:
@@ -91,11 +93,27 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                 write_results(output / "results.json", results)
                 _write_images(output / "images.json", listed, names)
         except OSError as error:
-            tell(f"{output}: cannot be written ({error.strerror})")
+            tell(f"{output}: cannot be written ({error.strerror or error})")
             return 1
     Console().print(table)
     print(f"Look at {output}.")
     return int(failed)
+
+
+def _stem(number: int, paths: Sequence[Path]) -> str:
+    """Return the name, without suffix, of what is written for an image; images are counted from 1."""
+    stem = paths[number - 1].stem
+    return f"{number:04d}_{stem}" if len(paths) > 1 else stem
+
+
+def _spare_images(paths: Sequence[Path], output: Path, trained: Trained) -> None:
+    """Raise `ValueError` if a picture would take the place of an image."""
+    images = {path.resolve() for path in paths}
+    suffixes = (".jpg", ".png") if trained.task == "semantic_segmentation" else (".jpg",)
+    for number in range(1, len(paths) + 1):
+        for target in (output / f"{_stem(number, paths)}{suffix}" for suffix in suffixes):
+            if target.resolve() in images:
+                raise ValueError(f"--output {output}: {target} is one of the images; choose another folder")
 
 
 def _tiling(trained: Trained, arguments: Arguments, device: torch.device) -> Tiling:
@@ -151,6 +169,8 @@ def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: s
 
 def _save(image: Image.Image, path: Path) -> None:
     options: dict[str, Any] = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 90}
+    if path.suffix == ".jpg":
+        image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # larger ones alone shrink
     with replacing(path) as temporary:
         image.save(temporary, **options)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vision_longformer.data import run_lengths
-from vision_longformer.data.problems import printable
+from vision_longformer.data.problems import printable, quoted
 
 MAX_SIDE = 10**6  # pixels
 BOX_TOLERANCE = 1.0  # pixels beyond the image's edge, which rounding explains; such boxes are clipped
@@ -87,14 +87,14 @@ def read_category(entry: object) -> Category:
     """Check an entry of `categories`."""
     reason = "unusable category"
     if not isinstance(entry, dict):
-        raise EntryError(reason, f"a category is {printable(entry)}, not a mapping")
+        raise EntryError(reason, f"a category is {quoted(entry)}, not a mapping")
     category_id, name = entry.get("id"), entry.get("name")
     if not is_id(category_id):
         raise EntryError(
-            reason, f"a category ({_name(name)}) has the id {printable(category_id)}, not a whole number from 0 on"
+            reason, f"a category ({_name(name)}) has the id {quoted(category_id)}, not a whole number from 0 on"
         )
     if not _is_text(name):
-        raise EntryError(reason, f"category {category_id} has the name {printable(name)}, not a text")
+        raise EntryError(reason, f"category {category_id} has the name {quoted(name)}, not a text")
     assert isinstance(category_id, int)
     assert isinstance(name, str)
     return Category(category_id, name)
@@ -104,21 +104,21 @@ def read_image(entry: object) -> ImageEntry:
     """Check an entry of `images`."""
     reason = "unusable image entry"
     if not isinstance(entry, dict):
-        raise EntryError(reason, f"an image is {printable(entry)}, not a mapping")
+        raise EntryError(reason, f"an image is {quoted(entry)}, not a mapping")
     image_id, file_name = entry.get("id"), entry.get("file_name")
     if not is_id(image_id):
         raise EntryError(
-            reason, f"image {_name(file_name)} has the id {printable(image_id)}, not a whole number from 0 on"
+            reason, f"image {_name(file_name)} has the id {quoted(image_id)}, not a whole number from 0 on"
         )
     if not _is_text(file_name):
-        raise EntryError(reason, f"image {image_id} has the file_name {printable(file_name)}, not a text")
+        raise EntryError(reason, f"image {image_id} has the file_name {quoted(file_name)}, not a text")
     sides = []
     for name in ("height", "width"):
         side: Any = entry.get(name)
         if not is_finite(side) or side != int(side) or not 1 <= side <= MAX_SIDE:
             raise EntryError(
                 reason,
-                f"image {image_id} ({_name(file_name)}) has the {name} {printable(side)}, "
+                f"image {image_id} ({_name(file_name)}) has the {name} {quoted(side)}, "
                 f"not a whole number from 1 to {MAX_SIDE}",
             )
         sides.append(int(side))
@@ -133,15 +133,15 @@ def identity(entry: object) -> tuple[int, int, int]:
     """Return the id, the image id and the category id of an entry of `annotations`."""
     reason = "unusable annotation entry"
     if not isinstance(entry, dict):
-        raise EntryError(reason, f"an annotation is {printable(entry)}, not a mapping")
+        raise EntryError(reason, f"an annotation is {quoted(entry)}, not a mapping")
     annotation_id, image_id, category_id = entry.get("id"), entry.get("image_id"), entry.get("category_id")
     if not is_id(annotation_id):
-        where = f"an annotation of image {printable(image_id)}"
-        raise EntryError(reason, f"{where} has the id {printable(annotation_id)}, not a whole number from 0 on")
+        where = f"an annotation of image {quoted(image_id)}"
+        raise EntryError(reason, f"{where} has the id {quoted(annotation_id)}, not a whole number from 0 on")
     for name, value in (("image_id", image_id), ("category_id", category_id)):
         if not is_id(value):
             raise EntryError(
-                reason, f"annotation {annotation_id} has the {name} {printable(value)}, not a whole number from 0 on"
+                reason, f"annotation {annotation_id} has the {name} {quoted(value)}, not a whole number from 0 on"
             )
     return annotation_id, image_id, category_id  # type: ignore[return-value]
 
@@ -159,24 +159,24 @@ def read_annotation(entry: dict[str, Any], *, size: tuple[int, int], where: str)
         raise EntryError("no box", f"{where} has no bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         raise EntryError(
-            "unusable box", f"{where} has the bbox {printable(box)}, not four numbers (x, y, width, height)"
+            "unusable box", f"{where} has the bbox {quoted(box)}, not four numbers (x, y, width, height)"
         )
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
-        raise EntryError("box without area", f"{where} has the bbox {printable(box)}, which has no area")
+        raise EntryError("box without area", f"{where} has the bbox {quoted(box)}, which has no area")
     beyond = max(-x, -y, x + width - size[1], y + height - size[0])
     clipped = (max(x, 0.0), max(y, 0.0), min(x + width, float(size[1])), min(y + height, float(size[0])))
     if beyond > BOX_TOLERANCE or clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
         raise EntryError(
             "box outside of its image",
-            f"{where} has the bbox {printable(box)}, which reaches out of its image of {_sides(size)}",
+            f"{where} has the bbox {quoted(box)}, which reaches out of its image of {_sides(size)}",
         )
     area = entry.get("area")
     if area is not None and (not is_finite(area) or area < 0):
-        raise EntryError("unusable area", f"{where} has the area {printable(area)}, not a number from 0 on")
+        raise EntryError("unusable area", f"{where} has the area {quoted(area)}, not a number from 0 on")
     is_crowd = entry.get("iscrowd", 0)
     if is_crowd not in (0, 1):
-        raise EntryError("unusable iscrowd", f"{where} has iscrowd {printable(is_crowd)}, neither 0 nor 1")
+        raise EntryError("unusable iscrowd", f"{where} has iscrowd {quoted(is_crowd)}, neither 0 nor 1")
     return Annotation(
         entry["id"],
         entry["image_id"],
@@ -199,14 +199,14 @@ def read_segmentation(entry: dict[str, Any], *, size: tuple[int, int], where: st
         return Outline((), _runs(segmentation, size, where))
     raise EntryError(
         "unusable segmentation",
-        f"{where} has the segmentation {printable(segmentation)}, neither polygons nor run lengths",
+        f"{where} has the segmentation {quoted(segmentation)}, neither polygons nor run lengths",
     )
 
 
 def _polygon(polygon: object, size: tuple[int, int], where: str) -> array[float]:
     reason = "unusable polygon"
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
-        raise EntryError(reason, f"{where} has the polygon {printable(polygon)}, not a list of numbers")
+        raise EntryError(reason, f"{where} has the polygon {quoted(polygon)}, not a list of numbers")
     if len(polygon) % 2:
         raise EntryError(reason, f"{where} has a polygon of {len(polygon)} numbers, which are no pairs of x and y")
     if len(polygon) < 6:
@@ -233,7 +233,7 @@ def _runs(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> An
     if stated != list(size):
         raise EntryError(
             reason,
-            f"{where} has run lengths of size {printable(stated)} (height, width), and its image has {list(size)}",
+            f"{where} has run lengths of size {quoted(stated)} (height, width), and its image has {list(size)}",
         )
     counts = segmentation.get("counts")
     try:
@@ -243,7 +243,7 @@ def _runs(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> An
             return run_lengths.checked(counts, size=size)
     except ValueError as error:
         raise EntryError(reason, f"{where} has unusable run lengths: {error}") from error
-    raise EntryError(reason, f"{where} has the counts {printable(counts)}, neither a text nor a list of whole numbers")
+    raise EntryError(reason, f"{where} has the counts {quoted(counts)}, neither a text nor a list of whole numbers")
 
 
 def _is_text(value: object) -> bool:

@@ -29,7 +29,7 @@ from vision_longformer.data.coco_entries import (
     read_segmentation,
 )
 from vision_longformer.data.flat import Segmentations
-from vision_longformer.data.problems import Problems, printable
+from vision_longformer.data.problems import Problems, printable, quoted
 from vision_longformer.images import ImageError, read_orientation, read_size
 
 LISTS = ("images", "annotations", "categories")
@@ -69,7 +69,7 @@ def read_lists(file: Path) -> dict[str, list[Any]]:
         raise ValueError(f"{file}: holds {printable(type(content).__name__)}, not a mapping with {', '.join(LISTS)}")
     for name in LISTS:
         if not isinstance(content.get(name), list):
-            there = f"is {printable(content[name])}" if name in content else "is missing"
+            there = f"is {quoted(content[name])}" if name in content else "is missing"
             raise ValueError(f"{file}: the list {name!r} {there}; a COCO file has {', '.join(LISTS)}")
     return content
 

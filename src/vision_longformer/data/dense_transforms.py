@@ -136,7 +136,8 @@ def image_to_tensor(
     if (image.height, image.width) != how.size:
         image = image.resize((width, height), Image.Resampling[interpolation.upper()])
     pixels = how.mirrored(np.asarray(image), row_axis=0)
-    values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)  # (3, H, W)
+    # always a copy: along an axis of one pixel, NumPy takes any direction for contiguous, and PyTorch does not
+    values = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div_(255)  # (3, H, W)
     return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
 
 
@@ -167,7 +168,7 @@ def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
     height, width = values.shape[-2:]
     if (height, width) != how.size:
         values = values[..., nearest(height, how.size[0])[:, None], nearest(width, how.size[1])]
-    return torch.from_numpy(np.ascontiguousarray(how.mirrored(values, row_axis=values.ndim - 2)))
+    return torch.from_numpy(how.mirrored(values, row_axis=values.ndim - 2).copy())  # as in `image_to_tensor`
 
 
 def grouped_by_orientation(order: NDArray[np.int64], sizes: NDArray[np.int32], *, batch_size: int) -> NDArray[np.int64]:

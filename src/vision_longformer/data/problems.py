@@ -59,7 +59,15 @@ class Problems:
 
 def printable(value: object) -> str:
     """Return a value from somebody's file in a form that any terminal can show, cut short if it is long."""
-    text = value if isinstance(value, str) and value.isprintable() else _represented(value)
+    return _cut(value if isinstance(value, str) and value.isprintable() else _represented(value))
+
+
+def quoted(value: object) -> str:
+    """Return a value as `printable` does, but a text within quotes, which tells '7' from the number 7."""
+    return _cut(f"'{value}'" if isinstance(value, str) and value.isprintable() else _represented(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
 
 

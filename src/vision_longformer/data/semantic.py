@@ -98,13 +98,15 @@ def read_semantic(
     Args:
         data: A folder, see above.
         split: "train", "val" or any other there is.
-        classes: Names of the classes; by default those of classes.txt.
+        classes: Names of the classes that a model knows; by default those of classes.txt. Where there is such a file,
+            they must begin with its names, as labels are indices.
         ignore_index: Value of pixels that belong to no class.
         skip_invalid: Leave out images whose label is missing, unreadable or of another size.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing that names the classes.
-        ValueError: An image has no label that fits and `skip_invalid` is false, or there is no image.
+        ValueError: An image has no label that fits and `skip_invalid` is false, there is no image, or the file's classes
+            are others.
     """
     data = Path(data)
     folder, labels_folder = data / split, data / f"{split}_labels"
@@ -112,6 +114,8 @@ def read_semantic(
         raise FileNotFoundError(f"{folder}: no such folder of images")
     beside = not labels_folder.is_dir()
     names = tuple(_read_classes(data) if classes is None else classes)
+    if classes is not None and (data / "classes.txt").is_file():
+        _check_same(_read_classes(data), names, data / "classes.txt")
     found: list[tuple[str, str]] = []
     for path in sorted(entry for entry in folder.rglob("*") if entry.suffix.lower() in EXTENSIONS and entry.is_file()):
         if beside and path.suffix.lower() == ".png":
@@ -147,7 +151,16 @@ def read_semantic(
 
 
 def coco_classes(split: CocoSplit) -> tuple[str, ...]:
-    """Return the names of the classes that `coco_label` gives."""
+    """Return the names of the classes that `coco_label` gives.
+
+    Raises:
+        ValueError: A category has the name of class 0.
+    """
+    if BACKGROUND in split.classes:
+        raise ValueError(
+            f"{split.file}: has a category named {BACKGROUND}, as class 0 is named, which holds all pixels outside of "
+            "objects; remove it, or give it another name"
+        )
     return (BACKGROUND, *split.classes)
 
 
@@ -178,6 +191,13 @@ def _read_classes(data: Path) -> list[str]:
     if not all(names) or not names or len(set(names)) < len(names):
         raise ValueError(f"{path}: must name each class once, one a line")
     return names
+
+
+def _check_same(written: Sequence[str], known: Sequence[str], path: Path) -> None:
+    for index, name in enumerate(written):
+        if index >= len(known) or known[index] != name:
+            there = known[index] if index < len(known) else "nothing"
+            raise ValueError(f"{path}: class {index} is {name} in the labels, and {there} for the model")
 
 
 def _sizes_of(image: Path, label: Path) -> tuple[tuple[int, int], bool]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from vision_longformer.config import _require, _require_integer
 
+MOST_DETECTIONS = 1_000_000
 Sizes = tuple[tuple[float, ...], ...]
 
 
@@ -61,9 +62,9 @@ class RetinaNetConfig:
         With a larger one, as many times more candidates are looked at: few more would pass through else.
 
         Raises:
-            ValueError: It is below 1.
+            ValueError: It is below 1 or above a million.
         """
-        _require_integer(detections, field="detections", minimum=1)
+        _require_detections(detections)
         return replace(self, detections=detections, candidates=_grown(self.candidates, detections, self.detections))
 
 
@@ -144,9 +145,9 @@ class MaskRCNNConfig:
         With a larger one, as many times more proposals are looked at: few more would pass through else.
 
         Raises:
-            ValueError: It is below 1.
+            ValueError: It is below 1 or above a million.
         """
-        _require_integer(detections, field="detections", minimum=1)
+        _require_detections(detections)
         training, evaluation = self.proposal_candidates
         return replace(
             self,
@@ -154,6 +155,12 @@ class MaskRCNNConfig:
             proposals=_grown(self.proposals, detections, self.detections),
             proposal_candidates=(training, _grown(evaluation, detections, self.detections)),
         )
+
+
+def _require_detections(detections: int) -> None:
+    _require_integer(detections, field="detections", minimum=1)
+    rule = f"must be at most {MOST_DETECTIONS:,}"
+    _require(detections <= MOST_DETECTIONS, field="detections", value=detections, rule=rule)
 
 
 def _grown(number: int, detections: int, before: int) -> int:

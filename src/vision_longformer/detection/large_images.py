@@ -115,7 +115,7 @@ def normalised(
     pixels: Pixels, tile: Tile, *, mean: Sequence[float], std: Sequence[float], device: torch.device | None
 ) -> Tensor:
     """Return a tile of an (H, W, 3) image as a model takes it: (1, 3, height, width)."""
-    part = np.ascontiguousarray(pixels[tile.top : tile.bottom, tile.left : tile.right].transpose(2, 0, 1))
+    part = pixels[tile.top : tile.bottom, tile.left : tile.right].transpose(2, 0, 1).copy()
     values = torch.from_numpy(part).to(device).float()
     shift, scale = (torch.tensor(numbers, device=device).view(3, 1, 1) * 255 for numbers in (mean, std))
     return values.sub_(shift).div_(scale)[None]

@@ -80,7 +80,7 @@ class MaskRCNN(nn.Module):
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.
 
         Raises:
-            ValueError: It is below 1.
+            ValueError: It is below 1 or above a million.
         """
         self.config = self.config.with_detections(detections)
         self.rpn.set_proposals(self.config)

@@ -124,7 +124,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.
 
         Raises:
-            ValueError: It is below 1.
+            ValueError: It is below 1 or above a million.
         """
         self.config = self.config.with_detections(detections)
         self.detections_per_img, self.topk_candidates = self.config.detections, self.config.candidates

@@ -18,7 +18,6 @@ Masks, where there are any, say how far two parts agree; else boxes do.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -129,16 +128,17 @@ def _join(parts: Parts, borders: Boxes, cut: NDArray[np.bool_]) -> list[list[int
             part = group[part]
         return part
 
-    members = [np.flatnonzero((parts.tiles == number) & cut.any(axis=1)) for number in range(len(borders))]
-    for one, other in itertools.combinations(range(len(borders)), 2):
-        shared = _intersection(borders[one], borders[other])
-        if (shared[2:] <= shared[:2]).any():
-            continue
-        ours = members[one][(cut[members[one]] & _inside(borders[one], borders[other])).any(axis=1)]
-        theirs = members[other][(cut[members[other]] & _inside(borders[other], borders[one])).any(axis=1)]
-        if len(ours) and len(theirs):
-            for a, b in _partners(parts, ours, theirs, shared):
-                group[root(a)] = root(b)
+    is_cut = cut.any(axis=1)
+    members = [np.flatnonzero((parts.tiles == number) & is_cut) for number in range(len(borders))]
+    for one in range(len(borders)):
+        shared = _intersection(borders[one + 1 :], borders[one])
+        for place in np.flatnonzero((shared[:, 2:] > shared[:, :2]).all(axis=1)).tolist():
+            other = one + 1 + place
+            ours = members[one][(cut[members[one]] & _inside(borders[one], borders[other])).any(axis=1)]
+            theirs = members[other][(cut[members[other]] & _inside(borders[other], borders[one])).any(axis=1)]
+            if len(ours) and len(theirs):
+                for a, b in _partners(parts, ours, theirs, shared[place]):
+                    group[root(a)] = root(b)
     joined: dict[int, list[int]] = {}
     for part in range(len(group)):
         joined.setdefault(root(part), []).append(part)
@@ -210,6 +210,8 @@ def _unexplained(
     boxes, areas = objects.boxes, _area(objects.boxes)
     kept = np.ones(len(boxes), bool)
     for number in np.argsort(areas, kind="stable").tolist():  # the smallest first: parts of parts go too
+        if not edges[number]:
+            continue
         beyond = np.zeros(len(boxes), bool)
         for edge, border in edges[number]:
             goes_on = boxes[:, edge] < border if edge < 2 else boxes[:, edge] > border
@@ -218,8 +220,9 @@ def _unexplained(
         beyond &= kept & by & (objects.labels == objects.labels[number])
         beyond &= objects.scores >= LEAST_CERTAINTY * objects.scores[number]
         beyond &= areas > areas[number]
-        beyond &= _area(_intersection(boxes, boxes[number])) >= CONTAINED * areas[number]
-        kept[number] = not any(_covers(objects, other, number) for other in np.flatnonzero(beyond).tolist())
+        larger = np.flatnonzero(beyond)
+        larger = larger[_area(_intersection(boxes[larger], boxes[number])) >= CONTAINED * areas[number]]
+        kept[number] = not any(_covers(objects, other, number) for other in larger.tolist())
     return kept
 
 

@@ -141,7 +141,7 @@ def limit_detections(trained: Trained, detections: int) -> None:
     """Change how many objects a detector gives of an image at most.
 
     Raises:
-        ValueError: The number is below 1, or the model is no detector.
+        ValueError: The number is below 1 or above a million, or the model is no detector.
     """
     if not isinstance(trained.model, RetinaNet | MaskRCNN):
         raise ValueError(f"detections={detections}: is for detectors, not for {trained.task.replace('_', ' ')}")

@@ -19,7 +19,7 @@ from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiling import Tiling
-from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 from vision_longformer.readers.opening import describe_image, open_reader
 from vision_longformer.segmentation.large_images import label_pixels
 from vision_longformer.streamed_pictures import small_photograph
@@ -138,9 +138,18 @@ def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float
 
 
 def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:
-    """Return an image resized by a factor, as evaluation does."""
+    """Return an image resized by a factor, as evaluation does.
+
+    Raises:
+        ImageError: It would have too many pixels.
+    """
     if scale == 1:
         return image
+    if image.width * scale * image.height * scale > MAX_PIXELS:
+        raise ImageError(
+            f"its {image.width}×{image.height} pixels, resized by {scale:g}, would be more than the limit of "
+            f"{MAX_PIXELS:,}; choose a smaller scale"
+        )
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling[interpolation.upper()])
 

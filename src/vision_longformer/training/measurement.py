@@ -87,10 +87,10 @@ class Measurement:
 def _read_dense(trained: Trained, data: Path, split: str, *, skip_invalid: bool) -> CocoSplit | SemanticSplit:
     assert trained.classes is not None
     annotations = data / f"{split}.json"
-    if trained.task == "semantic_segmentation" and not annotations.is_file():
-        return read_semantic(data, split, classes=trained.classes, skip_invalid=skip_invalid)
     classes, with_masks = trained.classes, trained.task != "detection"
-    if trained.task == "semantic_segmentation" and classes[0] == BACKGROUND:
+    if trained.task == "semantic_segmentation":
+        if classes[0] != BACKGROUND or not annotations.is_file():  # labels of objects begin with the background
+            return read_semantic(data, split, classes=classes, skip_invalid=skip_invalid)
         classes = classes[1:]
     return read_coco(annotations, data / split, with_masks=with_masks, classes=classes, skip_invalid=skip_invalid)
 
