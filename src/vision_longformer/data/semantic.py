@@ -105,8 +105,8 @@ def read_semantic(
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing that names the classes.
-        ValueError: An image has no label that fits and `skip_invalid` is false, there is no image, or the file's classes
-            are others.
+        ValueError: An image has no label that fits and `skip_invalid` is false, there is no image, or the classes of
+            classes.txt are others.
     """
     data = Path(data)
     folder, labels_folder = data / split, data / f"{split}_labels"
