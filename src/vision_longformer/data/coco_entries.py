@@ -158,9 +158,7 @@ def read_annotation(entry: dict[str, Any], *, size: tuple[int, int], where: str)
     if box is _MISSING:
         raise EntryError("no box", f"{where} has no bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-        raise EntryError(
-            "unusable box", f"{where} has the bbox {quoted(box)}, not four numbers (x, y, width, height)"
-        )
+        raise EntryError("unusable box", f"{where} has the bbox {quoted(box)}, not four numbers (x, y, width, height)")
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
         raise EntryError("box without area", f"{where} has the bbox {quoted(box)}, which has no area")
