@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from vision_longformer import VisionLongformer, create_model, family
 from vision_longformer.cli import main
+from vision_longformer.commands import encode as encode_command
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import read_metadata
 from vision_longformer.serialization import save
@@ -206,6 +208,20 @@ def test_channels_and_their_range_are_chosen(photo: Path, output: Path, way: str
 def test_a_level_that_is_not_there_is_a_sentence(photo: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert encode(photo, "--output", output, NANO, "--level", 2) == 1
     assert "it has a single level of resolution, and no number 2" in capsys.readouterr().err
+
+
+def test_warnings_are_sentences(
+    photo: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen_model(_arguments: object) -> None:
+        warnings.warn("it is late", UserWarning, stacklevel=1)
+        raise ValueError("and nothing was done")
+
+    monkeypatch.setattr(encode_command, "chosen_model", chosen_model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        encode(photo, "--output", output)
+    assert capsys.readouterr().err.startswith("vil: warning: it is late\nvil: and nothing was done")
 
 
 def test_features_can_be_written_as_zarr(photo: Path, output: Path) -> None:

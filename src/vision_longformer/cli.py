@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -51,13 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
     try:
-        code = _run(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_warning
+            code = _run(argv)
         sys.stdout.flush()  # here, where a closed pipe can be dealt with
         return code
     except BrokenPipeError:  # what reads our output, such as `head`, has seen enough
         with open(os.devnull, "w") as devnull:
             os.dup2(devnull.fileno(), sys.stdout.fileno())  # for what Python flushes at exit
         return 1
+
+
+def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as a sentence, without the line of code that it comes from."""
+    tell(f"warning: {message}")
 
 
 def _run(argv: Sequence[str] | None) -> int:
