@@ -18,9 +18,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed
+bench: .venv/installed-benchmark
 	$(BIN)/python benchmarks/speed.py --sizes 448 896 --repeats 9
 	$(BIN)/python benchmarks/speed.py --sizes 1792 --repeats 5
+	$(BIN)/python benchmarks/performance.py --parts exported --repeats 5
 	$(BIN)/python benchmarks/windowed_attention.py
 	$(BIN)/python benchmarks/training_step.py --repeats 7
 	$(BIN)/python benchmarks/growth.py --sizes 448 3584 --repeats 7
@@ -40,6 +41,10 @@ bench: .venv/installed
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.venv/installed-benchmark: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[benchmark]"
 	touch $@
 
 clean:

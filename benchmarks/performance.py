@@ -25,6 +25,7 @@ import torch
 
 from vision_longformer.benchmarking.benchmark import Plan, Row, benchmark, size_name
 from vision_longformer.benchmarking.machine import machine_line
+from vision_longformer.benchmarking.published import published_accuracy
 from vision_longformer.benchmarking.runtimes import Runtime
 from vision_longformer.benchmarking.timing import markdown_table, ratios, spread
 
@@ -79,13 +80,16 @@ def table_beside(rows: Sequence[Row], peer: str) -> str:
     lines = []
     base = {row.size: row.seconds for row in rows if (row.model, row.runtime) == (peer, "eager")}
     for row in rows:
+        published = published_accuracy(row.model)
+        about = [size_name(row.size), row.model, f"{published.top1:g}" if published else "–", row.runtime]
         if not row.seconds or not base.get(row.size):
-            lines.append([size_name(row.size), row.model, row.runtime, row.status, "–", "–"])
+            lines.append([*about, row.status, "–", "–"])
             continue
         milliseconds = spread([1000 * seconds for seconds in row.seconds], 0)
         over = spread(ratios(row.seconds, base[row.size]))
-        lines.append([size_name(row.size), row.model, row.runtime, milliseconds, over, spread(row.shares_of_peak)])
-    table = markdown_table(["side", "model", "runtime", "ms", f"time over eager {peer}", "share of peak"], lines)
+        lines.append([*about, milliseconds, over, spread(row.shares_of_peak)])
+    header = ["side", "model", "published top-1", "runtime", "ms", f"time over eager {peer}", "share of peak"]
+    table = markdown_table(header, lines)
     notes = dict.fromkeys(f"\n{row.model} {row.note}." for row in rows if row.note)
     return "\n".join([table, *notes])
 
