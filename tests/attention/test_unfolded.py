@@ -54,3 +54,38 @@ def test_equals_dense_oracle(case: Case) -> None:
     expected = dense(case)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         assert relative_error(unfolded(case, dtype), expected) <= tolerance, dtype
+
+
+def test_every_missing_pixel_may_differ() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic"})
+    valid = torch.rand(2, 11, 7, generator=torch.Generator().manual_seed(0)) < 0.6
+    assert relative_error(unfolded(case, valid=valid), dense(case, valid=valid)) <= 1e-12
+
+
+@pytest.mark.parametrize("shape", ["chunk", "exact"])
+def test_queries_without_any_key_give_zeros(shape: Any) -> None:
+    tensors = Case(**{**EXAMPLE.__dict__, "num_global": 0}).tensors()
+    valid = torch.zeros(2, 11, 7, dtype=torch.bool)
+    valid[1, 2, 6] = True
+    with torch.no_grad():
+        out = unfolded_windowed_attention(*tensors.values(), valid, torch.tensor(ALL), 3, 0, 0, shape == "exact")
+    assert torch.equal(out[1, 2, 6], tensors["key_value"][1, 2, 6, 1])
+    assert not out[0].any()
+    assert not out[1, 6:].any()
+
+
+@pytest.mark.parametrize("top", [0, 2, 5])
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
+    tensors = EXAMPLE.tensors()
+    query = tensors.pop("query")[:, top : top + 4, left : left + 4]
+    rest = [*tensors.values(), None, torch.tensor(ALL), 3, top, left, False]
+    with torch.no_grad():
+        expected = banded.windowed_attention(query, *rest)
+        assert relative_error(unfolded_windowed_attention(query, *rest), expected) <= 1e-12
+
+
+def test_random_neighbours_are_refused() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "offsets": (OWN, NEIGHBOURS[2])})
+    with pytest.raises(ValueError, match="got 2, as random shifting draws in training"):
+        unfolded(case)

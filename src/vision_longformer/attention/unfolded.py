@@ -9,8 +9,6 @@ the size of the map, and every runtime knows the operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

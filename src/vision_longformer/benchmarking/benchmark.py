@@ -23,11 +23,9 @@ from vision_longformer.benchmarking.models import (
     build_model,
     count_multiply_adds,
     count_parameters,
-    reason,
     require_model,
 )
 from vision_longformer.benchmarking.runtimes import (
-    ExportError,
     Runtime,
     check_output,
     export,
@@ -36,6 +34,8 @@ from vision_longformer.benchmarking.runtimes import (
 )
 from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
 from vision_longformer.comparison import ChildEndedError, Settings, Status, run_child
+from vision_longformer.onnx_export import ExportError
+from vision_longformer.reasons import reason
 
 Mode = Literal["inference", "training"]
 Size = tuple[int, int]

@@ -14,8 +14,6 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.costs import needed_multiply_adds
 from vision_longformer.variants import create_model, list_models
 
-LONGEST_REASON = 200  # characters
-
 
 def require_model(name: str) -> None:
     """Raise unless there is a model of this name.
@@ -67,12 +65,6 @@ def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, *size))
     return int(counter.get_total_flops()) // 2
-
-
-def reason(error: BaseException) -> str:
-    """Return the first sentence of an error, without its full stop."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
 class Step:
