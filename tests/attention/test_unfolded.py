@@ -62,13 +62,16 @@ def test_every_missing_pixel_may_differ() -> None:
     assert relative_error(unfolded(case, valid=valid), dense(case, valid=valid)) <= 1e-12
 
 
-@pytest.mark.parametrize("shape", ["chunk", "exact"])
-def test_queries_without_any_key_give_zeros(shape: Any) -> None:
-    tensors = Case(**{**EXAMPLE.__dict__, "num_global": 0}).tensors()
+@pytest.mark.parametrize("exact", [False, True])
+def test_queries_without_any_key_give_zeros(exact: bool) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "num_global": 0})
     valid = torch.zeros(2, 11, 7, dtype=torch.bool)
     valid[1, 2, 6] = True
+    tensors = case.tensors()
     with torch.no_grad():
-        out = unfolded_windowed_attention(*tensors.values(), valid, torch.tensor(ALL), 3, 0, 0, shape == "exact")
+        out = unfolded_windowed_attention(
+            **tensors, valid=valid, offsets=torch.tensor(ALL), window=3, top=0, left=0, exact=exact
+        )
     assert torch.equal(out[1, 2, 6], tensors["key_value"][1, 2, 6, 1])
     assert not out[0].any()
     assert not out[1, 6:].any()
@@ -77,12 +80,12 @@ def test_queries_without_any_key_give_zeros(shape: Any) -> None:
 @pytest.mark.parametrize("top", [0, 2, 5])
 @pytest.mark.parametrize("left", [0, 3])
 def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
-    tensors = EXAMPLE.tensors()
-    query = tensors.pop("query")[:, top : top + 4, left : left + 4]
-    rest = [*tensors.values(), None, torch.tensor(ALL), 3, top, left, False]
+    arguments: dict[str, Any] = {**EXAMPLE.tensors(), "valid": None, "offsets": torch.tensor(ALL)}
+    arguments |= {"window": 3, "top": top, "left": left, "exact": False}
+    arguments["query"] = arguments["query"][:, top : top + 4, left : left + 4]
     with torch.no_grad():
-        expected = banded.windowed_attention(query, *rest)
-        assert relative_error(unfolded_windowed_attention(query, *rest), expected) <= 1e-12
+        expected = banded.windowed_attention(**arguments)
+        assert relative_error(unfolded_windowed_attention(**arguments), expected) <= 1e-12
 
 
 def test_random_neighbours_are_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.onnx_export import ExportError, export_onnx, require_onnx
+from vision_longformer.onnx_export import ExportError, Outputs, export_onnx, require_onnx
 from vision_longformer.serialization import load
 from vision_longformer.variants import create_model, list_models
 
@@ -37,7 +37,7 @@ def run(arguments: Arguments) -> int:
         raise UsageError(str(error)) from error
     if not Path(arguments.model).exists():
         tell(f"warning: {UNTRAINED}")
-    outputs = "features" if arguments.features else "logits"
+    outputs: Outputs = "features" if arguments.features else "logits"
     try:
         export_onnx(model, arguments.output, image_size=size, dynamic=not arguments.fixed, outputs=outputs)
     except ValueError as error:
