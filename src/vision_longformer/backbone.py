@@ -125,7 +125,7 @@ class Block(nn.Module):
         is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
         if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
-            global_update = global_tokens  # OpenVINO crashes on the product of no tokens
+            global_update = global_tokens
             if global_tokens.shape[1]:
                 global_update = self.mlp(self.norm2(global_tokens))
             return self._add(x, self.mlp(self.norm2(x)), global_tokens, global_update)
@@ -146,6 +146,8 @@ class Block(nn.Module):
         if self.training and self.drop_path_rate > 0:
             kept = drop_path(x.new_ones(x.shape[0], 1, 1), self.drop_path_rate, training=True)
             update, global_update = update * kept[..., None], global_update * kept
+        if global_tokens.shape[1] == 0:  # OpenVINO crashes on sums and products of no tokens
+            return x + update, global_tokens
         return x + update, global_tokens + global_update
 
 
@@ -391,7 +393,9 @@ class VisionLongformer(nn.Module):
             case "token":
                 return _keep_in_graph(global_tokens[:, 0], x) if self.training else global_tokens[:, 0]
             case "avg":
-                total = x.sum(dim=(1, 2)) + global_tokens.sum(dim=1)
+                total = x.sum(dim=(1, 2))
+                if global_tokens.shape[1]:
+                    total = total + global_tokens.sum(dim=1)
                 if extent is None:
                     return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
                 count = extent.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
