@@ -125,7 +125,10 @@ class Block(nn.Module):
         is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
         if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
-            return self._add(x, self.mlp(self.norm2(x)), global_tokens, self.mlp(self.norm2(global_tokens)))
+            global_update = global_tokens
+            if global_tokens.shape[1]:
+                global_update = self.mlp(self.norm2(global_tokens))
+            return self._add(x, self.mlp(self.norm2(x)), global_tokens, global_update)
         x = update.contiguous().add_(x)  # some mechanisms return a slice; slabs below are views
         tokens = x.flatten(0, 2)
         for slab in slabs(len(tokens)):
@@ -143,6 +146,8 @@ class Block(nn.Module):
         if self.training and self.drop_path_rate > 0:
             kept = drop_path(x.new_ones(x.shape[0], 1, 1), self.drop_path_rate, training=True)
             update, global_update = update * kept[..., None], global_update * kept
+        if global_tokens.shape[1] == 0:  # OpenVINO crashes on sums and products of no tokens
+            return x + update, global_tokens
         return x + update, global_tokens + global_update
 
 
@@ -388,7 +393,9 @@ class VisionLongformer(nn.Module):
             case "token":
                 return _keep_in_graph(global_tokens[:, 0], x) if self.training else global_tokens[:, 0]
             case "avg":
-                total = x.sum(dim=(1, 2)) + global_tokens.sum(dim=1)
+                total = x.sum(dim=(1, 2))
+                if global_tokens.shape[1]:
+                    total = total + global_tokens.sum(dim=1)
                 if extent is None:
                     return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
                 count = extent.valid.sum(dim=(1, 2)) + global_tokens.shape[1]

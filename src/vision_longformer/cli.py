@@ -16,7 +16,18 @@ from typing import Protocol
 import jsonargparse
 
 from vision_longformer import __version__
-from vision_longformer.commands import benchmark, compare, convert, encode, evaluate, models, plan, predict, train
+from vision_longformer.commands import (
+    benchmark,
+    compare,
+    convert,
+    encode,
+    evaluate,
+    export,
+    models,
+    plan,
+    predict,
+    train,
+)
 from vision_longformer.commands.common import Arguments, Parser, StoppedError, UsageError, tell
 
 
@@ -34,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "encode": encode,
     "models": models,
     "convert": convert,
+    "export": export,
     "compare": compare,
     "benchmark": benchmark,
     "plan": plan,

@@ -26,7 +26,7 @@ def _restored() -> Iterator[None]:
     [
         ("auto", "fused_windowed_attention"),
         ("fused", "fused_windowed_attention"),
-        ("sdpa", "_position_bias"),
+        ("sdpa", "position_bias"),
         ("dense", "dense_windowed_attention"),
     ],
 )

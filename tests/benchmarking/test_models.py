@@ -9,10 +9,10 @@ from vision_longformer.benchmarking.models import (
     build_model,
     count_multiply_adds,
     count_parameters,
-    reason,
     require_model,
 )
 from vision_longformer.benchmarking.published import PEERS, published_accuracy
+from vision_longformer.reasons import reason
 from vision_longformer.costs import needed_multiply_adds
 
 

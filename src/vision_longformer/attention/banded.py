@@ -91,7 +91,7 @@ def banded_windowed_attention(
     return out if valid is None else torch.where(valid[..., None, None], out, 0)
 
 
-def _position_bias(query: Tensor, table: Tensor | None, *, window: int, exact: bool) -> Tensor | None:
+def position_bias(query: Tensor, table: Tensor | None, *, window: int, exact: bool) -> Tensor | None:
     """Return (h, w², 9w²) biases, or (1, w², 9w²) without a table, with −inf where an exact window does not see."""
     bias = None
     if table is not None:
@@ -168,7 +168,7 @@ def windowed_attention(
             left=left,
             exact=exact,
         )
-    bias = _position_bias(query, table, window=window, exact=exact)
+    bias = position_bias(query, table, window=window, exact=exact)
     global_bias = None if global_bias is None else global_bias.to(query.dtype)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     for region in _regions(query, key_value, offsets, window=window, top=top, left=left):
@@ -225,7 +225,7 @@ def windowed_attention_backward(
         return torch.zeros_like(x, dtype=accurate, memory_format=torch.contiguous_format)
 
     grad_query, grad_key_value, grad_global_key_value = zeros(query), zeros(key_value), zeros(global_key_value)
-    bias = _position_bias(query, table, window=window, exact=exact)
+    bias = position_bias(query, table, window=window, exact=exact)
     grad_bias = None if bias is None else zeros(bias)
     grad_global_bias = None if global_bias is None else zeros(global_bias)
     num_global = global_key_value.shape[1]

@@ -50,7 +50,8 @@ class Extent:
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, H, W, C) with zeros at the bottom and right until `multiple` divides H and W."""
-    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    # Not `-H % multiple`: the size of the next map is then a short expression, and tracing with any size takes seconds.
+    bottom, right = ((length + multiple - 1) // multiple * multiple - length for length in x.shape[1:3])
     return torch.nn.functional.pad(x, (0, 0, 0, right, 0, bottom))
 
 

@@ -24,11 +24,9 @@ from vision_longformer.benchmarking.models import (
     count_multiply_adds,
     count_parameters,
     forecast_pass,
-    reason,
     require_model,
 )
 from vision_longformer.benchmarking.runtimes import (
-    ExportError,
     Runtime,
     check_output,
     export,
@@ -39,6 +37,8 @@ from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
 from vision_longformer.comparison import ChildEndedError, Settings, Status, run_child
 from vision_longformer.images import MAX_SIDE
 from vision_longformer.memory import gigabytes
+from vision_longformer.onnx_export import ExportError
+from vision_longformer.reasons import reason
 
 Mode = Literal["inference", "training"]
 Size = tuple[int, int]

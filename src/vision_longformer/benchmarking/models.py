@@ -15,8 +15,6 @@ from vision_longformer.costs import needed_multiply_adds
 from vision_longformer.forecasting import forecast_memory
 from vision_longformer.variants import create_model, list_models
 
-LONGEST_REASON = 200  # characters
-
 
 def require_model(name: str) -> None:
     """Raise unless there is a model of this name.
@@ -83,12 +81,6 @@ def forecast_pass(name: str, size: tuple[int, int], *, batch: int) -> int:
     model = create_model(name, device="meta")
     assert isinstance(model, VisionLongformer)
     return forecast_memory(model.config, size, batch=batch)
-
-
-def reason(error: BaseException) -> str:
-    """Return the first sentence of an error, without its full stop."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
 class Step:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.benchmarking.models import reason
+from vision_longformer.onnx_export import TOLERANCE, ExportError, trace_onnx
 
 Runtime = Literal["eager", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = ("eager", "onnxruntime", "openvino")
-TOLERANCE = 1e-4  # largest error of an exported model, over the largest magnitude of what eager PyTorch gives
-
-
-class ExportError(Exception):
-    """A model cannot be exported, or gives another result once it is; the message says which."""
 
 
 def require_runtime(name: str) -> None:
@@ -51,32 +42,7 @@ def export(model: nn.Module, images: Tensor, target: Path) -> None:
     Raises:
         ExportError: PyTorch cannot export it.
     """
-    try:
-        with _silence(), torch.inference_mode():
-            program = torch.onnx.export(model.eval(), (images,), dynamo=True, verbose=False)
-            assert program is not None
-            program.save(str(target))
-    except Exception as error:  # the exporter raises errors of many kinds
-        raise ExportError(f"cannot be exported to ONNX ({reason(_origin(error))})") from error
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's notes off the terminal: what goes wrong is raised."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def _origin(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    trace_onnx(model.eval(), images).save(os.fspath(target))
 
 
 def open_session(runtime: Runtime, path: Path, *, threads: int) -> Callable[[np.ndarray[Any, Any]], Any]:

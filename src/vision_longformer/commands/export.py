@@ -1,0 +1,65 @@
+"""`vil export`: models as ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.benchmarking.benchmark import parse_size, size_name
+from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.onnx_export import ExportError, Outputs, export_onnx, require_onnx
+from vision_longformer.serialization import load
+from vision_longformer.variants import create_model, list_models
+
+UNTRAINED = "the model has no trained weights, so the file is good for trying out alone: export a weight file instead"
+
+
+def arguments() -> Parser:
+    parser = Parser(description="Write a model as an ONNX file, for ONNX Runtime, OpenVINO and others.")
+    add = parser.add_argument
+    add("model", type=str, metavar="CHECKPOINT|MODEL", help="Weights of this library, or a name of `vil models`.")
+    add("--output", required=True, type=str, metavar="FILE", help="The .onnx file.")
+    add("--size", default="224", type=str, metavar="SIZE", help="Pixels of images: 448, or HEIGHTxWIDTH.")
+    add("--fixed", action="store_true", help="For one image of this size: traced faster, and cyclic windows need it.")
+    add("--features", action="store_true", help="Give the map of each stage instead of the logits.")
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model.")
+    return parser
+
+
+def run(arguments: Arguments) -> int:
+    try:
+        require_onnx()
+        size = parse_size(arguments.size)
+        model = _chosen_model(arguments)
+    except (ImportError, OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if not Path(arguments.model).exists():
+        tell(f"warning: {UNTRAINED}")
+    outputs: Outputs = "features" if arguments.features else "logits"
+    try:
+        export_onnx(model, arguments.output, image_size=size, dynamic=not arguments.fixed, outputs=outputs)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except ExportError as error:
+        tell(f"{arguments.model}: {error}")
+        return 1
+    except OSError as error:
+        tell(f"{arguments.output}: cannot be written ({error})")
+        return 1
+    taken = f"one image of {size_name(size)} pixels" if arguments.fixed else "images of any number and size"
+    print(f"{arguments.output}: takes {taken}, gives {outputs}.")
+    return 0
+
+
+def _chosen_model(arguments: Arguments) -> VisionLongformer:
+    if Path(arguments.model).exists():
+        return load(arguments.model)
+    if arguments.model not in list_models():
+        raise ValueError(f"{arguments.model}: is neither a file nor a model; `vil models` lists the models")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        model = create_model(arguments.model)
+    assert isinstance(model, VisionLongformer)
+    return model

@@ -1,0 +1,94 @@
+"""Windowed attention for export against the dense oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from torch import Tensor
+
+from attention.cases import Case, cases, relative_error
+from vision_longformer.attention import banded
+from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
+from vision_longformer.attention.unfolded import unfolded_windowed_attention
+
+EXAMPLE = Case(
+    batch=2,
+    height=11,
+    width=7,
+    window=3,
+    heads=2,
+    head_width=5,
+    num_global=2,
+    shape="chunk",
+    offsets=ALL,
+    biased=True,
+    sizes=None,
+    band_bytes=2000,
+    seed=1,
+)
+
+
+def unfolded(case: Case, dtype: torch.dtype = torch.float64, **replaced: Any) -> Tensor:
+    """Return the result with `unfolded_windowed_attention` in the operator's place."""
+    arguments = {"table": None, "global_bias": None, **case.tensors(dtype), **case.settings(), **replaced}
+    with torch.no_grad(), mock.patch.object(banded, "windowed_attention", unfolded_windowed_attention):
+        return banded_windowed_attention(**arguments)
+
+
+def dense(case: Case, **replaced: Any) -> Tensor:
+    arguments = {"table": None, "global_bias": None, **case.tensors(), **case.settings(), **replaced}
+    with torch.no_grad():
+        return dense_windowed_attention(**arguments)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(case=cases())
+def test_equals_dense_oracle(case: Case) -> None:
+    assume(case.offsets in (ALL, (OWN,)))
+    expected = dense(case)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        assert relative_error(unfolded(case, dtype), expected) <= tolerance, dtype
+
+
+def test_every_missing_pixel_may_differ() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic"})
+    valid = torch.rand(2, 11, 7, generator=torch.Generator().manual_seed(0)) < 0.6
+    assert relative_error(unfolded(case, valid=valid), dense(case, valid=valid)) <= 1e-12
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_queries_without_any_key_give_zeros(exact: bool) -> None:
+    case = Case(**{**EXAMPLE.__dict__, "num_global": 0})
+    valid = torch.zeros(2, 11, 7, dtype=torch.bool)
+    valid[1, 2, 6] = True
+    tensors = case.tensors()
+    with torch.no_grad():
+        out = unfolded_windowed_attention(
+            **tensors, valid=valid, offsets=torch.tensor(ALL), window=3, top=0, left=0, exact=exact
+        )
+    assert torch.equal(out[1, 2, 6], tensors["key_value"][1, 2, 6, 1])
+    assert not out[0].any()
+    assert not out[1, 6:].any()
+
+
+@pytest.mark.parametrize("top", [0, 2, 5])
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
+    arguments: dict[str, Any] = {**EXAMPLE.tensors(), "valid": None, "offsets": torch.tensor(ALL)}
+    arguments |= {"window": 3, "top": top, "left": left, "exact": False}
+    arguments["query"] = arguments["query"][:, top : top + 4, left : left + 4]
+    with torch.no_grad():
+        expected = banded.windowed_attention(**arguments)
+        assert relative_error(unfolded_windowed_attention(**arguments), expected) <= 1e-12
+
+
+def test_random_neighbours_are_refused() -> None:
+    case = Case(**{**EXAMPLE.__dict__, "offsets": (OWN, NEIGHBOURS[2])})
+    with pytest.raises(ValueError, match="got 2, as random shifting draws in training"):
+        unfolded(case)
