@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> int:
         tell(f"{arguments.model}: {error}")
         return 1
     except OSError as error:
-        tell(f"{arguments.output}: cannot be written ({error})")
+        tell(f"{arguments.output}: cannot be written ({(error.strerror or str(error)).lower()})")
         return 1
     taken = f"one image of {size_name(size)} pixels" if arguments.fixed else "images of any number and size"
     print(f"{arguments.output}: takes {taken}, gives {outputs}.")
