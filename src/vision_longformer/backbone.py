@@ -125,10 +125,9 @@ class Block(nn.Module):
         is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
         if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
-            global_update = global_tokens
-            if global_tokens.shape[1]:
-                global_update = self.mlp(self.norm2(global_tokens))
-            return self._add(x, self.mlp(self.norm2(x)), global_tokens, global_update)
+            update = self.mlp(self.norm2(x))
+            global_update = self.mlp(self.norm2(global_tokens)) if global_tokens.shape[1] else global_tokens
+            return self._add(x, update, global_tokens, global_update)
         x = update.contiguous().add_(x)  # some mechanisms return a slice; slabs below are views
         tokens = x.flatten(0, 2)
         for slab in slabs(len(tokens)):
