@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from model_helpers import MODELS, build, config, fill, noise, relative_error
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.backbone import Block
+from vision_longformer.padding import Padding
 
 SIZES = [(31, 46), (17, 37), (5, 3), (29, 41)]
 FREE_POSITIONS = [
@@ -166,12 +166,12 @@ def test_a_head_pools_real_tokens_only() -> None:
 def test_a_block_reads_no_padding_either(name: str) -> None:
     """Its gradients neither: a NaN that is masked later is still one in a gradient that sums over tokens."""
     valid = noise(2, 5, 7, seed=5) > -0.5
-    extent = Extent(valid=valid, sizes=torch.tensor([[5, 7]] * 2))
+    padding = Padding(valid=valid, sizes=torch.tensor([[5, 7]] * 2))
     tokens, results = noise(2, 5, 7, 6), []
     for value in (0.0, float("nan")):
         block = cast(Block, build(MODELS[name]).stages[0].blocks[0])  # type: ignore[index]
-        x, global_tokens = block(torch.where(valid[..., None], tokens, value), noise(2, 1, 6, seed=7), extent)
-        (extent.clean(x).square().sum() + global_tokens.square().sum()).backward()
-        results.append([extent.clean(x), global_tokens, *[parameter.grad for parameter in block.parameters()]])
+        x, global_tokens = block(torch.where(valid[..., None], tokens, value), noise(2, 1, 6, seed=7), padding)
+        (padding.clean(x).square().sum() + global_tokens.square().sum()).backward()
+        results.append([padding.clean(x), global_tokens, *[parameter.grad for parameter in block.parameters()]])
     for clean, poisoned in zip(*results, strict=True):
         assert torch.equal(clean, poisoned)

@@ -12,6 +12,7 @@ from model_helpers import MODELS, bands_of, build, noise, relative_error
 from vision_longformer import VisionLongformer, backbone, set_attention_backend, slabs, walking
 from vision_longformer.backbone import Block
 from vision_longformer.forecasting import StorageCounter
+from vision_longformer.padding import UNPADDED
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 WALKED = [
@@ -163,7 +164,7 @@ def test_nothing_but_the_result_is_as_large_as_the_map() -> None:
     assert isinstance(block, Block)
     x = noise(1, 900, 90, 6, dtype=torch.float32)
     with bands_of(2**16), torch.no_grad(), StorageCounter(known=[x, *model.parameters()]) as counter:
-        block(x, x[:, 0, :1], None)
+        block(x, x[:, 0, :1], UNPADDED)
         held = counter.peak - x.numel() * x.element_size()
         assert held <= 1.1 * walking.walk_bytes(block, x)
         assert walking.walk_bytes(block, x) < x.numel() * x.element_size()

@@ -18,8 +18,8 @@ from vision_longformer import (
     Windowed,
 )
 from vision_longformer.attention import build_attention
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.config import Attention, Position
+from vision_longformer.padding import UNPADDED, Padding
 from vision_longformer.watching import attention_of_global_token, watch
 
 HEIGHT, WIDTH, CHANNELS, HEADS = 5, 7, 12, 3
@@ -48,8 +48,8 @@ def test_a_global_token_attends_as_the_layer_computes_it(
     x, tokens = (torch.randn(1, *shape, CHANNELS, dtype=torch.float64) for shape in ((HEIGHT, WIDTH), (2,)))
     real_width = 5 if padded else WIDTH
     valid = torch.arange(WIDTH).expand(1, HEIGHT, WIDTH) < real_width
-    extent = Extent(valid=valid, sizes=torch.tensor([[HEIGHT, real_width]])) if padded else None
-    weights = attention_of_global_token(built, x, tokens, extent) / (HEIGHT * real_width + 2)
+    padding = Padding(valid=valid, sizes=torch.tensor([[HEIGHT, real_width]])) if padded else UNPADDED
+    weights = attention_of_global_token(built, x, tokens, padding) / (HEIGHT * real_width + 2)
 
     # values: 1 at one position of the map and 0 elsewhere, so that the output is the attention to that position
     projections = built.projections
@@ -71,7 +71,7 @@ def test_a_global_token_attends_as_the_layer_computes_it(
 
     for row, column in ((0, 0), (4, 3), (2, 6)):
         projections.split = marked(row, column)
-        _, of_global = built(x, tokens, extent)
+        _, of_global = built(x, tokens, padding)
         torch.testing.assert_close(weights[0, row, column], of_global[0, 0, 0])
     assert (weights[valid] > 0).all()
 

@@ -17,8 +17,9 @@ from svg import Drawing
 from vision_longformer import Full, ModelConfig, multiply_adds
 from vision_longformer.attention.banded import BAND_BYTES
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.geometry import ALL, OWN, Extent, Offset, regions
+from vision_longformer.attention.geometry import ALL, OWN, Offset, regions
 from vision_longformer.config import WindowShape
+from vision_longformer.padding import size_at
 from vision_longformer.variants import CONFIGS
 
 HERE = Path(__file__).parent
@@ -352,8 +353,7 @@ def draw_mechanisms() -> None:
     page.rectangle(performer + width + 36, middle - 57, 60, 110, "mixed", round_=2)
 
     draw_heading(page, reduction, bottom, "spatial reduction", "squares of tokens")
-    whole = Extent(torch.ones(1, *size, dtype=torch.bool), torch.tensor([size]))
-    rows, across = whole.downsample(ratio).valid.shape[1:]
+    rows, across = size_at(size, ratio)
     padding = {(row, column): "padding" for row in range(rows * ratio) for column in range(across * ratio)}
     draw_tokens(page, reduction, bottom, cell, padding | sums)
     draw_chunks(page, reduction, bottom, cell, (rows * ratio, across * ratio), ratio)

@@ -3,7 +3,7 @@
 B batch, H×W map or image, C channels, G global tokens, p patch size
 
 Inside, a map is (B, H, W, C) and its global tokens are (B, G, C). Images of any size are padded at the bottom and
-right; what is padding is kept in an `Extent`, and nothing that is real ever depends on it.
+right; what is padding is kept in a `Padding`, and nothing that is real ever depends on it.
 
 Source: Zhang et al., Multi-Scale Vision Longformer, ICCV 2021, https://arxiv.org/abs/2103.15358. In these comments,
 "section" is a section of it.
@@ -32,9 +32,9 @@ from vision_longformer.attention import (
 )
 from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
-from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
+from vision_longformer.padding import Padding, check_images, find_padding, pad_to_multiple
 from vision_longformer.slabs import is_traced, is_watched, slabs
 from vision_longformer.walking import embed_in_bands, is_embedded_in_bands, is_walked, walk_block
 
@@ -60,15 +60,14 @@ class PatchEmbed(nn.Module):
             self.position = AbsolutePosition(stage.width, grid, num_global_tokens=stage.num_global_tokens)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor, Extent | None]:
+    def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor, Padding]:
         """Embed a (B, H, W, C) map.
 
         Returns:
             (B, ⌈H/p⌉, ⌈W/p⌉, C'), (B, G, C'), and what of the new map is real.
         """
-        if extent is not None:
-            x = extent.clean(x)  # a patch may hold both real and padded positions
-            extent = extent.downsample(self.patch_size)
+        x = padding.clean(x)  # a patch may hold both real and padded positions
+        padding = padding.downsample(self.patch_size)
         x = pad_to_multiple(x, self.patch_size).permute(0, 3, 1, 2)
         if torch.is_grad_enabled():
             x = x.contiguous()  # a convolution's backward pass takes half again as long over channels-last maps
@@ -79,11 +78,11 @@ class PatchEmbed(nn.Module):
         else:
             global_tokens = self.global_tokens.expand(batch, -1, -1)
         if self.position is not None:
-            whole_map = torch.tensor([[height, width]], device=x.device)
-            x = x + self.position(height, width, whole_map if extent is None else extent.sizes)
+            sizes = padding.sizes_within((height, width), device=x.device)
+            x = x + self.position(height, width, sizes)
             if self.position.global_tokens is not None:
                 global_tokens = global_tokens + self.position.global_tokens
-        return self.drop(x), self.drop(global_tokens), extent
+        return self.drop(x), self.drop(global_tokens), padding
 
     def _embed(self, x: Tensor) -> Tensor:
         """Turn a (B, C, H, W) map of whole patches into (B, H/p, W/p, C') tokens."""
@@ -115,13 +114,12 @@ class Block(nn.Module):
         self.mlp = FeedForward(stage.width, hidden_features=4 * stage.width)
         self.drop_path_rate = drop_path_rate
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """Transform a (B, H, W, C) map and (B, G, C) global tokens."""
         if is_walked(self, x):
-            return walk_block(self, x, global_tokens, None if extent is None else extent.valid)
-        if extent is not None:
-            x = extent.clean(x)
-        update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), extent)
+            return walk_block(self, x, global_tokens, padding.valid)
+        x = padding.clean(x)
+        update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), padding)
         is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
         if not is_inference or any(is_watched(part) for part in self.children()):
             x, global_tokens = self._add(x, update, global_tokens, global_update)
@@ -175,19 +173,19 @@ class Stage(nn.Module):
             Block(stage, build_attention(stage, grid=grid), drop_path_rate=rate) for rate in drop_path_rates
         )
 
-    def forward(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor, Extent | None]:
+    def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor, Padding]:
         """Turn a (B, H, W, C) map into a (B, ⌈H/p⌉, ⌈W/p⌉, C') one, with (B, G, C') global tokens."""
-        x, global_tokens, extent = self.patch_embed(x, extent)
+        x, global_tokens, padding = self.patch_embed(x, padding)
         if self.training:
             self._redraw()
         for block in self.blocks:
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x, global_tokens = checkpoint(block, x, global_tokens, extent, use_reentrant=False)
+                x, global_tokens = checkpoint(block, x, global_tokens, padding, use_reentrant=False)
             else:
-                x, global_tokens = block(x, global_tokens, extent)
+                x, global_tokens = block(x, global_tokens, padding)
         if self.training and global_tokens.shape[1]:
             x = _keep_in_graph(x, global_tokens)  # the map alone goes on
-        return x if extent is None else extent.clean(x), global_tokens, extent
+        return padding.clean(x), global_tokens, padding
 
     def _redraw(self) -> None:
         """Draw random projections anew: here, as activation checkpointing runs blocks twice."""
@@ -276,9 +274,9 @@ class VisionLongformer(nn.Module):
         Raises:
             ValueError: Images, sizes or mask do not fit the model or each other.
         """
-        x, global_tokens, extent = self._encode(images, image_sizes, valid)
-        x, global_tokens = self._normalise(x, global_tokens, extent)
-        return cast(Tensor, self.head(self.head_drop(self._pool(x, global_tokens, extent))))
+        x, global_tokens, padding = self._encode(images, image_sizes, valid)
+        x, global_tokens = self._normalise(x, global_tokens, padding)
+        return cast(Tensor, self.head(self.head_drop(self._pool(x, global_tokens, padding))))
 
     def forward_features(
         self,
@@ -287,8 +285,8 @@ class VisionLongformer(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Return the last stage's normalised map, (B, ⌈H/stride⌉, ⌈W/stride⌉, C), zero at padding."""
-        x, global_tokens, extent = self._encode(images, image_sizes, valid)
-        return self._normalise(x, global_tokens, extent)[0]
+        x, global_tokens, padding = self._encode(images, image_sizes, valid)
+        return self._normalise(x, global_tokens, padding)[0]
 
     def forward_head(
         self,
@@ -320,8 +318,8 @@ class VisionLongformer(nn.Module):
             global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
         stride = self.config.strides[-1]
         pixels = (x.shape[1] * stride, x.shape[2] * stride)
-        extent = self._image_extent(x.shape[0], pixels, image_sizes, valid, device=x.device)
-        pooled = self._pool(x, global_tokens, None if extent is None else extent.downsample(stride))
+        padding = find_padding(pixels, image_sizes, valid, batch=x.shape[0], device=x.device)
+        pooled = self._pool(x, global_tokens, padding.downsample(stride))
         return pooled if pre_logits else cast(Tensor, self.head(self.head_drop(pooled)))
 
     def forward_intermediates(
@@ -357,14 +355,14 @@ class VisionLongformer(nn.Module):
             raise ValueError(f"output_fmt={output_fmt!r}: must be 'NCHW' or 'NHWC'")
         wanted, last_wanted = feature_take_indices(len(self.stages), indices)
         stages = self.stages[: last_wanted + 1] if stop_early else self.stages
-        extent = self._check_images(images, image_sizes, valid)
+        padding = self._find_padding(images, image_sizes, valid)
         x, intermediates = images.permute(0, 2, 3, 1), []
         final = x
         for number, stage in enumerate(stages):
-            x, global_tokens, extent = stage(x, extent)
+            x, global_tokens, padding = stage(x, padding)
             final, taken, taken_tokens = x, x, global_tokens
             if number == len(self.config.stages) - 1:
-                final, final_tokens = self._normalise(x, global_tokens, extent)
+                final, final_tokens = self._normalise(x, global_tokens, padding)
                 if norm:
                     taken, taken_tokens = final, final_tokens
             if number in wanted:
@@ -374,19 +372,18 @@ class VisionLongformer(nn.Module):
 
     def _encode(
         self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Extent | None]:
-        extent = self._check_images(images, image_sizes, valid)
+    ) -> tuple[Tensor, Tensor, Padding]:
+        padding = self._find_padding(images, image_sizes, valid)
         x = images.permute(0, 2, 3, 1)
         global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
         for stage in self.stages:
-            x, global_tokens, extent = stage(x, extent)
-        return x, global_tokens, extent
+            x, global_tokens, padding = stage(x, padding)
+        return x, global_tokens, padding
 
-    def _normalise(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor]:
-        x = self.norm(x)
-        return x if extent is None else extent.clean(x), self.norm(global_tokens)
+    def _normalise(self, x: Tensor, global_tokens: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
+        return padding.clean(self.norm(x)), self.norm(global_tokens)
 
-    def _pool(self, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> Tensor:
+    def _pool(self, x: Tensor, global_tokens: Tensor, padding: Padding) -> Tensor:
         """Pool a (B, H, W, C) map, zero at padding, and (B, G, C) global tokens to (B, C), or leave the map."""
         match self.global_pool:
             case "token":
@@ -395,67 +392,18 @@ class VisionLongformer(nn.Module):
                 total = x.sum(dim=(1, 2))
                 if global_tokens.shape[1]:
                     total = total + global_tokens.sum(dim=1)
-                if extent is None:
+                if padding.valid is None:
                     return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
-                count = extent.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
+                count = padding.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
                 return total / count.clamp(min=1)[:, None]
             case _:
                 return x
 
-    # --- input checks -----------------------------------------------------------------------------------------
-
-    def _check_images(
+    def _find_padding(
         self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
-    ) -> Extent | None:
-        if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise ValueError(
-                f"images: expected shape (batch, {self.in_chans}, height, width), got {tuple(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"images: expected normalised floating-point pixels, got {images.dtype}")
-        if images.shape[2] == 0 or images.shape[3] == 0:
-            raise ValueError(f"images: height and width must be at least 1 pixel, got {tuple(images.shape)}")
-        return self._image_extent(images.shape[0], images.shape[2:], image_sizes, valid, device=images.device)
-
-    @staticmethod
-    def _image_extent(
-        batch: int,
-        size: Sequence[int],
-        image_sizes: Sequence[tuple[int, int]] | Tensor | None,
-        valid: Tensor | None,
-        *,
-        device: torch.device,
-    ) -> Extent | None:
-        """Return what is real of a batch of images of (height, width) `size`; None if all is."""
-        height, width = size
-        if valid is not None and (valid.shape != (batch, height, width) or valid.dtype != torch.bool):
-            raise ValueError(
-                f"valid: expected a boolean tensor of shape {(batch, height, width)}, got {valid.dtype} "
-                f"{tuple(valid.shape)}"
-            )
-        if image_sizes is None:
-            if valid is None:
-                return None
-            return Extent(valid=valid, sizes=torch.tensor([[height, width]], device=device).expand(batch, -1))
-        sizes = torch.as_tensor(image_sizes)
-        if sizes.shape != (batch, 2) or sizes.is_floating_point():
-            raise ValueError(
-                f"image_sizes: expected {batch} pairs of integers (height, width), one for each image, "
-                f"got {sizes.dtype} of shape {tuple(sizes.shape)}"
-            )
-        if not torch.compiler.is_compiling():
-            for number, (h, w) in enumerate(sizes.tolist()):
-                if not (1 <= h <= height and 1 <= w <= width):
-                    raise ValueError(
-                        f"image_sizes[{number}]=({h}, {w}): must lie between (1, 1) and the batch's ({height}, {width})"
-                    )
-            if valid is None and bool((sizes == torch.tensor([height, width], device=sizes.device)).all()):
-                return None
-        sizes = sizes.to(device)
-        inside_rows = torch.arange(height, device=device) < sizes[:, :1]  # (B, H)
-        inside_columns = torch.arange(width, device=device) < sizes[:, 1:]  # (B, W)
-        inside = inside_rows[:, :, None] & inside_columns[:, None]
-        return Extent(valid=inside if valid is None else inside & valid, sizes=sizes)
+    ) -> Padding:
+        check_images(images, in_chans=self.in_chans)
+        return find_padding(images.shape[2:], image_sizes, valid, batch=images.shape[0], device=images.device)
 
     # --- what timm and trainers call --------------------------------------------------------------------------
 

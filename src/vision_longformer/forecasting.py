@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import banded
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.backbone import Block, PatchEmbed, VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.padding import Padding
 from vision_longformer.walking import EMBEDDED_BYTES, embedded_shape, is_embedded_in_bands, is_walked, walk_bytes
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
@@ -95,11 +95,9 @@ def do_not_walk(model: nn.Module) -> None:
             module._embed = partial(_embed, module, module._embed)  # type: ignore[method-assign]
 
 
-def _transform(
-    block: Block, forward: Callable[..., Any], x: Tensor, global_tokens: Tensor, extent: Extent | None
-) -> Any:
+def _transform(block: Block, forward: Callable[..., Any], x: Tensor, global_tokens: Tensor, padding: Padding) -> Any:
     if not is_walked(block, x):
-        return forward(x, global_tokens, extent)
+        return forward(x, global_tokens, padding)
     out = torch.empty_like(x)
     torch.empty(walk_bytes(block, x), dtype=torch.uint8)
     return out, global_tokens

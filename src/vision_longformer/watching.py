@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention import FullAttention, GlobalOnlyAttention, WindowedAttention
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.position import RelativePositionBias
 from vision_longformer.backbone import Block, Stage, VisionLongformer
+from vision_longformer.padding import Padding
 from vision_longformer.pictures import Picture, encode_picture, principal_colours
 
 # Mechanisms whose global tokens score every token of the map; the others score mixtures or features of them.
@@ -60,14 +60,14 @@ def watch(model: VisionLongformer) -> Iterator[Watched]:
     """Watch the first image of the batch that passes through `model` inside the `with` block."""
     watched = Watched()
 
-    def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Extent | None]) -> None:
-        x, _, extent = outputs
-        colours = principal_colours(x[0], None if extent is None else extent.valid[0])
+    def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Padding]) -> None:
+        x, _, padding = outputs
+        colours = principal_colours(x[0], None if padding.valid is None else padding.valid[0])
         picture = encode_picture(colours, max_width=STAGE_WIDTH)
         stride = model.config.strides[len(watched.stages)]
         watched.stages.append(StagePicture(picture, (x.shape[1], x.shape[2]), stride))
 
-    def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Extent | None]) -> None:
+    def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
         watched.attention = attention_of_global_token(module, *inputs)[0].cpu()
 
     hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]
@@ -84,7 +84,7 @@ def watch(model: VisionLongformer) -> Iterator[Watched]:
             hook.remove()
 
 
-def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Tensor, extent: Extent | None) -> Tensor:
+def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Tensor, padding: Padding) -> Tensor:
     """Return (B, H, W): what share of its attention the first global token gives each position, averaged over heads.
 
     Shares are multiples of an even share among all that is seen, global tokens included; padding has 0.
@@ -93,7 +93,7 @@ def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Te
         attention: A layer of a mechanism whose global tokens see the whole map.
         x: (B, H, W, C) input of the layer.
         global_tokens: (B, G, C), with G ≥ 1.
-        extent: What of the map is real; None if all is.
+        padding: What of the map is real.
     """
     assert isinstance(attention, SCORING_TOKENS)
     projections = attention.projections
@@ -107,8 +107,8 @@ def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Te
     if bias is not None:
         on_map, on_global = on_map + bias.to_map[:, :1], on_global + bias.to_global[:, 0]
     seen = torch.full_like(on_map[:, 0, 0], on_map.shape[2])  # (B,)
-    if extent is not None:
-        real = extent.valid.flatten(1)
+    if padding.valid is not None:
+        real = padding.valid.flatten(1)
         on_map = on_map.masked_fill(~real[:, None], float("-inf"))
         seen = real.sum(dim=1)
     weights = torch.cat([on_global, on_map], dim=-1).softmax(dim=-1).mean(dim=1)

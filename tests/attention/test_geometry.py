@@ -8,13 +8,12 @@ import torch
 from vision_longformer.attention.geometry import (
     ALL,
     OWN,
-    Extent,
     axis_runs,
-    pad_to_multiple,
     regions,
     relative_position_index,
     within_window,
 )
+from vision_longformer.padding import Padding, pad_to_multiple
 
 CPU = torch.device("cpu")
 
@@ -86,12 +85,14 @@ def test_pad_to_multiple_pads_bottom_and_right() -> None:
 def test_token_is_real_if_its_patch_holds_a_real_pixel() -> None:
     valid = torch.zeros(1, 5, 7, dtype=torch.bool)
     valid[0, 4, 6] = valid[0, 0, 3] = True
-    extent = Extent(valid=valid, sizes=torch.tensor([[5, 7]])).downsample(2)
-    assert extent.valid.nonzero().tolist() == [[0, 0, 1], [0, 2, 3]]
-    assert extent.sizes.tolist() == [[3, 4]]
+    padding = Padding(valid=valid, sizes=torch.tensor([[5, 7]])).downsample(2)
+    assert padding.valid is not None
+    assert padding.sizes is not None
+    assert padding.valid.nonzero().tolist() == [[0, 0, 1], [0, 2, 3]]
+    assert padding.sizes.tolist() == [[3, 4]]
 
 
 def test_clean_replaces_even_nan() -> None:
-    extent = Extent(valid=torch.tensor([[[True, False]]]), sizes=torch.tensor([[1, 1]]))
-    cleaned = extent.clean(torch.tensor([[[[1.0], [float("nan")]]]]))
+    padding = Padding(valid=torch.tensor([[[True, False]]]), sizes=torch.tensor([[1, 1]]))
+    cleaned = padding.clean(torch.tensor([[[[1.0], [float("nan")]]]]))
     assert cleaned.flatten().tolist() == [1.0, 0.0]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from attention.cases import relative_error
 from vision_longformer.attention import FullAttention, WindowedAttention, build_attention, full
-from vision_longformer.attention.geometry import NEIGHBOURS, Extent
+from vision_longformer.attention.geometry import NEIGHBOURS
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.config import Attention, Full, GlobalOnly, StageConfig, Windowed
+from vision_longformer.padding import UNPADDED, Padding
 
 HEIGHT, WIDTH, WINDOW, HEADS, CHANNELS = 7, 5, 3, 2, 6
 ATTENTIONS: list[Attention] = [
@@ -92,11 +93,11 @@ def test_layer_equals_oracle_over_the_whole_sequence(attention: Attention, posit
     x, global_tokens = torch.randn(2, HEIGHT, WIDTH, CHANNELS).double(), torch.randn(2, 2, CHANNELS).double()
     valid = torch.rand(2, HEIGHT, WIDTH) < 0.7
     valid[0] = True
-    extent = Extent(valid=valid, sizes=torch.tensor([[HEIGHT, WIDTH]] * 2))
-    for seen in (None, extent):
+    padding = Padding(valid=valid, sizes=torch.tensor([[HEIGHT, WIDTH]] * 2))
+    for seen in (UNPADDED, padding):
         out, global_out = layer(x, global_tokens, seen)
         for image in range(2):
-            real = torch.ones(HEIGHT, WIDTH, dtype=torch.bool) if seen is None else valid[image]
+            real = torch.ones(HEIGHT, WIDTH, dtype=torch.bool) if seen is UNPADDED else valid[image]
             expected, global_expected = oracle(layer, x[image], global_tokens[image], real)
             assert relative_error(out[image][real], expected[real]) <= 1e-14
             assert relative_error(global_out[image], global_expected) <= 1e-14
@@ -132,7 +133,7 @@ def test_full_attention_resizes_its_table_to_each_image() -> None:
     for real, (height, width) in zip(valid, sizes.tolist(), strict=True):
         real[:height, :width] = True
     x, global_tokens = torch.randn(2, 9, 8, CHANNELS).double(), torch.randn(2, 2, CHANNELS).double()
-    together, global_together = layer(x, global_tokens, Extent(valid=valid, sizes=sizes))
+    together, global_together = layer(x, global_tokens, Padding(valid=valid, sizes=sizes))
     for image, (height, width) in enumerate(sizes.tolist()):
         alone, global_alone = layer(x[image : image + 1, :height, :width], global_tokens[image : image + 1])
         assert relative_error(together[image, :height, :width], alone[0]) <= 1e-14
@@ -162,11 +163,11 @@ def test_random_shift_draws_each_neighbour_in_training_and_none_in_evaluation() 
 def test_padded_map_tokens_are_never_seen(attention: Attention, canary: float) -> None:
     layer = build(attention)
     valid = torch.rand(2, HEIGHT, WIDTH) < 0.7
-    extent = Extent(valid=valid, sizes=torch.tensor([[HEIGHT, WIDTH]] * 2))
+    padding = Padding(valid=valid, sizes=torch.tensor([[HEIGHT, WIDTH]] * 2))
     x, global_tokens = torch.randn(2, HEIGHT, WIDTH, CHANNELS).double(), torch.randn(2, 2, CHANNELS).double()
     results = []
     for filler in (0.0, canary):
-        out, global_out = layer(x.masked_fill(~valid[..., None], filler), global_tokens, extent)
+        out, global_out = layer(x.masked_fill(~valid[..., None], filler), global_tokens, padding)
         results.append((out[valid], global_out))
     for clean, canaried in zip(*results, strict=True):
         assert torch.equal(clean, canaried)

@@ -26,8 +26,8 @@ from vision_longformer.attention import (
     full,
     performer,
 )
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.config import Attention, Full, GlobalOnly, Linformer, Performer, SpatialReduction, StageConfig
+from vision_longformer.padding import UNPADDED, Padding
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Case:
             torch.randn(*shape, self.channels, generator=generator, dtype=torch.float64) for shape in shapes
         )
 
-    def extent(self) -> Extent | None:
+    def padding(self) -> Padding:
         if self.sizes is None and not self.holes:
-            return None
+            return UNPADDED
         sizes = self.sizes or ((self.height, self.width),) * self.batch
         generator = torch.Generator().manual_seed(self.seed + 1)
         valid = torch.zeros(self.batch, self.height, self.width, dtype=torch.bool)
@@ -87,7 +87,7 @@ class Case:
             real = torch.rand(height, width, generator=generator) < (0.6 if self.holes else 1.1)
             real[0, -1] = True
             image[:height, :width] = real
-        return Extent(valid=valid, sizes=torch.tensor(sizes))
+        return Padding(valid=valid, sizes=torch.tensor(sizes))
 
 
 SIDES = st.integers(1, 13)
@@ -239,13 +239,13 @@ def _full_bias(layer: FullAttention, num_global: int, size: Any) -> Tensor | flo
 def run(case: Case, layer: Any, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     """Return results, zero at padding, and the gradients of inputs and parameters."""
     x, global_tokens, cotangent, global_cotangent = case.tensors()
-    extent = case.extent()
+    padding = case.padding()
     leaves = [tensor.to(dtype).requires_grad_() for tensor in (x, global_tokens)]
     with ExitStack() as stack:
         for module in (full, performer):
             stack.enter_context(mock.patch.object(module, "BAND_BYTES", case.band_bytes))
-        out, global_out = layer.to(dtype)(*leaves, extent)
-        real = torch.ones(x.shape[:3], dtype=torch.bool) if extent is None else extent.valid
+        out, global_out = layer.to(dtype)(*leaves, padding)
+        real = torch.ones(x.shape[:3], dtype=torch.bool) if padding.valid is None else padding.valid
         out = torch.where(real[..., None], out, 0)
         return _with_gradients(layer, out, global_out, leaves, (cotangent, global_cotangent))
 
@@ -253,12 +253,14 @@ def run(case: Case, layer: Any, dtype: torch.dtype = torch.float64) -> dict[str,
 def expected_of(case: Case, layer: Any) -> dict[str, Tensor]:
     x, global_tokens, cotangent, global_cotangent = case.tensors()
     leaves = [tensor.requires_grad_() for tensor in (x, global_tokens)]
-    extent = case.extent() or Extent(
-        valid=torch.ones(x.shape[:3], dtype=torch.bool), sizes=torch.tensor([x.shape[1:3]] * case.batch)
-    )
+    padding = case.padding()
+    if padding is UNPADDED:
+        padding = Padding(torch.ones(x.shape[:3], dtype=torch.bool), torch.tensor([x.shape[1:3]] * case.batch))
+    assert padding.valid is not None
+    assert padding.sizes is not None
     out, global_out = torch.zeros_like(x), torch.zeros_like(global_tokens)
-    for image, (height, width) in enumerate(extent.sizes.tolist()):
-        valid = extent.valid[image, :height, :width]
+    for image, (height, width) in enumerate(padding.sizes.tolist()):
+        valid = padding.valid[image, :height, :width]
         of_map, of_global = oracle(layer, x[image, :height, :width], global_tokens[image], valid)
         out[image, :height, :width] = torch.where(valid[..., None], of_map, 0)
         global_out[image] = of_global
@@ -285,9 +287,9 @@ def check(case: Case) -> None:
             magnitude = tensor.abs().max().item()
             floor = 0.0 if "out" in name else terms / 100
             assert (actual[name] - tensor).abs().max().item() <= 1e-12 * max(magnitude, floor), name
-    extent = case.extent()
-    if extent is not None:
-        assert not actual["x"][~extent.valid].any()
+    padding = case.padding()
+    if padding.valid is not None:
+        assert not actual["x"][~padding.valid].any()
     single = run(case, layer, torch.float32)
     for name in ("out", "global out"):
         assert relative_error(single[name], expected[name]) <= 1e-5, name
@@ -357,12 +359,12 @@ THREE: list[Attention] = [
 def test_padding_is_never_seen(attention: Attention, canary: float) -> None:
     """Not by results, and not by gradients that sum over tokens."""
     case = replace(EXAMPLE, attention=attention)
-    extent = case.extent()
-    assert extent is not None
+    padding = case.padding()
+    assert padding.valid is not None
     x, *others = case.tensors()
     results = []
     for filler in (0.0, canary):
-        filled = x.masked_fill(~extent.valid[..., None], filler)
+        filled = x.masked_fill(~padding.valid[..., None], filler)
         with mock.patch.object(Case, "tensors", return_value=(filled, *others)):
             results.append(run(case, case.layer()))
     for name, clean in results[0].items():
@@ -374,10 +376,10 @@ def test_padding_is_never_seen(attention: Attention, canary: float) -> None:
 @pytest.mark.parametrize("attention", THREE, ids=str)
 def test_an_image_without_anything_real_stays_finite(attention: Attention, num_global: int) -> None:
     case = replace(EXAMPLE, attention=attention, num_global=num_global, sizes=None)
-    extent = case.extent()
-    assert extent is not None
-    extent.valid[1] = False
-    with mock.patch.object(Case, "extent", return_value=extent):
+    padding = case.padding()
+    assert padding.valid is not None
+    padding.valid[1] = False
+    with mock.patch.object(Case, "padding", return_value=padding):
         results = run(case, case.layer())
     assert all(result.isfinite().all() for result in results.values())
 

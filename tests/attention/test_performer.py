@@ -13,9 +13,9 @@ from attention.cases import relative_error
 from model_helpers import MODELS, build, noise
 from vision_longformer import VisionLongformer
 from vision_longformer.attention import PerformerAttention
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.performer import draw_projection
 from vision_longformer.config import Performer
+from vision_longformer.padding import Padding
 
 CHANNELS, HEADS = 6, 2
 
@@ -203,7 +203,7 @@ def test_keys_of_padding_shift_no_features() -> None:
     x[..., 0] = global_tokens[..., 0] = 1  # takes the bias away again
     valid = torch.zeros(1, 5, 7, dtype=torch.bool)
     valid[:, :3, :4] = True
-    padded, global_padded = attention(x, global_tokens, Extent(valid=valid, sizes=torch.tensor([[3, 4]])))
+    padded, global_padded = attention(x, global_tokens, Padding(valid=valid, sizes=torch.tensor([[3, 4]])))
     alone, global_alone = attention(x[:, :3, :4], global_tokens)
     assert relative_error(padded[:, :3, :4], alone) <= 1e-13
     assert relative_error(global_padded, global_alone) <= 1e-13

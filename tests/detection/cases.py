@@ -18,7 +18,7 @@ from vision_longformer.detection import (
     build_mask_rcnn,
     build_retinanet,
 )
-from vision_longformer.detection.levels import Size
+from vision_longformer.padding import Size
 
 # The largest one, one wide and one tall, one whose sides are no multiples of a stride, one smaller than any.
 SIZES: tuple[Size, ...] = ((101, 130), (37, 130), (101, 18), (64, 97), (5, 3))

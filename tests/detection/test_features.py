@@ -13,8 +13,8 @@ from detection.cases import BACKBONE, RETINANET, SIZES, batch_of, images, target
 from model_helpers import noise
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.detection import build_features, build_mask_rcnn, build_retinanet
-from vision_longformer.detection.levels import size_at
 from vision_longformer.detection.simple_pyramid import SimplePyramid
+from vision_longformer.padding import size_at
 
 # Other people's backbones, as small as they can be built.
 TIMM: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from detection.cases import BACKBONE, SIZES, backbone, batch_of, images, liven
 from model_helpers import noise, relative_error
 from vision_longformer import VisionLongformer
 from vision_longformer.detection import build_features
-from vision_longformer.detection.levels import size_at
 from vision_longformer.detection.pyramid import FeaturePyramid, Top
+from vision_longformer.padding import size_at
 
 STRIDES: dict[Top, tuple[int, ...]] = {
     "convolutions": (4, 8, 16, 32, 64, 128),
@@ -33,12 +33,13 @@ def test_maps_do_not_depend_on_padding(top: Top) -> None:
     pyramid, singles = build(top), images()
     assert pyramid.strides == STRIDES[top]
     with torch.no_grad():
-        together, levels = pyramid(batch_of(singles, extra=19), SIZES)
+        together, paddings = pyramid(batch_of(singles, extra=19), SIZES)
         for number, (single, size) in enumerate(zip(singles, SIZES, strict=True)):
             alone, _ = pyramid(single[None], (size,))
-            for mine, shared, level in zip(alone, together, levels, strict=True):
-                height, width = size_at(size, level.stride)
-                assert level.sizes[number] == (height, width)
+            for mine, shared, padding, stride in zip(alone, together, paddings, pyramid.strides, strict=True):
+                height, width = size_at(size, stride)
+                assert padding.sizes is not None
+                assert padding.sizes[number].tolist() == [height, width]
                 assert mine.shape == (1, 14, height, width)
                 assert relative_error(shared[number, :, :height, :width], mine[0]) <= 1e-12
 

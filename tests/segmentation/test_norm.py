@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from detection.cases import batch_of
 from model_helpers import fill, noise, relative_error
-from vision_longformer.detection.levels import build_levels
+from vision_longformer.padding import find_level_paddings
 from vision_longformer.segmentation.norm import RealGroupNorm
 
 
 def test_each_image_is_normalised_by_itself() -> None:
     sizes = [(5, 7), (3, 2), (1, 1)]
-    (level,) = build_levels(sizes, [1], batch_size=(6, 7), device=torch.device("cpu"))
+    (level,) = find_level_paddings(sizes, [1], batch_size=(6, 7), device=torch.device("cpu"))
     norm = RealGroupNorm(2, 6).double()
     fill(norm)
     maps = [noise(6, *size, seed=number) * 3 + 1 for number, size in enumerate(sizes)]

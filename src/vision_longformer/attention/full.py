@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.limits import refuse_hopeless
 from vision_longformer.attention.position import RelativePositionBias, interpolate
 from vision_longformer.attention.projections import Projections, padding_mask
+from vision_longformer.padding import UNPADDED, Padding
 from vision_longformer.slabs import is_traced
 
 BAND_BYTES = 256 * 2**20  # of bias, and of scores where those are kept, at once
@@ -41,7 +41,7 @@ class FullAttention(nn.Module):
             rows = (2 * grid[0] - 1) * (2 * grid[1] - 1)
             self.position = RelativePositionBias(rows, num_heads, num_global_tokens=num_global_tokens)
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend from and to a (B, H, W, C) map and (B, G, C) global tokens; return both. Padding is no key.
 
         Raises:
@@ -50,14 +50,12 @@ class FullAttention(nn.Module):
         height, width, channels = x.shape[1:]
         cost = 2 * channels * (height * width) ** 2
         refuse_hopeless("full attention", height=height, width=width, multiply_adds=cost)
-        valid = None
-        if extent is not None:
-            x, valid = extent.clean(x), extent.valid
+        x, valid = padding.clean(x), padding.valid
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         key = torch.cat([of_global.key, local.key.flatten(1, 2)], dim=1).transpose(1, 2)  # (B, h, G + N, d)
         value = torch.cat([of_global.value, local.value.flatten(1, 2)], dim=1).transpose(1, 2)
         mask = padding_mask(valid, global_tokens.shape[1])
-        table = self._resized_table(height, width, extent)
+        table = self._resized_table(height, width, padding)
 
         out = self.projections.proj(self._attend(local.query, key, value, table, mask))
         if global_tokens.shape[1] == 0:
@@ -115,11 +113,11 @@ class FullAttention(nn.Module):
         to_global = self.position.to_global[None, :, None].expand(table.shape[0], -1, rows * width, -1)
         return torch.cat([to_global, bias], dim=-1)
 
-    def _resized_table(self, height: int, width: int, extent: Extent | None) -> Tensor | None:
+    def _resized_table(self, height: int, width: int, padding: Padding) -> Tensor | None:
         if self.position is None:
             return None
         table = self.position.table
-        sizes = torch.tensor([[height, width]], device=table.device) if extent is None else extent.sizes
+        sizes = padding.sizes_within((height, width), device=table.device)
         return _tables_for(table, self.grid, sizes, height, width)
 
 

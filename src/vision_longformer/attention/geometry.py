@@ -25,36 +25,6 @@ NEIGHBOURS: tuple[Offset, ...] = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (
 ALL: tuple[Offset, ...] = (OWN, *NEIGHBOURS)
 
 
-@dataclass(frozen=True)
-class Extent:
-    """Which positions of a padded (B, H, W) map are real.
-
-    Attributes:
-        valid: (B, H, W) boolean, true where a position holds something real.
-        sizes: (B, 2) integer (height, width) of each image's own map, in its top left corner.
-    """
-
-    valid: Tensor
-    sizes: Tensor
-
-    def clean(self, tokens: Tensor) -> Tensor:
-        """Return (B, H, W, C) `tokens` with padded positions zero, whatever they held: 0 × NaN would stay NaN."""
-        return torch.where(self.valid[..., None], tokens, 0)
-
-    def downsample(self, factor: int) -> Extent:
-        """Return the extent of the map whose positions each cover `factor`×`factor` positions of this one."""
-        covered = pad_to_multiple(self.valid[..., None], factor)[..., 0]
-        tiles = covered.unflatten(1, (-1, factor)).unflatten(3, (-1, factor))  # (B, H/f, f, W/f, f)
-        return Extent(valid=tiles.any(dim=4).any(dim=2), sizes=-(-self.sizes // factor))
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, H, W, C) with zeros at the bottom and right until `multiple` divides H and W."""
-    # Not `-H % multiple`: the size of the next map is then a short expression, and tracing with any size takes seconds.
-    bottom, right = ((length + multiple - 1) // multiple * multiple - length for length in x.shape[1:3])
-    return torch.nn.functional.pad(x, (0, 0, 0, right, 0, bottom))
-
-
 def relative_position_index(window: int, *, device: torch.device) -> Tensor:
     """Return (w², 9w²) rows of the ((4w−1)², h) bias table, for a chunk's queries and the keys of 3×3 chunks.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
 from vision_longformer.config import GlobalOnly
+from vision_longformer.padding import UNPADDED, Padding
 
 
 class GlobalOnlyAttention(nn.Module):
@@ -36,13 +36,12 @@ class GlobalOnlyAttention(nn.Module):
         self.projections = Projections(width, num_heads, shared_global=config.shared_global_projections)
         self.position = GlobalQueryBias(num_heads, num_global_tokens) if relative_position else None
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend from a (B, H, W, C) map and (B, G, C) global tokens; return both. Padding of the map is no key."""
-        valid = None if extent is None else extent.valid
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         out = self.projections.proj(self._attend(local.query, of_global).flatten(-2))
         return out, self.projections.attend_from_global(
-            x, global_tokens, local, of_global, bias=self.position, valid=valid
+            x, global_tokens, local, of_global, bias=self.position, valid=padding.valid
         )
 
     @property

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.position import axis_positions, hat_weights, interpolate
 from vision_longformer.attention.projections import Projections
 from vision_longformer.config import Linformer
+from vision_longformer.padding import UNPADDED, Padding
 
 
 class LinformerAttention(nn.Module):
@@ -39,12 +39,11 @@ class LinformerAttention(nn.Module):
         self.key_features = _features(*shape)
         self.value_features = None if config.shared_projection else _features(*shape)
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend from a (B, H, W, C) map and (B, G, C) global tokens; return both. Padding is no key."""
-        if extent is not None:
-            x = extent.clean(x)
+        x = padding.clean(x)
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
-        on_map = self._on_trained_grid(local.key_value, extent).flatten(1, 2)  # (B, H₀·W₀, 2, h, d)
+        on_map = self._on_trained_grid(local.key_value, padding).flatten(1, 2)  # (B, H₀·W₀, 2, h, d)
         key, value = torch.cat([of_global.key_value, on_map], dim=1).unbind(2)  # (B, G + H₀·W₀, h, d)
         value_features = self.key_features if self.value_features is None else self.value_features
         key = torch.einsum("nk,bnhd->bhkd", self.key_features, key)
@@ -59,16 +58,14 @@ class LinformerAttention(nn.Module):
         projected: Tensor = self.projections.proj(out.transpose(1, 2).flatten(2))
         return projected
 
-    def _on_trained_grid(self, key_value: Tensor, extent: Extent | None) -> Tensor:
+    def _on_trained_grid(self, key_value: Tensor, padding: Padding) -> Tensor:
         """Reduce (B, H, W, 2, h, d) keys and values to the trained map: (B, H₀, W₀, 2, h, d)."""
         height, width = key_value.shape[1:3]
-        if extent is None:
-            if (height, width) == self.grid:
-                return key_value
-            sizes = torch.tensor([[height, width]], device=key_value.device).expand(key_value.shape[0], -1)
-        else:
-            sizes = extent.sizes
-            key_value = torch.where(extent.valid[..., None, None, None], key_value, 0)
+        if padding.valid is not None:
+            key_value = torch.where(padding.valid[..., None, None, None], key_value, 0)
+        elif (height, width) == self.grid:
+            return key_value
+        sizes = padding.sizes_within((height, width), device=key_value.device).expand(key_value.shape[0], -1)
         rows, columns = (
             hat_weights(axis_positions(sizes[:, axis], length, table_length=trained), trained).to(key_value.dtype)
             for axis, (length, trained) in enumerate(zip((height, width), self.grid, strict=True))

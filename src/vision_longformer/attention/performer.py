@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vision_longformer.attention.geometry import Extent
 from vision_longformer.attention.projections import Projections
 from vision_longformer.config import Performer
+from vision_longformer.padding import UNPADDED, Padding
 from vision_longformer.slabs import is_traced
 
 EPS = 1e-4
@@ -63,11 +63,9 @@ class PerformerAttention(nn.Module):
         # a new tensor, as a backward pass may still need the old one
         self.projection = draw_projection(*self.projection.shape, seed=seed, number=number + 1).to(self.projection)
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend from and to a (B, H, W, C) map and (B, G, C) global tokens; return both. Padding is no key."""
-        num_global, valid = global_tokens.shape[1], None
-        if extent is not None:
-            x, valid = extent.clean(x), extent.valid.flatten(1)
+        num_global, x = global_tokens.shape[1], padding.clean(x)
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         query, key, value = (
             torch.cat([first, second.flatten(1, 2)], dim=1).transpose(1, 2)
@@ -76,7 +74,8 @@ class PerformerAttention(nn.Module):
             )
         )  # (B, h, G + N, d)
         real = None
-        if valid is not None:
+        if padding.valid is not None:
+            valid = padding.valid.flatten(1)
             real = torch.cat([valid.new_ones(valid.shape[0], num_global), valid], dim=1)[:, None, :, None]
         with torch.autocast(x.device.type, enabled=False):  # sums over thousands of tokens need float32
             out = self._attend(_at_least_float32(query), _at_least_float32(key), _at_least_float32(value), real)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.attention.geometry import Extent, pad_to_multiple
 from vision_longformer.attention.limits import refuse_hopeless
 from vision_longformer.attention.projections import padding_mask
 from vision_longformer.config import SpatialReduction
+from vision_longformer.padding import UNPADDED, Padding, pad_to_multiple
 
 NORM_EPS = 1e-5
 
@@ -29,7 +29,7 @@ class SpatialReductionAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.reduction = nn.Conv2d(width, width, kernel_size=self.ratio, stride=self.ratio, bias=False)
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend from a (B, H, W, C) map and (B, G, C) global tokens; return both. Padding is no key.
 
         Raises:
@@ -40,20 +40,19 @@ class SpatialReductionAttention(nn.Module):
         refuse_hopeless(
             f"spatial reduction by {self.ratio}×{self.ratio}", height=height, width=width, multiply_adds=cost
         )
-        if extent is not None:
-            x = extent.clean(x)
-        reduced, valid = self._reduce(x, extent)
+        x = padding.clean(x)
+        reduced, valid = self._reduce(x, padding)
         sources = torch.cat([global_tokens, reduced.flatten(1, 2)], dim=1)  # (B, G + n, C)
         key, value = self.key_value(sources).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = padding_mask(valid, global_tokens.shape[1])
         out = self._attend(x.flatten(1, 2), key, value, mask).view(x.shape)
         return out, self._attend(global_tokens, key, value, mask)
 
-    def _reduce(self, x: Tensor, extent: Extent | None) -> tuple[Tensor, Tensor | None]:
+    def _reduce(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor | None]:
         """Return the reduced, normalised (B, ⌈H/R⌉, ⌈W/R⌉, C) map, zero at padding, and what of it is real."""
         padded = pad_to_multiple(x, self.ratio)
         reduced = self.reduction(padded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        valid = None if extent is None else extent.downsample(self.ratio).valid
+        valid = padding.downsample(self.ratio).valid
         return instance_norm(reduced, valid), valid
 
     def _attend(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.banded import banded_windowed_attention, windowed_attention
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN, Extent
+from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
 from vision_longformer.config import Neighbours, Windowed
+from vision_longformer.padding import UNPADDED, Padding
 
 
 class WindowedAttention(nn.Module):
@@ -40,18 +41,17 @@ class WindowedAttention(nn.Module):
             rows = (4 * self.window - 1) ** 2
             self.position = RelativePositionBias(rows, num_heads, num_global_tokens=num_global_tokens)
 
-    def forward(self, x: Tensor, global_tokens: Tensor, extent: Extent | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding = UNPADDED) -> tuple[Tensor, Tensor]:
         """Attend.
 
         Args:
             x: (B, H, W, C) map.
             global_tokens: (B, G, C).
-            extent: What of the map is real; None if all of it.
+            padding: What of the map is real.
 
         Returns:
             (B, H, W, C) and (B, G, C).
         """
-        valid = None if extent is None else extent.valid
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
         attend = dense_windowed_attention if attention_backend() == "dense" else banded_windowed_attention
         out = attend(
@@ -59,8 +59,8 @@ class WindowedAttention(nn.Module):
             of_global.key_value,
             table=None if self.position is None else self.position.table,
             global_bias=None if self.position is None else self.position.to_global,
-            valid=valid,
-            sizes=None if extent is None else extent.sizes,
+            valid=padding.valid,
+            sizes=padding.sizes,
             window=self.window,
             shape=self.shape,
             offsets=self._offsets(),
@@ -69,7 +69,7 @@ class WindowedAttention(nn.Module):
         if global_tokens.shape[1] == 0:
             return out, global_tokens
         return out, self.projections.attend_from_global(
-            x, global_tokens, local, of_global, bias=self.global_query_bias, valid=valid
+            x, global_tokens, local, of_global, bias=self.global_query_bias, valid=padding.valid
         )
 
     # --- what a walk needs to know, see `WalkedLayer` -----------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from vision_longformer.detection.levels import Level
+from vision_longformer.padding import Size, size_at
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
@@ -39,11 +39,11 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         heights, widths = (stretch[:, None] * side).flatten(), (side / stretch[:, None]).flatten()
         return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
 
-    def of_image(self, number: int, levels: Sequence[Level], *, like: Tensor) -> list[Tensor]:
-        """Return (H×W×anchors, 4) boxes for each level of image `number`, row by row."""
+    def of_image(self, size: Size, strides: Sequence[int], *, like: Tensor) -> list[Tensor]:
+        """Return (H×W×anchors, 4) boxes for each stride of an image of (height, width) `size`, row by row."""
         self.set_cell_anchors(like.dtype, like.device)
-        grids = [level.sizes[number] for level in levels]
-        boxes: list[Tensor] = self.grid_anchors(grids, [(level.stride, level.stride) for level in levels])
+        grids = [size_at(size, stride) for stride in strides]
+        boxes: list[Tensor] = self.grid_anchors(grids, [(stride, stride) for stride in strides])
         return boxes
 
     def of_places(self, places: Tensor, *, level: int, stride: int, width: int, like: Tensor) -> Tensor:
@@ -63,12 +63,14 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         return around[places % len(around)] + corner.repeat(1, 2)
 
 
-def rows_of_image(x: Tensor, number: int, level: Level, *, width: int) -> Tensor:
+def rows_of_image(x: Tensor, number: int, size: Size, *, width: int) -> Tensor:
     """Return what a (B, anchors×width, H, W) map says of the anchors of image `number`: (H×W×anchors, width).
+
+    The image's own map has (height, width) `size`.
 
     Never in half precision, in which boxes would be pixels off.
     """
-    height, columns = level.sizes[number]
+    height, columns = size
     own = x[number, :, :height, :columns]  # (anchors×width, H, W)
     rows: Tensor = own.unflatten(0, (-1, width)).permute(2, 3, 0, 1).reshape(-1, width)
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

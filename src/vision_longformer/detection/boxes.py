@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from vision_longformer.detection.levels import Size
+from vision_longformer.padding import Size
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.detection.levels import Size, build_levels, size_at
 from vision_longformer.detection.simple_pyramid import SimplePyramid
+from vision_longformer.padding import Size, find_level_paddings, size_at
 from vision_longformer.variants import create_model, list_models
 
 
@@ -104,8 +104,8 @@ class TimmFeatures(nn.Module):
             ValueError: The model is built for smaller images.
         """
         size = (images.shape[2], images.shape[3])
-        (pixels,) = build_levels(image_sizes, [1], batch_size=size, device=images.device)
-        maps = self.model(self._pad(pixels.clean(images)))
+        (padding,) = find_level_paddings(image_sizes, [1], batch_size=size, device=images.device)
+        maps = self.model(self._pad(padding.clean_planes(images)))
         maps = [maps[number].permute(0, 3, 1, 2) if self.channels_last else maps[number] for number in self.numbers]
         if self.pyramid is not None:
             maps = self.pyramid(maps[-1])

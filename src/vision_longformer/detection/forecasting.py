@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vision_longformer.detection.levels import Size
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.forecasting import WORKSPACE_BYTES, StorageCounter, do_not_walk
+from vision_longformer.padding import Size
 from vision_longformer.segmentation.semantic import SemanticFPN
 
 MARGIN = 1.15  # measured peaks, of models of every kind, were 0.5 to 1.0 of the forecast with it

@@ -20,8 +20,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from vision_longformer.detection.boxes import Detections, LeftOut, Target
 from vision_longformer.detection.config import MaskRCNNConfig
-from vision_longformer.detection.levels import Size
 from vision_longformer.detection.regions import RegionPool, masks_in_boxes
+from vision_longformer.padding import Size
 
 
 class RegionHeads(RoIHeads):  # type: ignore[misc]

@@ -23,9 +23,9 @@ from vision_longformer.detection.boxes import Detections, Target, check_targets
 from vision_longformer.detection.config import MaskRCNNConfig
 from vision_longformer.detection.features import Features
 from vision_longformer.detection.heads import RegionHeads
-from vision_longformer.detection.levels import Level, Size, check_images
 from vision_longformer.detection.proposals import ProposalNetwork
 from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.padding import Padding, Size, check_batch
 
 
 class MaskRCNN(nn.Module):
@@ -54,14 +54,14 @@ class MaskRCNN(nn.Module):
         Raises:
             ValueError: Images, sizes and targets do not fit each other.
         """
-        sizes = check_images(images, image_sizes)
+        sizes = check_batch(images, image_sizes)
         checked = check_targets(targets, sizes, num_classes=self.config.num_classes, masks=True, like=images)
-        maps, levels = self.backbone(images, sizes)
-        candidates = self.rpn(maps, levels)
+        maps, paddings = self.backbone(images, sizes)
+        candidates = self.rpn(maps, paddings, image_sizes=sizes, strides=self.backbone.strides)
         proposals = self.rpn.propose(candidates, sizes)
         return {
             **self.rpn.losses(candidates, checked),
-            **self.roi_heads.losses(self._extended(maps, levels), proposals, checked),
+            **self.roi_heads.losses(self._extended(maps, paddings), proposals, checked),
         }
 
     @torch.no_grad()
@@ -71,10 +71,11 @@ class MaskRCNN(nn.Module):
         Raises:
             ValueError: Images and sizes do not fit each other.
         """
-        sizes = check_images(images, image_sizes)
-        maps, levels = self.backbone(images, sizes)
-        proposals = self.rpn.propose(self.rpn(maps, levels), sizes)
-        return self.roi_heads.detect(self._extended(maps, levels), proposals, sizes)
+        sizes = check_batch(images, image_sizes)
+        maps, paddings = self.backbone(images, sizes)
+        candidates = self.rpn(maps, paddings, image_sizes=sizes, strides=self.backbone.strides)
+        proposals = self.rpn.propose(candidates, sizes)
+        return self.roi_heads.detect(self._extended(maps, paddings), proposals, sizes)
 
     def set_detections(self, detections: int) -> None:
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.
@@ -90,7 +91,7 @@ class MaskRCNN(nn.Module):
         """Return the names of position tables and global tokens."""
         return undecayed(self.backbone)
 
-    def _extended(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
+    def _extended(self, maps: Sequence[Tensor], paddings: Sequence[Padding]) -> list[Tensor]:
         """Return the maps that regions are cut out of: at the edge, sampling reads one position beyond it."""
         count = len(self.config.strides)
-        return [level.extend(x) for x, level in zip(maps[:count], levels[:count], strict=True)]
+        return [padding.extend_planes(x) for x, padding in zip(maps[:count], paddings[:count], strict=True)]

@@ -19,7 +19,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from vision_longformer.detection.anchors import Anchors, rows_of_image
 from vision_longformer.detection.boxes import Target
 from vision_longformer.detection.config import MaskRCNNConfig
-from vision_longformer.detection.levels import Level, Size
+from vision_longformer.padding import Padding, Size, size_at
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,26 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
         self._pre_nms_top_n["testing"] = config.proposal_candidates[1]
         self._post_nms_top_n["testing"] = config.proposals
 
-    def forward(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> list[Candidates]:
-        """Return what is said of each image's anchors, from (B, C, H, W) maps."""
+    def forward(
+        self,
+        maps: Sequence[Tensor],
+        paddings: Sequence[Padding],
+        *,
+        image_sizes: Sequence[Size],
+        strides: Sequence[int],
+    ) -> list[Candidates]:
+        """Return what is said of each image's anchors, from a (B, C, H, W) map of each stride."""
         logits, offsets = [], []
-        for level_map, level in zip(maps, levels, strict=True):
+        for level_map, padding in zip(maps, paddings, strict=True):
             x = level_map
             for convolution in self.head.conv:
-                x = convolution(level.clean(x))
+                x = convolution(padding.clean_planes(x))
             logits.append(self.head.cls_logits(x))
             offsets.append(self.head.bbox_pred(x))
-        return [self._candidates(number, logits, offsets, levels) for number in range(len(maps[0]))]
+        return [
+            self._candidates(number, logits, offsets, size=size, strides=strides)
+            for number, size in enumerate(image_sizes)
+        ]
 
     def propose(self, candidates: Sequence[Candidates], image_sizes: Sequence[Size]) -> list[Tensor]:
         """Return (proposals, 4) boxes for each image; no gradient goes through them."""
@@ -99,13 +109,14 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
         }
 
     def _candidates(
-        self, number: int, logits: Sequence[Tensor], offsets: Sequence[Tensor], levels: Sequence[Level]
+        self, number: int, logits: Sequence[Tensor], offsets: Sequence[Tensor], *, size: Size, strides: Sequence[int]
     ) -> Candidates:
+        sizes = [size_at(size, stride) for stride in strides]
         own_logits = [
-            rows_of_image(x, number, level, width=1)[:, 0] for x, level in zip(logits, levels, strict=True)
+            rows_of_image(x, number, own, width=1)[:, 0] for x, own in zip(logits, sizes, strict=True)
         ]  # (H×W×A,) each
-        own_offsets = [rows_of_image(x, number, level, width=4) for x, level in zip(offsets, levels, strict=True)]
-        anchors = self.anchor_generator.of_image(number, levels, like=own_offsets[0])
+        own_offsets = [rows_of_image(x, number, own, width=4) for x, own in zip(offsets, sizes, strict=True)]
+        anchors = self.anchor_generator.of_image(size, strides, like=own_offsets[0])
         return Candidates(
             logits=torch.cat(own_logits),
             offsets=torch.cat(own_offsets),

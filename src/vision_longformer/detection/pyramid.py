@@ -18,7 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_longformer.detection.config import require_strides
 from vision_longformer.detection.features import Features
-from vision_longformer.detection.levels import Level, Size, build_levels
+from vision_longformer.padding import Padding, Size, find_level_paddings
 
 # What follows the last map: two convolutions with stride 2 from C5 (RetinaNet), every second position of P5 (Mask
 # R-CNN), or nothing.
@@ -51,27 +51,27 @@ class FeaturePyramid(nn.Module):
         self.strides = (*features.strides, *more)
         self.out_channels = width
 
-    def forward(self, images: Tensor, image_sizes: tuple[Size, ...]) -> tuple[list[Tensor], list[Level]]:
+    def forward(self, images: Tensor, image_sizes: tuple[Size, ...]) -> tuple[list[Tensor], list[Padding]]:
         """Return a (B, width, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride, and what of it is real.
 
         At padding, the maps hold numbers without meaning: clean or extend them before anything reads around itself.
         """
         size = (images.shape[2], images.shape[3])
-        levels = build_levels(image_sizes, self.strides, batch_size=size, device=images.device)
+        paddings = find_level_paddings(image_sizes, self.strides, batch_size=size, device=images.device)
         backbone_maps = self.features(images, image_sizes)
         maps: list[Tensor] = []
         x = None
         for number in reversed(range(len(backbone_maps))):
-            lateral = self.fpn.inner_blocks[number](levels[number].clean(backbone_maps[number]))
+            lateral = self.fpn.inner_blocks[number](paddings[number].clean_planes(backbone_maps[number]))
             x = lateral if x is None else lateral + _double(x, lateral)
-            maps.insert(0, self.fpn.layer_blocks[number](levels[number].clean(x)))
+            maps.insert(0, self.fpn.layer_blocks[number](paddings[number].clean_planes(x)))
         if self.extra is not None:
             last = len(backbone_maps)
-            p6 = self.extra.p6(levels[last - 1].clean(backbone_maps[-1]))
-            maps += [p6, self.extra.p7(levels[last].clean(F.relu(p6)))]
+            p6 = self.extra.p6(paddings[last - 1].clean_planes(backbone_maps[-1]))
+            maps += [p6, self.extra.p7(paddings[last].clean_planes(F.relu(p6)))]
         elif self.top == "subsampled":
             maps.append(maps[-1][:, :, ::2, ::2])
-        return maps, levels
+        return maps, paddings
 
 
 def _double(x: Tensor, like: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ from vision_longformer.detection.boxes import Detections, LeftOut, Target, check
 from vision_longformer.detection.candidates import Candidates, choose
 from vision_longformer.detection.config import RetinaNetConfig
 from vision_longformer.detection.features import Features
-from vision_longformer.detection.levels import Level, Size, check_images
 from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.padding import Padding, Size, check_batch, size_at
 
 
 class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
@@ -70,7 +70,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         Raises:
             ValueError: Images, sizes and targets do not fit each other.
         """
-        sizes = check_images(images, image_sizes)
+        sizes = check_batch(images, image_sizes)
         checked = check_targets(targets, sizes, num_classes=self.config.num_classes, masks=False, like=images)
         predictions = [_join(levels) for levels in self._predict(images, sizes)]
         losses = self.compute_loss(
@@ -90,7 +90,7 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         Raises:
             ValueError: Images and sizes do not fit each other.
         """
-        sizes = check_images(images, image_sizes)
+        sizes = check_batch(images, image_sizes)
         return [
             self.objects_of([self._best_of(*level) for level in levels], size)
             for size, levels in zip(sizes, self._predict(images, sizes), strict=True)
@@ -135,18 +135,19 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
 
     def _predict(self, images: Tensor, sizes: tuple[Size, ...]) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
         """Return (H×W×A, K) logits, (H×W×A, 4) offsets and (H×W×A, 4) anchors for each level of each image."""
-        maps, levels = self.backbone(images, sizes)
-        logits, offsets = self.head(maps, levels)
+        maps, paddings = self.backbone(images, sizes)
+        logits, offsets = self.head(maps, paddings)
         images_of_batch = []
-        for number in range(len(sizes)):
+        for number, size in enumerate(sizes):
+            own_sizes = [size_at(size, stride) for stride in self.backbone.strides]
             rows = [
                 (
-                    rows_of_image(level_logits, number, level, width=self.config.num_classes),
-                    rows_of_image(level_offsets, number, level, width=4),
+                    rows_of_image(level_logits, number, own, width=self.config.num_classes),
+                    rows_of_image(level_offsets, number, own, width=4),
                 )
-                for level_logits, level_offsets, level in zip(logits, offsets, levels, strict=True)
+                for level_logits, level_offsets, own in zip(logits, offsets, own_sizes, strict=True)
             ]
-            anchors = self.anchor_generator.of_image(number, levels, like=rows[0][0])
+            anchors = self.anchor_generator.of_image(size, self.backbone.strides, like=rows[0][0])
             images_of_batch.append([(*row, boxes) for row, boxes in zip(rows, anchors, strict=True)])
         return images_of_batch
 
@@ -160,19 +161,19 @@ class Head(RetinaNetHead):  # type: ignore[misc]
         for head in (self.classification_head, self.regression_head):
             head.conv = _tower(config)
 
-    def forward(self, maps: Sequence[Tensor], levels: Sequence[Level]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, maps: Sequence[Tensor], paddings: Sequence[Padding]) -> tuple[list[Tensor], list[Tensor]]:
         """Return (B, A×K, H, W) logits and (B, A×4, H, W) offsets for each level."""
         return (
-            [_run(self.classification_head, x, level) for x, level in zip(maps, levels, strict=True)],
-            [_run(self.regression_head, x, level) for x, level in zip(maps, levels, strict=True)],
+            [_run(self.classification_head, x, padding) for x, padding in zip(maps, paddings, strict=True)],
+            [_run(self.regression_head, x, padding) for x, padding in zip(maps, paddings, strict=True)],
         )
 
 
-def _run(head: RetinaNetClassificationHead | RetinaNetRegressionHead, x: Tensor, level: Level) -> Tensor:
+def _run(head: RetinaNetClassificationHead | RetinaNetRegressionHead, x: Tensor, padding: Padding) -> Tensor:
     for convolution in head.conv:
-        x = F.relu(convolution(level.clean(x)))
+        x = F.relu(convolution(padding.clean_planes(x)))
     last = head.cls_logits if isinstance(head, RetinaNetClassificationHead) else head.bbox_reg
-    return cast(Tensor, last(level.clean(x)))
+    return cast(Tensor, last(padding.clean_planes(x)))
 
 
 def _tower(config: RetinaNetConfig) -> nn.ModuleList:

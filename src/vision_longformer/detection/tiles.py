@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision_longformer.detection.levels import Size
+from vision_longformer.padding import Size
 
 
 @dataclass(frozen=True)

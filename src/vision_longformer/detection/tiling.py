@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from vision_longformer.detection.forecasting import forecast_dense_memory
-from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiles import Tile, check_overlap, cut_into_tiles
 from vision_longformer.memory import default_bound
+from vision_longformer.padding import Size
 
 SHARE_OF_OVERLAP = 0.25  # of the tile
 LARGEST_TILE = 8192

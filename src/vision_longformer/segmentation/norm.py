@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.detection.levels import Level
+from vision_longformer.padding import Padding
 
 
 class RealGroupNorm(nn.GroupNorm):
@@ -15,13 +15,13 @@ class RealGroupNorm(nn.GroupNorm):
     padding, and a norm over channels alone would make another model.
     """
 
-    def forward(self, x: Tensor, level: Level) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:  # type: ignore[override]
         """Normalise a (B, C, H, W) map; at padding, the result has no meaning."""
-        if level.real is None:
+        if padding.valid is None:
             return super().forward(x)
         values: Tensor = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        values = level.clean(values).unflatten(1, (self.num_groups, -1))  # (B, groups, C/groups, H, W)
-        real = level.real[:, None]  # (B, 1, 1, H, W)
+        values = padding.clean_planes(values).unflatten(1, (self.num_groups, -1))  # (B, groups, C/groups, H, W)
+        real = padding.valid[:, None, None]  # (B, 1, 1, H, W)
         count = real.sum(dim=(3, 4), keepdim=True) * values.shape[2]  # (B, 1, 1, 1, 1)
         mean = values.sum(dim=(2, 3, 4), keepdim=True) / count
         values = torch.where(real, values - mean, 0)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_longformer.detection.features import Features, build_features
-from vision_longformer.detection.levels import Level, Size, build_levels, check_images
 from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.padding import Padding, Size, check_batch, find_level_paddings
 from vision_longformer.segmentation.config import SemanticConfig
 from vision_longformer.segmentation.norm import RealGroupNorm
 
@@ -39,19 +39,19 @@ class Branch(nn.Module):
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(cast(nn.Conv2d, convolution).weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor, levels: Sequence[Level], *, sizes: Sequence[Size]) -> Tensor:
-        """Turn a (B, C, H, W) map of the last of `levels` into one of the first.
+    def forward(self, x: Tensor, paddings: Sequence[Padding], *, sizes: Sequence[Size]) -> Tensor:
+        """Turn a (B, C, H, W) map of the last of `paddings` into one of the first.
 
         Args:
             x: The map.
-            levels: From the first one to that of the map.
+            paddings: From the first one to that of the map.
             sizes: (height, width) of the batch's map at each of them.
         """
         for step, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            level = levels[self.doublings - step]
-            x = F.relu(norm(convolution(level.clean(x)), level))
+            padding = paddings[self.doublings - step]
+            x = F.relu(norm(convolution(padding.clean_planes(x)), padding))
             if self.doublings:
-                x = enlarge(level.extend(x), 2, size=sizes[self.doublings - step - 1])
+                x = enlarge(padding.extend_planes(x), 2, size=sizes[self.doublings - step - 1])
         return x
 
 
@@ -100,25 +100,25 @@ class SemanticFPN(nn.Module):
             ValueError: Images and sizes do not fit each other.
         """
         logits, pixels = self._classify(images, image_sizes)
-        return pixels.clean(logits)
+        return pixels.clean_planes(logits)
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of position tables and global tokens."""
         return undecayed(self.backbone)
 
-    def _classify(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None) -> tuple[Tensor, Level]:
+    def _classify(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None) -> tuple[Tensor, Padding]:
         """Return (B, K, H, W) logits, without meaning at padding, and what of them is real."""
-        sizes = check_images(images, image_sizes)
-        maps, levels = self.backbone(images, sizes)
+        sizes = check_batch(images, image_sizes)
+        maps, paddings = self.backbone(images, sizes)
         map_sizes = [(x.shape[2], x.shape[3]) for x in maps]
-        x = sum(branch(x, levels, sizes=map_sizes) for branch, x in zip(self.branches, maps, strict=True))
-        logits = levels[0].extend(self.predictor(x))
+        x = sum(branch(x, paddings, sizes=map_sizes) for branch, x in zip(self.branches, maps, strict=True))
+        logits = paddings[0].extend_planes(self.predictor(x))
         size = (images.shape[2], images.shape[3])
-        (pixels,) = build_levels(sizes, [1], batch_size=size, device=images.device)
+        (pixels,) = find_level_paddings(sizes, [1], batch_size=size, device=images.device)
         logits = enlarge(logits, self.config.strides[0], size=size)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, pixels
 
-    def _check(self, targets: Tensor, pixels: Level, *, logits: Tensor) -> Tensor:
+    def _check(self, targets: Tensor, pixels: Padding, *, logits: Tensor) -> Tensor:
         """Return (B, H, W) labels with padding ignored."""
         batch, classes, height, width = logits.shape
         if targets.shape != (batch, height, width) or targets.is_floating_point():
@@ -128,8 +128,8 @@ class SemanticFPN(nn.Module):
             )
         ignored = self.config.ignored_label
         labels = targets.to(device=logits.device, dtype=torch.int64)
-        if pixels.real is not None:
-            labels = torch.where(pixels.real[:, 0], labels, ignored)
+        if pixels.valid is not None:
+            labels = torch.where(pixels.valid, labels, ignored)
         wrong = (labels != ignored) & ((labels < 0) | (labels >= classes))
         if bool(wrong.any()):
             image, row, column = wrong.nonzero()[0].tolist()

@@ -7,10 +7,10 @@ from typing import cast
 
 from vision_longformer.config import ModelConfig, Windowed
 from vision_longformer.detection.features import LongformerFeatures
-from vision_longformer.detection.levels import Size, size_at
 from vision_longformer.detection.pyramid import FeaturePyramid
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.forecasting import WORKSPACE_BYTES
+from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.bands import BAND_BYTES, choose_band_rows
 from vision_longformer.streaming.levels import Levels
 

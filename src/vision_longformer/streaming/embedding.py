@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vision_longformer.attention.geometry import pad_to_multiple
 from vision_longformer.attention.position import axis_positions, interpolate
 from vision_longformer.backbone import PatchEmbed
+from vision_longformer.padding import pad_to_multiple
 from vision_longformer.streaming.rows import Rows, Stream
 
 

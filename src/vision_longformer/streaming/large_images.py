@@ -10,10 +10,10 @@ from pathlib import Path
 from vision_longformer.detection.boxes import wanted
 from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.large_images import memory_errors
-from vision_longformer.detection.levels import Size
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling
+from vision_longformer.padding import Size
 from vision_longformer.readers.base import Reader
 from vision_longformer.streaming.detection import detect_streamed, streamable
 from vision_longformer.streaming.detection_memory import StreamedDetection, choose_streaming

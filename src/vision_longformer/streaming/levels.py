@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vision_longformer.detection.anchors import rows_of_image
 from vision_longformer.detection.candidates import Candidates, merge
-from vision_longformer.detection.levels import Level, Size, size_at
 from vision_longformer.detection.pyramid import FeaturePyramid
 from vision_longformer.detection.retinanet import Head, RetinaNet
+from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.head import StreamedHead
 from vision_longformer.streaming.maps import StageMap
 from vision_longformer.streaming.pyramid import StreamedPyramid
@@ -85,10 +85,9 @@ class Levels:
             return None
         if real is not None:
             logits = logits.masked_fill(~real[first : first + rows], float("-inf"))
-        band = Level(1, ((rows, width),), None)
         return self.model.choose(
-            rows_of_image(logits, 0, band, width=classes),
-            rows_of_image(offsets, 0, band, width=4),
+            rows_of_image(logits, 0, (rows, width), width=classes),
+            rows_of_image(offsets, 0, (rows, width), width=4),
             first=first * width * self._anchors * classes,
         )
 

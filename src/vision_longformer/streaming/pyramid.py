@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.detection.levels import Size, size_at
 from vision_longformer.detection.pyramid import FeaturePyramid
+from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.maps import StageMap
 
 

@@ -30,8 +30,8 @@ from vision_longformer.data.dense_transforms import (
 from vision_longformer.data.masks import segmentations_to_masks
 from vision_longformer.data.semantic import IGNORE_INDEX, SemanticSplit, coco_label
 from vision_longformer.detection.boxes import Target
-from vision_longformer.detection.levels import Size
 from vision_longformer.images import ImageError
+from vision_longformer.padding import Size
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.order import Key
 from vision_longformer.training.randomness import seed_sample

@@ -17,9 +17,9 @@ from PIL import Image
 from vision_longformer.data.masks import Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.detection.coco_evaluation import FoundObjects
 from vision_longformer.detection.large_images import find_objects
-from vision_longformer.detection.levels import Size
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.padding import Size
 from vision_longformer.readers.opening import describe_image, open_reader
 from vision_longformer.segmentation.large_images import label_pixels
 from vision_longformer.streamed_pictures import small_photograph
