@@ -30,7 +30,7 @@ bench: .venv/installed-benchmark
 	$(BIN)/python benchmarks/memory.py --training --size 448 --batch 2
 	$(BIN)/python benchmarks/compiled.py --model vision_longformer_tiny --size 224
 	$(BIN)/python benchmarks/blocks.py gelu
-	$(BIN)/python benchmarks/blocks.py slabs
+	$(BIN)/python benchmarks/blocks.py chunks
 	$(BIN)/python benchmarks/prepacked.py --repeats 41
 
 # constraints.txt is the tested set of versions; pyproject.toml has the ranges.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import vision_longformer
-from vision_longformer import walking
+from vision_longformer.attention import rowwise
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
 
@@ -26,7 +26,7 @@ WHOLE = 2**60  # bytes that no map takes
 
 def run(model: nn.Module, images: Tensor, kept_bytes: int) -> None:
     """Run a pass with bands of so many bytes."""
-    walking.KEPT_BYTES = kept_bytes
+    rowwise.KEPT_BYTES = kept_bytes
     model(images)
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     bands = {"none": WHOLE, **{f"{number} MiB": number * 2**20 for number in arguments.mebibytes}}
     with torch.inference_mode():
         runs = {name: functools.partial(run, model, large, kept) for name, kept in bands.items()}
-        runs["base"] = functools.partial(run, model, small, walking.KEPT_BYTES)
+        runs["base"] = functools.partial(run, model, small, rowwise.KEPT_BYTES)
         seconds = interleaved(runs, repeats=arguments.repeats)
         pages = {name: new_pages(model, large, kept) for name, kept in bands.items()}
     base = seconds.pop("base")

@@ -1,10 +1,10 @@
 """What two ways of staying in cache gain inside the blocks of a model, in inference.
 
 python benchmarks/blocks.py gelu [--model vision_longformer_small] [--size 448] [--repeats 40]
-python benchmarks/blocks.py slabs [--model vision_longformer_tiny] [--size 896] [--repeats 11]
+python benchmarks/blocks.py chunks [--model vision_longformer_tiny] [--size 896] [--repeats 11]
 
 gelu   bias and GELU of an MLP in one compiled pass over its hidden channels, over PyTorch's two
-slabs  normalising, transforming and adding so many tokens at a time, over doing each for the whole map
+chunks normalising, transforming and adding so many tokens at a time, over doing each for the whole map
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 import vision_longformer
-from vision_longformer import slabs
-from vision_longformer.backbone import FeedForward
+from vision_longformer.attention import rowwise
+from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import interleaved, markdown_table, ratios, spread
 
 WHOLE = 2**60  # tokens that no map has
-SLABS = (256, 512, 2048, 4096)
-MODELS = {"gelu": ("vision_longformer_small", 448, 40), "slabs": ("vision_longformer_tiny", 896, 11)}
+CHUNKS = (256, 512, 2048, 4096)
+MODELS = {"gelu": ("vision_longformer_small", 448, 40), "chunks": ("vision_longformer_tiny", 896, 11)}
 
 
 class PlainGELU(nn.GELU):
@@ -41,9 +41,9 @@ def run_with_gelu(model: nn.Module, images: Tensor, activation: nn.Module) -> No
     model(images)
 
 
-def run_with_slabs(model: nn.Module, images: Tensor, tokens: int) -> None:
-    """Run a pass with slabs of so many tokens."""
-    slabs.SLAB_TOKENS = tokens
+def run_with_chunks(model: nn.Module, images: Tensor, tokens: int) -> None:
+    """Run a pass with chunks of so many tokens."""
+    rowwise.CHUNK_TOKENS = tokens
     model(images)
 
 
@@ -52,8 +52,8 @@ def ways(case: str, model: nn.Module, images: Tensor) -> Mapping[str, Callable[[
     if case == "gelu":
         run = functools.partial(run_with_gelu, model, images)
         return {"two passes": functools.partial(run, PlainGELU()), "one pass": functools.partial(run, nn.GELU())}
-    sizes = {"whole map": WHOLE, **{f"{tokens} tokens": tokens for tokens in SLABS}}
-    return {name: functools.partial(run_with_slabs, model, images, tokens) for name, tokens in sizes.items()}
+    sizes = {"whole map": WHOLE, **{f"{tokens} tokens": tokens for tokens in CHUNKS}}
+    return {name: functools.partial(run_with_chunks, model, images, tokens) for name, tokens in sizes.items()}
 
 
 def main() -> None:

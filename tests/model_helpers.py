@@ -20,8 +20,8 @@ from vision_longformer import (
     StageConfig,
     VisionLongformer,
     Windowed,
-    walking,
 )
+from vision_longformer.attention import rowwise
 from vision_longformer.config import Attention, Position
 
 
@@ -76,8 +76,8 @@ def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Ten
 def bands_of(kept_bytes: int) -> Iterator[None]:
     """Take maps through blocks in bands that hold so many bytes, and embed them in as small ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walking, "KEPT_BYTES", kept_bytes)
-        patch.setattr(walking, "EMBEDDED_BYTES", kept_bytes)
+        patch.setattr(rowwise, "KEPT_BYTES", kept_bytes)
+        patch.setattr(rowwise, "EMBEDDED_BYTES", kept_bytes)
         yield
 
 

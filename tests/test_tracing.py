@@ -18,9 +18,8 @@ from vision_longformer import (
     Performer,
     SpatialReduction,
     Windowed,
-    slabs,
-    walking,
 )
+from vision_longformer.attention import rowwise
 
 
 def shallow(*attention: Any, **options: Any) -> ModelConfig:
@@ -90,7 +89,7 @@ def test_what_is_recorded_of_a_large_map_holds_for_other_sizes(monkeypatch: pyte
     with torch.no_grad():
         images = noise(1, 3, 104, 53)
         expected = model(images)
-        monkeypatch.setattr(slabs, "SLAB_TOKENS", 50)
-        monkeypatch.setattr(walking, "KEPT_BYTES", 1000)
+        monkeypatch.setattr(rowwise, "CHUNK_TOKENS", 50)
+        monkeypatch.setattr(rowwise, "KEPT_BYTES", 1000)
         traced = torch.jit.trace(model, (noise(1, 3, 61, 88),), check_trace=False)
         assert relative_error(traced(images), expected) <= 1e-12

@@ -12,7 +12,8 @@ from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 
 from model_helpers import MODELS, bands_of, build, noise
-from vision_longformer import create_model, set_attention_backend, walking
+from vision_longformer import create_model, set_attention_backend
+from vision_longformer.attention import rowwise
 
 
 @pytest.fixture(params=["auto", "sdpa"])
@@ -51,7 +52,7 @@ def test_images_mapped_one_by_one(large: bool) -> None:
     model = create_model("vision_longformer_nano", num_classes=3).eval()
     images = torch.randn(3, 3, 70, 45)
     expected = model(images)
-    with bands_of(0 if large else walking.KEPT_BYTES), torch.no_grad():
+    with bands_of(0 if large else rowwise.KEPT_BYTES), torch.no_grad():
         mapped = vmap(lambda image: model(image[None])[0])(images)
     torch.testing.assert_close(mapped, expected, rtol=1e-5, atol=1e-5)
 

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from timm.layers import Mlp, drop_path
+from timm.layers import drop_path
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (
@@ -29,14 +28,12 @@ from vision_longformer.attention import (
     PerformerAttention,
     WindowedAttention,
     build_attention,
+    rowwise,
 )
-from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.fused import add_bias_gelu_, is_gelu_supported
+from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
 from vision_longformer.padding import Padding, check_images, find_padding, pad_to_multiple
-from vision_longformer.slabs import is_traced, is_watched, slabs
-from vision_longformer.walking import embed_in_bands, is_embedded_in_bands, is_walked, walk_block
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
 
@@ -86,21 +83,9 @@ class PatchEmbed(nn.Module):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Turn a (B, C, H, W) map of whole patches into (B, H/p, W/p, C') tokens."""
-        if is_embedded_in_bands(self, x):
-            return embed_in_bands(self, x)
+        if rowwise.pays_to_embed(self.proj, self.norm, x):  # inference on a CPU, a large map
+            return rowwise.embed(self.proj, self.norm, x)
         return cast(Tensor, self.norm(self.proj(x).permute(0, 2, 3, 1)))
-
-
-class FeedForward(Mlp):  # type: ignore[misc]  # timm has no types
-    """timm's MLP, which in inference on CPUs adds the bias and applies GELU in one pass over the hidden channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform (..., C) tokens."""
-        if attention_backend() not in ("auto", "fused") or not is_gelu_supported(x, self.fc1, self.act):
-            return cast(Tensor, super().forward(x))
-        hidden = F.linear(x, self.fc1.weight)
-        add_bias_gelu_(hidden, self.fc1.bias)
-        return cast(Tensor, self.fc2(hidden))
 
 
 class Block(nn.Module):
@@ -116,26 +101,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, global_tokens: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """Transform a (B, H, W, C) map and (B, G, C) global tokens."""
-        if is_walked(self, x):
-            return walk_block(self, x, global_tokens, padding.valid)
+        if rowwise.pays(self, self.attn, x):  # inference on a CPU, a large map
+            layer = cast(rowwise.RowwiseLayer, self.attn)
+            return rowwise.attend(layer, self.norm1, self.rest, x, global_tokens, padding)
         x = padding.clean(x)
         update, global_update = self.attn(self.norm1(x), self.norm1(global_tokens), padding)
-        is_inference = not (self.training or torch.is_grad_enabled() or is_traced())
-        if not is_inference or any(is_watched(part) for part in self.children()):
-            x, global_tokens = self._add(x, update, global_tokens, global_update)
-            update = self.mlp(self.norm2(x))
-            global_update = self.mlp(self.norm2(global_tokens)) if global_tokens.shape[1] else global_tokens
-            return self._add(x, update, global_tokens, global_update)
-        x = update.contiguous().add_(x)  # some mechanisms return a slice; slabs below are views
-        tokens = x.flatten(0, 2)
-        for slab in slabs(len(tokens)):
-            tokens[slab].add_(self.mlp(self.norm2(tokens[slab])))
-        return x, self.finish_global(global_tokens, global_update)
+        if rowwise.pays_in_chunks(self):
+            return rowwise.in_chunks(self.rest, x, update), self.rest(global_tokens, global_update)
+        x, global_tokens = self._add(x, update, global_tokens, global_update)
+        update = self.mlp(self.norm2(x))
+        global_update = self.mlp(self.norm2(global_tokens)) if global_tokens.shape[1] else global_tokens
+        return self._add(x, update, global_tokens, global_update)
 
-    def finish_global(self, global_tokens: Tensor, update: Tensor) -> Tensor:
-        """Take (B, G, C) global tokens through the rest of the block; `update` is what they gathered."""
-        global_tokens = global_tokens + update
-        tokens: Tensor = global_tokens + self.mlp(self.norm2(global_tokens))
+    def rest(self, x: Tensor, update: Tensor) -> Tensor:
+        """Take (..., C) tokens through the rest of the block in inference; `update` is what attention adds to them."""
+        x = x + update
+        tokens: Tensor = x + self.mlp(self.norm2(x))
         return tokens
 
     def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:

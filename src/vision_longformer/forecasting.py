@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vision_longformer.attention import banded
+from vision_longformer.attention import banded, rowwise
 from vision_longformer.backbone import Block, PatchEmbed, VisionLongformer
 from vision_longformer.config import ModelConfig
 from vision_longformer.padding import Padding
-from vision_longformer.walking import EMBEDDED_BYTES, embedded_shape, is_embedded_in_bands, is_walked, walk_bytes
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * banded.BAND_BYTES
@@ -80,14 +79,14 @@ def _loaded(
     """Give a model of fake tensors, and these, while new tensors are fake too."""
     with torch.device("meta"):
         model = VisionLongformer(config).eval().to(dtype)
-    do_not_walk(model)
+    skip_rowwise(model)
     with FakeTensorMode(), torch.no_grad():
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         yield model, [*model.parameters(), *model.buffers()]
 
 
-def do_not_walk(model: nn.Module) -> None:
-    """Make a model hold what a walk over a large map holds, and not walk: it has thousands of steps, all alike."""
+def skip_rowwise(model: nn.Module) -> None:
+    """Make a model hold what row-wise execution holds, and not run it: it has thousands of steps, all alike."""
     for module in model.modules():
         if isinstance(module, Block):
             module.forward = partial(_transform, module, module.forward)  # type: ignore[method-assign]
@@ -96,18 +95,18 @@ def do_not_walk(model: nn.Module) -> None:
 
 
 def _transform(block: Block, forward: Callable[..., Any], x: Tensor, global_tokens: Tensor, padding: Padding) -> Any:
-    if not is_walked(block, x):
+    if not rowwise.pays(block, block.attn, x):
         return forward(x, global_tokens, padding)
     out = torch.empty_like(x)
-    torch.empty(walk_bytes(block, x), dtype=torch.uint8)
+    torch.empty(rowwise.held_bytes(cast(rowwise.RowwiseLayer, block.attn), x), dtype=torch.uint8)
     return out, global_tokens
 
 
 def _embed(embed: PatchEmbed, forward: Callable[..., Any], x: Tensor) -> Any:
-    if not is_embedded_in_bands(embed, x):
+    if not rowwise.pays_to_embed(embed.proj, embed.norm, x):
         return forward(x)
-    out = x.new_empty(embedded_shape(embed, x))
-    torch.empty(2 * EMBEDDED_BYTES, dtype=torch.uint8)  # before and after its norm
+    out = x.new_empty(rowwise.embedded_shape(embed.proj, x))
+    torch.empty(2 * rowwise.EMBEDDED_BYTES, dtype=torch.uint8)  # before and after its norm
     return out
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vision_longformer import create_model, set_attention_backend
+from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.attention.fused import add_bias_gelu_, build, is_gelu_supported
-from vision_longformer.backbone import FeedForward
 
 
 @pytest.fixture(autouse=True)

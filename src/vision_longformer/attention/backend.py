@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from vision_longformer.slabs import is_forward_mode
+from vision_longformer.attention.tracing import is_forward_mode
 
 AttentionBackend = Literal["auto", "fused", "sdpa", "dense"]
 

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from vision_longformer.attention.limits import refuse_hopeless
 from vision_longformer.attention.position import RelativePositionBias, interpolate
 from vision_longformer.attention.projections import Projections, padding_mask
+from vision_longformer.attention.tracing import is_traced
 from vision_longformer.padding import UNPADDED, Padding
-from vision_longformer.slabs import is_traced
 
 BAND_BYTES = 256 * 2**20  # of bias, and of scores where those are kept, at once
 

@@ -20,8 +20,8 @@ class GlobalOnlyAttention(nn.Module):
     With relative positions, only the global queries have biases.
 
     Attributes:
-        is_local: Whether a map can be walked over: keys of a band are near it, as there are none.
-        step: Rows in a chunk row of such a walk: there are no chunks.
+        is_local: Whether a map can go by rows: keys of a band are near it, as there are none.
+        step: Rows in a chunk row: there are no chunks.
         halo: Rows of keys that a band of the map sees above and below itself.
     """
 
@@ -52,7 +52,7 @@ class GlobalOnlyAttention(nn.Module):
     def attend_band(
         self, query: Tensor, key_value: Tensor, of_global: QueryKeyValue, valid: Tensor | None, *, top: int
     ) -> Tensor:
-        """Attend from a band of a map, see `WalkedLayer`."""
+        """Attend from a band of a map, see `rowwise.RowwiseLayer`."""
         return self._attend(query, of_global)
 
     @staticmethod

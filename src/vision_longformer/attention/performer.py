@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention.projections import Projections
+from vision_longformer.attention.tracing import is_traced
 from vision_longformer.config import Performer
 from vision_longformer.padding import UNPADDED, Padding
-from vision_longformer.slabs import is_traced
 
 EPS = 1e-4
 BAND_BYTES = 64 * 2**20  # of features at once

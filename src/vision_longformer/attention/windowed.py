@@ -72,11 +72,11 @@ class WindowedAttention(nn.Module):
             x, global_tokens, local, of_global, bias=self.global_query_bias, valid=padding.valid
         )
 
-    # --- what a walk needs to know, see `WalkedLayer` -----------------------------------------------------------
+    # --- what row-wise execution needs to know, see `rowwise.RowwiseLayer` -------------------------------------
 
     @property
     def is_local(self) -> bool:
-        """Whether a map can be walked over: keys of a band are near it."""
+        """Whether a map can go by rows: keys of a band are near it."""
         return self.shape != "cyclic"
 
     @property

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
-from vision_longformer.forecasting import WORKSPACE_BYTES, StorageCounter, do_not_walk
+from vision_longformer.forecasting import WORKSPACE_BYTES, StorageCounter, skip_rowwise
 from vision_longformer.padding import Size
 from vision_longformer.segmentation.semantic import SemanticFPN
 
@@ -44,7 +44,7 @@ def forecast_dense_memory(model: nn.Module, size: Size) -> int:
         TypeError: It is another model.
     """
     fake = _without_weights(model)
-    do_not_walk(fake)
+    skip_rowwise(fake)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         fake._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         with _Counter(known=[*fake.parameters(), *fake.buffers()]) as counter:

@@ -2,7 +2,7 @@
 
 H×W map, C channels, G global tokens, R chunk rows in a band
 
-Rows walk through the attention; each band that has attended goes through the rest of the block. The global tokens are
+Rows go through the attention; each band that has attended goes through the rest of the block. The global tokens are
 updated when the last row has passed.
 """
 
@@ -15,10 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vision_longformer.attention.walk import Attended, Walk, WalkedLayer
+from vision_longformer.attention.rowwise import Attended, RowwiseAttention, RowwiseLayer, finish
 from vision_longformer.backbone import Block
 from vision_longformer.streaming.rows import Rows, Stream
-from vision_longformer.walking import finish
 
 
 class StreamedBlock:
@@ -39,10 +38,11 @@ class StreamedBlock:
         self, block: Block, global_tokens: Tensor, size: tuple[int, int], *, band_rows: int, update_global: bool
     ) -> None:
         self.block = block
+        self.layer = cast(RowwiseLayer, block.attn)
         self.global_tokens = global_tokens
         self.update_global = update_global and len(global_tokens) > 0
-        self.walk = Walk(
-            cast(WalkedLayer, block.attn),
+        self.attention = RowwiseAttention(
+            self.layer,
             global_tokens[None],
             size,
             band_rows=band_rows,
@@ -59,11 +59,11 @@ class StreamedBlock:
         for rows in source:
             top = rows.top
             while top < rows.bottom:
-                part = rows.part(top, min(rows.bottom, top + self.walk.room))
-                self.walk.project(part.tokens, part.valid)
+                part = rows.part(top, min(rows.bottom, top + self.attention.room))
+                self.attention.project(part.tokens, part.valid)
                 self.waiting.append(part)
                 top = part.bottom
-                while attended := self.walk.attend():
+                while attended := self.attention.attend():
                     yield self._finish(attended)
         self._update_global()
 
@@ -77,10 +77,10 @@ class StreamedBlock:
                 self.waiting.appendleft(rows.part(bottom, rows.bottom))
                 rows = rows.part(place, bottom)
             inside = slice(rows.top - attended.top, rows.bottom - attended.top)
-            finish(self.block, rows.tokens, attended.part(inside), out=out[inside])
+            finish(self.layer, self.block.rest, rows.tokens, attended.part(inside), out=out[inside])
             place = rows.bottom
         return Rows(attended.top, out, attended.valid)
 
     def _update_global(self) -> None:
         if self.update_global:
-            self.global_tokens = self.block.finish_global(self.global_tokens[None], self.walk.gathered())[0]
+            self.global_tokens = self.block.rest(self.global_tokens[None], self.attention.gathered())[0]

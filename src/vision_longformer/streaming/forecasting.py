@@ -3,7 +3,8 @@
 W tokens a row, C channels, z bytes of a value; r = W·C·z bytes of a row of tokens
 
 A pass is a chain: the image or a held map, then patch embeddings and blocks, then what keeps the result. All links
-hold their rings and what waits in front of them; those above the one that works also hold the band they handed on.
+hold their row buffers and what waits in front of them; those above the one that works also hold the band they handed
+on.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from vision_longformer.attention.walk import ring_bytes
-from vision_longformer.slabs import slab_bytes
+from vision_longformer.attention.rowwise import chunk_bytes, row_buffer_bytes
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
 # Tables of positions, and what convolutions and attention copy inside themselves
@@ -125,9 +125,9 @@ def _links(layout: Layout, stored: Stored, step: Pass, *, spilled: bool) -> Iter
             yield _Link(0, 2 * rows * row, 0)  # before and after its norm; what is handed on waits in the block
             waiting = min(band + layout.halo(stage) + rows, height) * row
         size, channels = layout.map_size(stage), layout.config.stages[stage].width
-        ring = ring_bytes(size, channels, layout.itemsize, band=band, halo=layout.halo(stage))
-        slab = slab_bytes(size[0] * size[1], channels, layout.itemsize)
-        yield _Link(ring + waiting, 2 * band * row + slab, band * row)
+        buffer = row_buffer_bytes(size, channels, layout.itemsize, band=band, halo=layout.halo(stage))
+        chunk = chunk_bytes(size[0] * size[1], channels, layout.itemsize)
+        yield _Link(buffer + waiting, 2 * band * row + chunk, band * row)
         rows = band
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.fused import build
-from vision_longformer.slabs import is_traced, is_watched
+from vision_longformer.attention.tracing import is_hooked, is_traced
 
 
 def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bool:
@@ -18,7 +18,7 @@ def is_gelu_supported(x: Tensor, linear: nn.Module, activation: nn.Module) -> bo
     """
     if type(linear) is not nn.Linear or type(activation) is not nn.GELU or activation.approximate != "none":
         return False
-    if is_watched(linear) or is_watched(activation):
+    if is_hooked(linear) or is_hooked(activation):
         return False
     if torch.is_grad_enabled() or is_traced() or torch.is_autocast_enabled(x.device.type):
         return False

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from model_helpers import noise, relative_error
+from vision_longformer.attention.online_softmax import OnlineSoftmax
 from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import QueryKeyValue, global_attention
-from vision_longformer.attention.running_softmax import RunningSoftmax
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 300.0])
@@ -35,7 +35,7 @@ def test_pieces_equal_the_whole(scale: float, rising: bool, with_bias: bool, mas
         global_bias=None if bias is None else bias.to_global,
         valid=valid,
     )
-    gathered = RunningSoftmax(of_global, bias)
+    gathered = OnlineSoftmax(of_global, bias)
     for row in range(4):
         gathered.add(key[0, row], value[0, row], None if valid is None else valid[0, row])
     assert relative_error(gathered.result(), expected[0].flatten(1)) <= 1e-14
@@ -43,16 +43,16 @@ def test_pieces_equal_the_whole(scale: float, rising: bool, with_bias: bool, mas
 
 def test_an_empty_map_leaves_the_global_tokens_to_themselves() -> None:
     of_global = QueryKeyValue(noise(1, 3, 2, 5), noise(1, 3, 2, 2, 5, seed=2))
-    gathered = RunningSoftmax(of_global, None)
+    gathered = OnlineSoftmax(of_global, None)
     gathered.add(noise(7, 2, 5), noise(7, 2, 5), torch.zeros(7, dtype=torch.bool))
-    alone = RunningSoftmax(of_global, None)
+    alone = OnlineSoftmax(of_global, None)
     assert torch.equal(gathered.result(), alone.result())
 
 
 def test_many_small_weights_do_not_drown() -> None:
     """In single precision, adding one to a hundred million leaves it as it is; a billion tokens need more."""
     of_global = QueryKeyValue(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 2, 1, 1))
-    gathered = RunningSoftmax(of_global, None)
+    gathered = OnlineSoftmax(of_global, None)
     gathered._sum += 1e8
     gathered.add(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), None)
     assert float(gathered._sum) == 1e8 + 2

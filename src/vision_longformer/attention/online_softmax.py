@@ -15,7 +15,7 @@ from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import QueryKeyValue
 
 
-class RunningSoftmax:
+class OnlineSoftmax:
     """Gathers the values of all keys, weighted by a softmax over all of them, in any number of steps.
 
     The global tokens are its first keys, so that there is always a real one.

@@ -1,6 +1,8 @@
-"""A large map that goes through a block band by band is transformed as a whole one is."""
+"""A large map that goes through a block by rows is transformed as a whole one is."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,13 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model_helpers import MODELS, bands_of, build, noise, relative_error
-from vision_longformer import VisionLongformer, backbone, set_attention_backend, slabs, walking
+from vision_longformer import VisionLongformer, set_attention_backend
+from vision_longformer.attention import rowwise
 from vision_longformer.backbone import Block
 from vision_longformer.forecasting import StorageCounter
 from vision_longformer.padding import UNPADDED
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-WALKED = [
+ROWWISE = [
     name
     for name in MODELS
     if not any(word in name for word in ("full", "published", "cyclic", "linformer", "spatial", "performer"))
@@ -49,7 +52,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float)
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(
-    name=st.sampled_from(WALKED),
+    name=st.sampled_from(ROWWISE),
     dtype=st.sampled_from(list(TOLERANCES)),
     sizes=st.lists(st.tuples(*[st.integers(1, 110)] * 2), min_size=1, max_size=3),
     extra=st.integers(0, 9),
@@ -68,33 +71,35 @@ def test_bands_give_what_dense_attention_gives(
 
 
 @pytest.fixture
-def walks(monkeypatch: pytest.MonkeyPatch) -> list[Block]:
-    """Collect the blocks that go through a map in bands."""
-    seen: list[Block] = []
+def layers(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Collect the attention layers that a map goes through by rows."""
+    seen: list[nn.Module] = []
 
-    def noted(block: Block, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(block)
-        return walking.walk_block(block, *arguments)
+    attend = rowwise.attend
 
-    monkeypatch.setattr(backbone, "walk_block", noted)
+    def noted(layer: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        seen.append(layer)
+        return attend(layer, *arguments)
+
+    monkeypatch.setattr(rowwise, "attend", noted)
     return seen
 
 
-def test_only_large_maps_without_gradients_walk(walks: list[Block]) -> None:
+def test_only_large_maps_without_gradients_go_by_rows(layers: list[nn.Module]) -> None:
     model = build(MODELS["windowed"])
     images = noise(1, 3, 60, 70)
     with torch.no_grad():
         model(images)
-    assert not walks
+    assert not layers
     with bands_of(0):
         model(images).sum().backward()
-        assert not walks
+        assert not layers
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             model(images)
-        assert not walks
+        assert not layers
         with torch.no_grad():
             model(images)
-    assert len(walks) == sum(stage.depth for stage in model.config.stages)
+    assert len(layers) == sum(stage.depth for stage in model.config.stages)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +112,9 @@ def test_only_large_maps_without_gradients_walk(walks: list[Block]) -> None:
     ],
 )
 def test_who_hooks_into_a_block_sees_the_whole_map(
-    walks: list[Block], name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    layers: list[nn.Module], name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slabs, "SLAB_TOKENS", 7)
+    monkeypatch.setattr(rowwise, "CHUNK_TOKENS", 7)
     model = build(MODELS["windowed"])
     block = model.get_submodule("stages.1.blocks.0")
     seen: list[Tensor] = []
@@ -117,8 +122,8 @@ def test_who_hooks_into_a_block_sees_the_whole_map(
     with bands_of(0), torch.no_grad():
         model(noise(1, 3, 60, 72))
     assert seen[0].shape == shape
-    assert block not in walks
-    assert walks
+    assert block.attn not in layers
+    assert layers
 
 
 def test_who_hooks_into_a_patch_embedding_sees_the_whole_map() -> None:
@@ -166,5 +171,5 @@ def test_nothing_but_the_result_is_as_large_as_the_map() -> None:
     with bands_of(2**16), torch.no_grad(), StorageCounter(known=[x, *model.parameters()]) as counter:
         block(x, x[:, 0, :1], UNPADDED)
         held = counter.peak - x.numel() * x.element_size()
-        assert held <= 1.1 * walking.walk_bytes(block, x)
-        assert walking.walk_bytes(block, x) < x.numel() * x.element_size()
+        assert held <= 1.1 * rowwise.held_bytes(cast(rowwise.RowwiseLayer, block.attn), x)
+        assert rowwise.held_bytes(cast(rowwise.RowwiseLayer, block.attn), x) < x.numel() * x.element_size()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-class Ring:
+class RowBuffer:
     """Holds the last rows that were appended, as many as its buffer has.
 
     Args:
