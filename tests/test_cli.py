@@ -20,8 +20,8 @@ from vision_longformer.cli import main
 from vision_longformer.commands import encode as encode_command
 from vision_longformer.encoding import Encoder
 from vision_longformer.feature_files import read_metadata
-from vision_longformer.serialization import save
 from vision_longformer.stored_features import load_features
+from vision_longformer.weights import save
 from vision_longformer.writing import formats
 
 HEIGHT, WIDTH = 45, 77

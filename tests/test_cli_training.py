@@ -15,11 +15,11 @@ import torch
 from training.cases import CLASSES, make_csv, make_images, outcome, plain, recipe
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.cli import main
-from vision_longformer.serialization import save
 from vision_longformer.training import checkpoints
 from vision_longformer.training.classification import Objective
 from vision_longformer.training.order import Order
 from vision_longformer.training.recipes import write_recipe
+from vision_longformer.weights import save
 
 
 class Shown:

@@ -23,8 +23,8 @@ from vision_longformer.reference import (
     load_reference_checkpoint,
     parse_architecture,
 )
-from vision_longformer.serialization import load
 from vision_longformer.variants import CONFIGS
+from vision_longformer.weights import load
 
 ARCH = "l1,h2,d16,n1,s1,g2,p4,f2,a0_l2,h2,d24,n2,s0,g1,p2,f3,a0_l3,h2,d32,n1,s0,g0,p2,f3,a0"
 SIZE = 48

@@ -26,8 +26,8 @@ from vision_longformer import (
 from vision_longformer.attention import LinformerAttention, PerformerAttention
 from vision_longformer.config import Attention
 from vision_longformer.mechanisms import MECHANISMS, find_mechanism, list_mechanisms, with_attention
-from vision_longformer.serialization import load, save
 from vision_longformer.variants import CONFIGS
+from vision_longformer.weights import load, save
 
 SMALL, NANO = "vision_longformer_small_ape", "vision_longformer_nano_ape"
 # The published comparison: parameters in millions, multiply-adds in billions at 224×224, top-1 in percent.

@@ -18,8 +18,9 @@ from vision_longformer.config import (
 from vision_longformer.costs import multiply_adds
 from vision_longformer.encoding import Encoder, Features
 from vision_longformer.mechanisms import list_mechanisms, with_attention
-from vision_longformer.serialization import load, save
-from vision_longformer.variants import create_model, list_models
+from vision_longformer.registry import create_model
+from vision_longformer.variants import list_models
+from vision_longformer.weights import load, save
 
 __version__ = "0.1.0"
 

@@ -11,29 +11,24 @@ Source: Zhang et al., Multi-Scale Vision Longformer, ICCV 2021, https://arxiv.or
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 from timm.layers import drop_path
-from timm.models._features import feature_take_indices
-from timm.models._input import update_model_args, update_model_input_size
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vision_longformer.attention import (
-    FullAttention,
-    LinformerAttention,
     PerformerAttention,
-    WindowedAttention,
     build_attention,
     rowwise,
 )
 from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
-from vision_longformer.config import GlobalPool, ModelConfig, Neighbours, StageConfig, Windowed
-from vision_longformer.padding import Padding, check_images, find_padding, pad_to_multiple
+from vision_longformer.config import ModelConfig, StageConfig
+from vision_longformer.padding import Padding, find_image_padding, find_padding, pad_to_multiple
+from vision_longformer.timm_interface import TimmInterface
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
 
@@ -175,7 +170,7 @@ class Stage(nn.Module):
                 block.attn.redraw()
 
 
-class VisionLongformer(nn.Module):
+class VisionLongformer(TimmInterface):
     """A pyramid of three or four stages whose attention is linear in the number of pixels.
 
     Images are (B, in_chans, H, W), normalised (ImageNet mean and deviation for the published models), of any height
@@ -189,10 +184,6 @@ class VisionLongformer(nn.Module):
     Attributes:
         config: As built, and as changed since by `reset_classifier`, `set_input_size` and `set_neighbours`.
     """
-
-    output_fmt = "NHWC"
-    pretrained_cfg: dict[str, Any]  # timm's description; set by timm and by `load`
-    default_cfg: dict[str, Any]  # the same, under timm's older name
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -216,27 +207,12 @@ class VisionLongformer(nn.Module):
         self.num_features = self.head_hidden_size = in_chans
         self.norm: nn.Module = nn.LayerNorm(in_chans, eps=EPS)
         self.head_drop = nn.Dropout(config.drop_rate)
-        self.head = self._new_head()
+        self.head = self.new_head()
         self.feature_info = [
             {"num_chs": stage.width, "reduction": stride, "module": f"stages.{number}"}
             for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True))
         ]
         self.init_weights()
-
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the classifier; 0 without one."""
-        return self.config.num_classes
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the input image."""
-        return self.config.in_chans
-
-    @property
-    def global_pool(self) -> GlobalPool:
-        """What the head pools."""
-        return self.config.global_pool
 
     # --- images to features to logits -------------------------------------------------------------------------
 
@@ -303,58 +279,10 @@ class VisionLongformer(nn.Module):
         pooled = self._pool(x, global_tokens, padding.downsample(stride))
         return pooled if pre_logits else cast(Tensor, self.head(self.head_drop(pooled)))
 
-    def forward_intermediates(
-        self,
-        images: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: Literal["NCHW", "NHWC"] = "NCHW",
-        intermediates_only: bool = False,
-        return_prefix_tokens: bool = False,
-        image_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
-        valid: Tensor | None = None,
-    ) -> Any:
-        """Return the maps of several stages, zero at padding.
-
-        Args:
-            images: (B, in_chans, H, W).
-            indices: Stages, counted from 0; an integer n means the last n; None means all.
-            norm: Normalise the last stage's map, as `forward_features` does.
-            stop_early: Do not run stages after the last one asked for.
-            output_fmt: Layout of the maps.
-            intermediates_only: Return the list alone.
-            return_prefix_tokens: Return (map, global tokens) for each stage.
-            image_sizes: (height, width) of the real part of each image.
-            valid: (B, H, W), true where a pixel is real.
-
-        Returns:
-            A list with a map for each stage; unless `intermediates_only`, a tuple of `forward_features`' result
-            (after `stop_early`, the map of the last stage that ran) and that list.
-        """
-        if output_fmt not in ("NCHW", "NHWC"):
-            raise ValueError(f"output_fmt={output_fmt!r}: must be 'NCHW' or 'NHWC'")
-        wanted, last_wanted = feature_take_indices(len(self.stages), indices)
-        stages = self.stages[: last_wanted + 1] if stop_early else self.stages
-        padding = self._find_padding(images, image_sizes, valid)
-        x, intermediates = images.permute(0, 2, 3, 1), []
-        final = x
-        for number, stage in enumerate(stages):
-            x, global_tokens, padding = stage(x, padding)
-            final, taken, taken_tokens = x, x, global_tokens
-            if number == len(self.config.stages) - 1:
-                final, final_tokens = self._normalise(x, global_tokens, padding)
-                if norm:
-                    taken, taken_tokens = final, final_tokens
-            if number in wanted:
-                taken = taken.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else taken
-                intermediates.append((taken, taken_tokens) if return_prefix_tokens else taken)
-        return intermediates if intermediates_only else (final, intermediates)
-
     def _encode(
         self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Padding]:
-        padding = self._find_padding(images, image_sizes, valid)
+        padding = find_image_padding(images, image_sizes, valid, in_chans=self.in_chans)
         x = images.permute(0, 2, 3, 1)
         global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
         for stage in self.stages:
@@ -380,111 +308,9 @@ class VisionLongformer(nn.Module):
             case _:
                 return x
 
-    def _find_padding(
-        self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | Tensor | None, valid: Tensor | None
-    ) -> Padding:
-        check_images(images, in_chans=self.in_chans)
-        return find_padding(images.shape[2:], image_sizes, valid, batch=images.shape[0], device=images.device)
-
-    # --- what timm and trainers call --------------------------------------------------------------------------
-
     def init_weights(self) -> None:
         """Initialise linear layers: truncated normal weights, zero biases. Others do so when they are built."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
-
-    def set_neighbours(self, neighbours: Neighbours) -> None:
-        """Choose the chunks that windowed layers see from now on; random shifting ends with "all" (section 3.3).
-
-        Raises:
-            ValueError: A stage's window shape does not go with `neighbours`.
-        """
-        stages = tuple(
-            dataclasses.replace(stage, attention=dataclasses.replace(stage.attention, neighbours=neighbours))
-            if isinstance(stage.attention, Windowed)
-            else stage
-            for stage in self.config.stages
-        )
-        self.config = dataclasses.replace(self.config, stages=stages)
-        update_model_args(self, config=self.config.to_dict())
-        for module in self.modules():
-            if isinstance(module, WindowedAttention):
-                module.neighbours = neighbours
-
-    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
-        """Resize position tables to another image size. Only needed for training at that size: any size works.
-
-        Raises:
-            ValueError: `patch_size`, which timm may pass, is not the model's.
-        """
-        if patch_size is not None and patch_size != self.config.stages[0].patch_size:
-            raise ValueError(f"patch_size={patch_size!r}: must stay {self.config.stages[0].patch_size}, or be None")
-        if img_size is None:
-            return
-        size = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.config = dataclasses.replace(self.config, image_size=size)
-        update_model_input_size(self, self.config.image_size)
-        for number, stage in enumerate(self.stages):
-            grid = self.config.grid_size(number)
-            for module in stage.modules():
-                if isinstance(module, AbsolutePosition | FullAttention | LinformerAttention):
-                    module.resize(grid)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the input of each block for the backward pass, and compute the rest again."""
-        for stage in self.stages:
-            cast(Stage, stage).grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        """Return the classifier."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
-        """Replace the classifier by an untrained one, and what it pools unless that is None."""
-        pool = self.global_pool if global_pool is None else global_pool
-        self.config = dataclasses.replace(self.config, num_classes=num_classes, global_pool=pool)
-        like = next(self.parameters())
-        self.head = self._new_head().to(device=like.device, dtype=like.dtype)
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=INIT_STD)
-
-    def _new_head(self) -> nn.Module:
-        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return timm's description of layers, first to last, for layer-wise learning rates."""
-        blocks = (
-            r"^stages\.(\d+)"
-            if coarse
-            else [
-                (r"^stages\.(\d+)\.patch_embed", (0,)),
-                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^norm", (99999,)),
-            ]
-        )
-        return {"stem": r"^stages\.0\.patch_embed", "blocks": blocks}
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of position tables and global tokens."""
-        return {name for name, _ in self.named_parameters() if "global_tokens" in name or ".position." in name}
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the stages after the last one in `indices`, and the final norm and head where asked.
-
-        Returns:
-            The stages that `indices` meant, counted from 0.
-        """
-        kept, last = feature_take_indices(len(self.stages), indices)
-        ends_early = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
-        if ends_early:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if prune_norm or ends_early:
-            self.norm = nn.Identity()
-        if prune_head or ends_early:
-            self.reset_classifier(0, "")
-        return list(kept)

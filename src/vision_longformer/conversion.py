@@ -39,7 +39,7 @@ from vision_longformer.reference import (
     load_reference_checkpoint,
     parse_architecture,
 )
-from vision_longformer.serialization import load_exactly, save
+from vision_longformer.weights import load_exactly, save
 
 
 def model_from_reference(
@@ -108,7 +108,7 @@ def convert_file(
     class_names: str | Path | None = None,
     report_file: str | Path | None = None,
 ) -> tuple[Path, ConversionReport]:
-    """Convert a `.pth` file of the published code to a self-describing file or folder (see `serialization.save`).
+    """Convert a `.pth` file of the published code to a self-describing file or folder (see `weights.save`).
 
     Args:
         checkpoint: What to read.

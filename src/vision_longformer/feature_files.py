@@ -42,9 +42,9 @@ from vision_longformer.memory_course import Span, watch_memory
 from vision_longformer.planning import Plan
 from vision_longformer.readers.opening import AS_STORED, Reading, is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
-from vision_longformer.serialization import weights_digest
 from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import WorkFolderError
+from vision_longformer.weights import weights_digest
 from vision_longformer.work_folder import WorkFolder
 from vision_longformer.writing.formats import (
     Choice,

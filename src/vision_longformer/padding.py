@@ -65,6 +65,18 @@ class Padding:
 UNPADDED = Padding()
 
 
+def find_image_padding(
+    images: Tensor, image_sizes: Sequence[Size] | Tensor | None, valid: Tensor | None, *, in_chans: int
+) -> Padding:
+    """Return the padding of (B, in_chans, H, W) normalised images, see `find_padding`.
+
+    Raises:
+        ValueError: Images, sizes or mask do not fit the model or each other.
+    """
+    check_images(images, in_chans=in_chans)
+    return find_padding(images.shape[2:], image_sizes, valid, batch=images.shape[0], device=images.device)
+
+
 def find_padding(
     size: Sequence[int],
     image_sizes: Sequence[Size] | Tensor | None,

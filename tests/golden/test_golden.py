@@ -27,7 +27,7 @@ from vision_longformer.config import (
 )
 from vision_longformer.conversion import attention_from_reference, model_from_reference
 from vision_longformer.reference import ReferenceEntries
-from vision_longformer.serialization import load_exactly
+from vision_longformer.weights import load_exactly
 
 Case = dict[str, Any]
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}  # of the largest magnitude; float32 is also what is stored

@@ -10,9 +10,9 @@ from torch import nn
 
 from training.cases import SIZE, tiny
 from vision_longformer import Full, ModelConfig, Performer, VisionLongformer, Windowed, create_model
-from vision_longformer.serialization import save
 from vision_longformer.training.config import InputOptions, ModelOptions
 from vision_longformer.training.models import build_model, load_weights, preprocessing_of, save_weights, start_from
+from vision_longformer.weights import save
 
 CLASSES = ("blue", "green", "red")
 RESNET = ModelOptions(name="resnet10t", options={"channels": [8, 8, 8, 8], "stem_width": 8}, drop_path_rate=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from vision_longformer.attention.fused import build
 from vision_longformer.attention.tracing import is_forward_mode
 
 AttentionBackend = Literal["auto", "fused", "sdpa", "dense"]
@@ -33,8 +34,6 @@ def set_attention_backend(name: AttentionBackend) -> None:
     if name not in get_args(AttentionBackend):
         raise ValueError(f"attention backend {name!r}: must be one of {', '.join(get_args(AttentionBackend))}")
     if name == "fused":
-        from vision_longformer.attention.fused import build
-
         if build.kernel() is None:
             raise RuntimeError("the fused kernel cannot be compiled on this machine: choose 'auto' or 'sdpa'")
     _chosen = name

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.costs import needed_multiply_adds
 from vision_longformer.forecasting import forecast_memory
-from vision_longformer.variants import create_model, list_models
+from vision_longformer.registry import create_model
+from vision_longformer.variants import list_models
 
 
 def require_model(name: str) -> None:

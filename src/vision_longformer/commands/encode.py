@@ -20,8 +20,8 @@ from vision_longformer.memory import parse_bytes
 from vision_longformer.planning import WAYS
 from vision_longformer.progress import follow, summary
 from vision_longformer.readers.opening import AS_STORED, Reading
-from vision_longformer.serialization import load
-from vision_longformer.variants import create_model
+from vision_longformer.registry import create_model
+from vision_longformer.weights import load
 from vision_longformer.writing import FORMATS, check_format
 
 UNTRAINED = (

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.detection.simple_pyramid import SimplePyramid
 from vision_longformer.padding import Size, find_level_paddings, size_at
-from vision_longformer.variants import create_model, list_models
+from vision_longformer.registry import create_model
+from vision_longformer.variants import list_models
 
 
 class LongformerFeatures(nn.Module):

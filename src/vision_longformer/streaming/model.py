@@ -17,13 +17,13 @@ from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.encoding import normalisation
 from vision_longformer.locks import Lock, LockedError
 from vision_longformer.readers.base import Reader
-from vision_longformer.serialization import weights_digest
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
 from vision_longformer.streaming.streamable import check_streamable
+from vision_longformer.weights import weights_digest
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vision_longformer.files import replacing
-from vision_longformer.serialization import METADATA_KEY
+from vision_longformer.weights import METADATA_KEY
 
 FORMAT_VERSION = 1
 CONTENT = "training"

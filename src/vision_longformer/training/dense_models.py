@@ -18,11 +18,11 @@ from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.variants import build_mask_rcnn, build_retinanet
 from vision_longformer.files import replacing
 from vision_longformer.segmentation.semantic import build_semantic_fpn
-from vision_longformer.serialization import METADATA_KEY, load, load_exactly
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_images import Preprocessing
 from vision_longformer.training.models import Trained, describe, fit_positions
 from vision_longformer.variants import list_models
+from vision_longformer.weights import METADATA_KEY, load, load_exactly
 
 FORMAT_VERSION = 1
 BUILDERS: dict[str, Callable[..., nn.Module]] = {

@@ -1,6 +1,6 @@
 """The model of a run: built from a recipe, started from other weights, saved for use.
 
-Models of this library are saved as `serialization.save` does. Models of timm are saved in the same way, with timm's
+Models of this library are saved as `weights.save` does. Models of timm are saved in the same way, with timm's
 name and options in the place of our configuration.
 """
 
@@ -22,10 +22,11 @@ from vision_longformer.attention import WindowedAttention
 from vision_longformer.attention.full import resize_step_table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.files import replacing
-from vision_longformer.serialization import METADATA_KEY, PREPROCESSING, load, load_exactly, pretrained_cfg_of, save
+from vision_longformer.registry import create_model
 from vision_longformer.training.config import InputOptions, ModelOptions
 from vision_longformer.training.loading import kept_share
-from vision_longformer.variants import create_model, list_models
+from vision_longformer.variants import list_models
+from vision_longformer.weights import METADATA_KEY, PREPROCESSING, load, load_exactly, pretrained_cfg_of, save
 
 FORMAT_VERSION = 1
 

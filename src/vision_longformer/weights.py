@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vision_longformer.attention.full import FullAttention, resize_step_table
+from vision_longformer.attention.linformer import LinformerAttention, resize_features
+from vision_longformer.attention.position import AbsolutePosition, resize_axis_table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
 from vision_longformer.files import replacing
-from vision_longformer.variants import CONFIGS, default_cfg
+from vision_longformer.timm_interface import default_cfg
+from vision_longformer.variants import CONFIGS
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
@@ -174,3 +179,40 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def fit_positions(state: Mapping[str, Tensor], model: VisionLongformer) -> dict[str, Tensor]:
+    """Fit the position tables of a state dict, trained at some image size, to `model`'s image size.
+
+    timm calls this on what it loads. Entries that fit, or are no such tables, are passed on.
+    """
+    state = dict(state)
+    for name, module in model.named_modules():
+        if isinstance(module, AbsolutePosition):
+            for axis in ("rows", "columns"):
+                key = f"{name}.{axis}"
+                if key in state and len(state[key]) != len(getattr(module, axis)):
+                    state[key] = resize_axis_table(state[key], len(getattr(module, axis)))
+        elif isinstance(module, FullAttention) and module.position is not None:
+            key = f"{name}.position.table"
+            if key in state and len(state[key]) != len(module.position.table):
+                side = (math.isqrt(len(state[key])) + 1) // 2
+                _require_square(key, state[key], rows=(2 * side - 1) ** 2)
+                state[key] = resize_step_table(state[key], (side, side), module.grid)
+        elif isinstance(module, LinformerAttention):
+            num_global = module.num_global_tokens
+            for table in ("key_features", "value_features"):
+                key = f"{name}.{table}"
+                if key in state and len(state[key]) != len(module.key_features):
+                    side = math.isqrt(len(state[key]) - num_global)
+                    _require_square(key, state[key], rows=num_global + side**2)
+                    state[key] = resize_features(state[key], (side, side), module.grid, num_global_tokens=num_global)
+    return state
+
+
+def _require_square(key: str, table: Tensor, *, rows: int) -> None:
+    if len(table) != rows:
+        raise ValueError(
+            f"{key} has {len(table)} rows, which belong to no square map: build the model with the img_size it was "
+            "trained at, load it, then call set_input_size"
+        )

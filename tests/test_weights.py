@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import vision_longformer
 from vision_longformer import GlobalOnly, ModelConfig, StageConfig, VisionLongformer, Windowed
-from vision_longformer.serialization import load, save
+from vision_longformer.weights import load, save
 
 CONFIG = ModelConfig(
     stages=(
@@ -102,7 +102,7 @@ def test_interrupted_write_leaves_the_old_file(
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vision_longformer.serialization.save_file", half)
+    monkeypatch.setattr("vision_longformer.weights.save_file", half)
     with pytest.raises(OSError, match="No space left"):
         save(model, path)
     assert path.read_bytes() == before
