@@ -25,8 +25,8 @@ from vision_longformer.training import checkpoints
 from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of
-from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
+from vision_longformer.training.weight_files import load_weights
 
 EXAMPLES = 3
 

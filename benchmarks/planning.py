@@ -27,7 +27,7 @@ import vision_longformer
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import read_whole
-from vision_longformer.measuring import peak_memory
+from vision_longformer.memory import peak_memory
 from vision_longformer.planning import Way, plan
 from vision_longformer.readers import ArrayReader, PixelRows
 from vision_longformer.streaming import stream

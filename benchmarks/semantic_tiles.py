@@ -19,7 +19,7 @@ from vision_longformer.images import MAX_PIXELS
 from vision_longformer.segmentation.large_images import label_pixels
 from vision_longformer.training.dense_images import read_label
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.models import load_weights
+from vision_longformer.training.weight_files import load_weights
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.encoding import Encoder
 from vision_longformer.encoding_ways import Limits, encoded_image
-from vision_longformer.measuring import Task, measure, peak_memory
-from vision_longformer.memory import parse_bytes
+from vision_longformer.measuring import Task, measure
+from vision_longformer.memory import parse_bytes, peak_memory
 from vision_longformer.writing import write_features
 
 SIDE = 3584  # of the whole image in pixels

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from vision_longformer.dense_forecasting import forecast_dense_memory
 
 from data.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
@@ -24,13 +25,12 @@ from vision_longformer.cli import main
 from vision_longformer.commands import evaluate, predict_dense
 from vision_longformer.data.coco import read_coco
 from vision_longformer.data.masks import rle_to_mask
-from vision_longformer.detection.coco_evaluation import FoundObjects
-from vision_longformer.detection.forecasting import forecast_dense_memory
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.training import dense_prediction
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.recipes import write_recipe
+from vision_longformer.training.weight_files import load_weights
 
 LOW = "0.000001"  # what an untrained model is sure of
 

@@ -17,12 +17,7 @@ from golden.fill import fill
 from vision_longformer.cli import main
 from vision_longformer.config import Attention, Full, GlobalOnly, Linformer, Performer, SpatialReduction, Windowed
 from vision_longformer.conversion import convert, model_from_reference, table_by_offset, to_windowed
-from vision_longformer.reference import (
-    ReferenceOptions,
-    ReferenceStage,
-    load_reference_checkpoint,
-    parse_architecture,
-)
+from vision_longformer.reference import ReferenceOptions, ReferenceStage, load_reference_checkpoint, parse_architecture
 from vision_longformer.variants import CONFIGS
 from vision_longformer.weights import load
 

@@ -5,7 +5,7 @@ import torch
 from vision_longformer import forecasting
 from vision_longformer.comparison import comparison_config
 from vision_longformer.forecasting import WORKSPACE_BYTES, forecast_memory
-from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import resident_memory
 
 MIB = 2**20
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vision_longformer import memory_course
-from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import resident_memory
 from vision_longformer.memory_course import Sample, thinned, watch_memory
 
 pytestmark = pytest.mark.skipif(resident_memory() is None, reason="the system does not tell")

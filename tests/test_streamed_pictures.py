@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from vision_longformer import create_model, streamed_pictures
+from vision_longformer import create_model, small_pictures
 from vision_longformer.pictures import NEUTRAL, principal_colours
 from vision_longformer.readers import ArrayReader
 from vision_longformer.report import Entry
-from vision_longformer.streamed_pictures import small_map, small_photograph, streamed_entry
+from vision_longformer.small_pictures import small_map, small_photograph
+from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import stream
 from vision_longformer.writing import encoded_from_stream
 from vision_longformer.writing.encoded import TensorRows
@@ -29,7 +30,7 @@ def averaged(pixels: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
 @pytest.fixture(params=[10**3, 10**9])
 def band_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a square's rows at a time, or everything at once."""
-    monkeypatch.setattr(streamed_pictures, "BAND_BYTES", request.param)
+    monkeypatch.setattr(small_pictures, "BAND_BYTES", request.param)
 
 
 @pytest.mark.usefixtures("band_bytes")
@@ -51,7 +52,7 @@ def test_channels_that_are_no_colours_are_gray() -> None:
 
 
 def test_an_image_that_is_high_becomes_no_higher_than_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed_pictures, "LARGEST", 40)
+    monkeypatch.setattr(small_pictures, "LARGEST", 40)
     pixels = np.zeros((HEIGHT, 30, 3), dtype=np.uint8)
     assert small_photograph(ArrayReader(pixels), 3, max_width=960).shape == (40, 8, 3)
 

@@ -10,15 +10,7 @@ import torch
 from torch.export import Dim
 
 from model_helpers import build, config, noise, relative_error
-from vision_longformer import (
-    Full,
-    GlobalOnly,
-    Linformer,
-    ModelConfig,
-    Performer,
-    SpatialReduction,
-    Windowed,
-)
+from vision_longformer import Full, GlobalOnly, Linformer, ModelConfig, Performer, SpatialReduction, Windowed
 from vision_longformer.attention import rowwise
 
 

@@ -11,7 +11,7 @@ import torch
 from model_helpers import fill, noise
 from vision_longformer import Full, ModelConfig, VisionLongformer, Windowed, create_model, list_models, multiply_adds
 from vision_longformer.variants import CONFIGS, VARIANTS, variant_of
-from vision_longformer.weights import fit_positions
+from vision_longformer.weights import resize_position_tables
 
 PREFIX = "vision_longformer_"
 # Parameters and multiply-adds as printed, in millions and billions: DESIGN's table, from the paper.
@@ -108,7 +108,7 @@ def test_tables_are_resized_when_weights_are_loaded(
     fill(source, std=0.05)
     target = cast(VisionLongformer, create_model(name, img_size=size)).eval()
     state = source.state_dict()
-    target.load_state_dict(fit_positions(state, target))
+    target.load_state_dict(resize_position_tables(state, target))
     images = noise(1, 3, *size, dtype=torch.float32)
     torch.testing.assert_close(target(images), source(images), rtol=1e-4, atol=1e-5)  # tables follow any size
     assert {key: value.shape for key, value in state.items()} == {
@@ -120,7 +120,7 @@ def test_tables_of_unknown_shape_are_refused() -> None:
     source = cast(VisionLongformer, create_model(f"{PREFIX}nano_full", img_size=(64, 160), device="meta"))
     target = cast(VisionLongformer, create_model(f"{PREFIX}nano_full", img_size=64, device="meta"))
     with pytest.raises(ValueError, match=r"stages.2.blocks.0.attn.position.table has 133 rows, which belong to no squ"):
-        fit_positions(source.state_dict(), target)
+        resize_position_tables(source.state_dict(), target)
 
 
 def test_every_configuration_can_be_written_down() -> None:

@@ -20,9 +20,8 @@ from vision_longformer.encoding import Encoder, Features
 from vision_longformer.mechanisms import list_mechanisms, with_attention
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
+from vision_longformer.version import __version__ as __version__
 from vision_longformer.weights import load, save
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AttentionBackend",

@@ -19,11 +19,7 @@ from timm.layers import drop_path
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vision_longformer.attention import (
-    PerformerAttention,
-    build_attention,
-    rowwise,
-)
+from vision_longformer.attention import PerformerAttention, build_attention, rowwise
 from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import ModelConfig, StageConfig

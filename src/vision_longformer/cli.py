@@ -15,7 +15,6 @@ from typing import Protocol
 
 import jsonargparse
 
-from vision_longformer import __version__
 from vision_longformer.commands import (
     benchmark,
     compare,
@@ -29,6 +28,7 @@ from vision_longformer.commands import (
     train,
 )
 from vision_longformer.commands.common import Arguments, Parser, StoppedError, UsageError, tell
+from vision_longformer.version import __version__
 
 
 class Command(Protocol):

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.images import MAX_PIXELS, ImageLike, Pixels, read_pixels
+from vision_longformer.timm_interface import normalisation
 
 
 @dataclass(frozen=True)
@@ -132,15 +131,3 @@ class Encoder:
         bottom = final.shape[1] * self._stride - valid.shape[1]
         right = final.shape[2] * self._stride - valid.shape[2]
         return F.pad(valid, (0, right, 0, bottom))
-
-
-def normalisation(model: VisionLongformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation for each input channel: the model's own (timm's convention), or ImageNet's."""
-    described: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
-    pair = []
-    for field, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
-        values = tuple(float(value) for value in described.get(field, default))
-        if len(values) != model.in_chans:  # a model for other channels than it was described for
-            values = (sum(values) / len(values),) * model.in_chans
-        pair.append(values)
-    return pair[0], pair[1]

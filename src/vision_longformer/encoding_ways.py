@@ -17,8 +17,7 @@ import torch
 
 from vision_longformer.encoding import Encoder
 from vision_longformer.images import ImageError, Pixels
-from vision_longformer.measuring import resident_memory
-from vision_longformer.memory import default_bound
+from vision_longformer.memory import default_bound, resident_memory
 from vision_longformer.planning import WAYS, Plan, Way, free_disk, plan
 from vision_longformer.readers.base import ImageInfo, Reader
 from vision_longformer.readers.geotiff import scaled_georeference

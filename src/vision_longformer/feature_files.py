@@ -25,25 +25,18 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vision_longformer import __version__
 from vision_longformer.encoding import Encoder
-from vision_longformer.encoding_ways import (
-    EncodedImage,
-    Limits,
-    encoded_image,
-    remove_work_folder,
-    work_folder_of,
-)
+from vision_longformer.encoding_ways import EncodedImage, Limits, encoded_image, remove_work_folder, work_folder_of
 from vision_longformer.files import check_writable
 from vision_longformer.images import ImageError
-from vision_longformer.measuring import resident_memory
-from vision_longformer.memory import gigabytes
+from vision_longformer.memory import gigabytes, resident_memory
 from vision_longformer.memory_course import Span, watch_memory
 from vision_longformer.planning import Plan
 from vision_longformer.readers.opening import AS_STORED, Reading, is_zarr, read_georeference
 from vision_longformer.report import Entry, Report, picture_entry
 from vision_longformer.streamed_pictures import streamed_entry
 from vision_longformer.streaming import WorkFolderError
+from vision_longformer.version import __version__
 from vision_longformer.weights import weights_digest
 from vision_longformer.work_folder import WorkFolder
 from vision_longformer.writing.formats import (

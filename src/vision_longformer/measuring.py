@@ -9,14 +9,12 @@ Memory is read from Linux's /proc; elsewhere it is None.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +22,10 @@ from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.memory import peak_memory, reset_peak, resident_memory
 
 WARM_UP_SIDE = 64  # pixels: enough to load every kernel, and hardly any memory
 TIMED_SECONDS = 60.0  # after which no further pass is begun
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -151,30 +149,6 @@ class AttentionClock:
     def read(self) -> float:
         """Return the seconds since `reset`."""
         return self._seconds
-
-
-def resident_memory() -> int | None:
-    """Return the bytes of memory that this process holds now; None where the system does not tell."""
-    return _status("VmRSS")
-
-
-def peak_memory() -> int | None:
-    """Return the most bytes that this process held since the last reset."""
-    return _status("VmHWM")
-
-
-def _status(field: str) -> int | None:
-    try:
-        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-        return int(lines[field].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def reset_peak() -> None:
-    """Let `peak_memory` start from what this process holds now."""
-    with contextlib.suppress(OSError):  # the peak then includes loading, which needs less than a pass that matters
-        _CLEAR.write_text("5")
 
 
 def main() -> None:

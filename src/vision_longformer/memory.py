@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ UNITS = {
 }
 SHARE_OF_FREE = 0.6
 UNKNOWN = 2 * 10**9  # bytes that are taken to be free where the system does not tell
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def free_memory(device: torch.device) -> int:
@@ -88,3 +90,27 @@ def gigabytes(size: float) -> str:
     if size < 1e8:
         return f"{size / 1e6:.1f} MB"
     return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"
+
+
+def resident_memory() -> int | None:
+    """Return the bytes of memory that this process holds now; None where the system does not tell."""
+    return _status("VmRSS")
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes that this process held since the last reset."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(lines[field].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def reset_peak() -> None:
+    """Let `peak_memory` start from what this process holds now."""
+    with contextlib.suppress(OSError):  # the peak then includes loading, which needs less than a pass that matters
+        _CLEAR.write_text("5")

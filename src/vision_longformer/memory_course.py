@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import resident_memory
 
 INTERVAL = 0.1  # seconds between samples, at first
 MAX_SAMPLES = 1000  # more are thinned: of each pair the larger is kept, and samples are taken half as often

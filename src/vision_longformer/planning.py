@@ -18,8 +18,7 @@ import torch
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.forecasting import forecast_encoding
-from vision_longformer.measuring import resident_memory
-from vision_longformer.memory import gigabytes
+from vision_longformer.memory import gigabytes, resident_memory
 from vision_longformer.readers.base import ImageInfo
 from vision_longformer.speed import Speed
 from vision_longformer.streaming.bands import BAND_BYTES

@@ -20,7 +20,7 @@ from vision_longformer.config import Attention, ModelConfig
 from vision_longformer.mechanisms import with_attention
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.variants import CONFIGS
-from vision_longformer.weights import fit_positions
+from vision_longformer.weights import resize_position_tables
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -95,7 +95,7 @@ def _register(name: str) -> None:
             functools.partial(_configured, name),
             name,
             pretrained,
-            pretrained_filter_fn=fit_positions,
+            pretrained_filter_fn=resize_position_tables,
             feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter"},
             **options,
         )

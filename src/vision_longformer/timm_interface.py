@@ -219,3 +219,15 @@ def default_cfg(config: ModelConfig) -> dict[str, Any]:
         "paper_ids": "arXiv:2103.15358",
         "paper_name": "Multi-Scale Vision Longformer: A New Vision Transformer for High-Resolution Image Encoding",
     }
+
+
+def normalisation(model: TimmInterface) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation for each input channel: the model's own (timm's convention), or ImageNet's."""
+    described: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    pair = []
+    for field, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
+        values = tuple(float(value) for value in described.get(field, default))
+        if len(values) != model.in_chans:  # a model for other channels than it was described for
+            values = (sum(values) / len(values),) * model.in_chans
+        pair.append(values)
+    return pair[0], pair[1]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from vision_longformer.attention.full import FullAttention, resize_step_table
 from vision_longformer.attention.linformer import LinformerAttention, resize_features
 from vision_longformer.attention.position import AbsolutePosition, resize_axis_table
+from vision_longformer.attention.windowed import WindowedAttention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
 from vision_longformer.files import replacing
@@ -181,7 +182,7 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fit_positions(state: Mapping[str, Tensor], model: VisionLongformer) -> dict[str, Tensor]:
+def resize_position_tables(state: Mapping[str, Tensor], model: VisionLongformer) -> dict[str, Tensor]:
     """Fit the position tables of a state dict, trained at some image size, to `model`'s image size.
 
     timm calls this on what it loads. Entries that fit, or are no such tables, are passed on.
@@ -216,3 +217,48 @@ def _require_square(key: str, table: Tensor, *, rows: int) -> None:
             f"{key} has {len(table)} rows, which belong to no square map: build the model with the img_size it was "
             "trained at, load it, then call set_input_size"
         )
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return the description in a file's metadata; nothing if it has none, which `load` explains."""
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except Exception:  # whatever is wrong, `load` says it
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def fit_positions(source: VisionLongformer, model: VisionLongformer) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights of `source` with its position tables fitted to `model`, and what was resized.
+
+    Args:
+        source: Its own tables are resized too.
+        model: Of the image size and the windows that are wanted.
+    """
+    remarks = []
+    if source.config.image_size != model.config.image_size:
+        before, after = (f"{h}×{w}" for h, w in (source.config.image_size, model.config.image_size))
+        tables = {name: tensor.shape for name, tensor in source.state_dict().items()}
+        source.set_input_size(model.config.image_size)
+        resized = [name for name, tensor in source.state_dict().items() if tensor.shape != tables[name]]
+        remarks += [f"{name}: resized from images of {before} to {after}" for name in resized]
+    state = source.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, WindowedAttention) and module.position is not None:
+            remarks += _fit_window(state, f"{name}.position.table", module.window)
+    return state, remarks
+
+
+def _fit_window(state: dict[str, Tensor], name: str, window: int) -> list[str]:
+    """Stretch a table of relative positions to another window, as the published code does for fine-tuning."""
+    table = state.get(name)
+    if table is None or len(table) == (4 * window - 1) ** 2:
+        return []
+    before = (round(len(table) ** 0.5) + 1) // 4
+    if (4 * before - 1) ** 2 != len(table):
+        return []  # of another mechanism: `load_exactly` lists it
+    state[name] = resize_step_table(table, (2 * before, 2 * before), (2 * window, 2 * window))
+    return [f"{name}: resized from windows of {before} to {window}"]

@@ -5,14 +5,7 @@ import itertools
 import pytest
 import torch
 
-from vision_longformer.attention.geometry import (
-    ALL,
-    OWN,
-    axis_runs,
-    regions,
-    relative_position_index,
-    within_window,
-)
+from vision_longformer.attention.geometry import ALL, OWN, axis_runs, regions, relative_position_index, within_window
 from vision_longformer.padding import Padding, pad_to_multiple
 
 CPU = torch.device("cpu")

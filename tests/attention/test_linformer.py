@@ -12,7 +12,7 @@ from model_helpers import MODELS, build, fill, noise, relative_error
 from vision_longformer import Linformer, VisionLongformer, create_model
 from vision_longformer.attention import LinformerAttention
 from vision_longformer.attention.linformer import resize_features
-from vision_longformer.weights import fit_positions
+from vision_longformer.weights import resize_position_tables
 
 NAME = "vision_longformer_nano_ape"
 
@@ -64,7 +64,7 @@ def test_projections_are_resized_when_weights_are_loaded(size: int | tuple[int, 
     source, target = nano(128, shared=shared).double(), nano(size, shared=shared).double()
     fill(source, std=0.05)
     state = source.state_dict()
-    target.load_state_dict(fit_positions(state, target))
+    target.load_state_dict(resize_position_tables(state, target))
     images = noise(1, 3, *target.config.image_size)
     with torch.no_grad():
         assert relative_error(target(images), source(images)) <= 1e-12
@@ -75,7 +75,7 @@ def test_projections_of_unknown_shape_are_refused() -> None:
     source, target = nano((64, 160), device="meta"), nano(64, device="meta")
     message = r"stages.0.blocks.0.attn.key_features has 641 rows, which belong to no square map: build .* img_size"
     with pytest.raises(ValueError, match=message):
-        fit_positions(source.state_dict(), target)
+        resize_position_tables(source.state_dict(), target)
 
 
 def test_initial_projections_are_uniform() -> None:

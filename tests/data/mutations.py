@@ -22,7 +22,8 @@ if __name__ == "__main__":
 from data.coco_cases import random_content, write_images
 from vision_longformer.data.coco import CocoSplit, read_coco
 from vision_longformer.data.masks import segmentation_to_rle
-from vision_longformer.detection.coco_evaluation import FoundObjects, coco_results, evaluate
+from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.coco_evaluation import coco_results, evaluate
 
 ODD_VALUES: tuple[Any, ...] = (
     None,

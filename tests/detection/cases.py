@@ -11,13 +11,7 @@ from torch.nn import functional as F
 
 from model_helpers import noise
 from vision_longformer import ModelConfig, StageConfig, VisionLongformer, Windowed
-from vision_longformer.detection import (
-    MaskRCNN,
-    RetinaNet,
-    Target,
-    build_mask_rcnn,
-    build_retinanet,
-)
+from vision_longformer.detection import MaskRCNN, RetinaNet, Target, build_mask_rcnn, build_retinanet
 from vision_longformer.padding import Size
 
 # The largest one, one wide and one tall, one whose sides are no multiples of a stride, one smaller than any.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.detection import Detections
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.tiling import Tiling
 

@@ -16,13 +16,8 @@ from pycocotools.cocoeval import COCOeval
 from data.coco_cases import random_content, write_content, write_images
 from vision_longformer.data.coco import CocoSplit, read_coco
 from vision_longformer.data.masks import mask_to_rle, segmentation_to_mask
-from vision_longformer.detection.coco_evaluation import (
-    AveragePrecision,
-    FoundObjects,
-    coco_results,
-    evaluate,
-    write_results,
-)
+from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.coco_evaluation import AveragePrecision, coco_results, evaluate, write_results
 
 Content = dict[str, Any]
 TOLERANCE = 1e-9

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vision_longformer.data.masks import mask_to_rle
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.colours import BLACK, WHITE, class_colour, text_colour
 from vision_longformer.detection.drawing import draw_objects, select
 

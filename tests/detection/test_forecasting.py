@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from vision_longformer.dense_forecasting import forecast_dense_memory
 
 from detection.cases import mask_rcnn, retinanet
-from vision_longformer.detection import forecasting
-from vision_longformer.detection.forecasting import forecast_dense_memory
+from vision_longformer import dense_forecasting
 from vision_longformer.forecasting import WORKSPACE_BYTES, StorageCounter
 from vision_longformer.segmentation import build_semantic_fpn
 
@@ -20,7 +20,7 @@ def semantic() -> nn.Module:
 
 
 def tensors_of(model: nn.Module, size: tuple[int, int]) -> float:
-    return forecast_dense_memory(model, size) / forecasting.MARGIN - WORKSPACE_BYTES
+    return forecast_dense_memory(model, size) / dense_forecasting.MARGIN - WORKSPACE_BYTES
 
 
 def measured(model: Any, size: tuple[int, int]) -> int:
@@ -44,7 +44,7 @@ def test_a_pass_holds_no_more_than_was_forecast(kind: str) -> None:
     }
     model = models[kind]().eval()
     real = measured(model, SIZE)
-    assert 0.4 * tensors_of(model, SIZE) < real < forecasting.MARGIN * tensors_of(model, SIZE)
+    assert 0.4 * tensors_of(model, SIZE) < real < dense_forecasting.MARGIN * tensors_of(model, SIZE)
 
 
 def test_forecasts_grow_with_the_image_and_with_what_passes() -> None:
@@ -59,10 +59,10 @@ def test_holes_of_the_heap_are_allowed_for_up_to_a_bound(monkeypatch: pytest.Mon
     """Blocks from 32 MiB on leave none, so that the allowance stops to grow."""
     model, sizes = semantic(), (SIZE, (384, 518), (1200, 1600))
     forecasts = [forecast_dense_memory(model, size) for size in sizes]
-    monkeypatch.setattr(forecasting, "HEAP_HOLES", 0)
+    monkeypatch.setattr(dense_forecasting, "HEAP_HOLES", 0)
     holes = [total - forecast_dense_memory(model, size) for total, size in zip(forecasts, sizes, strict=True)]
     assert 0 < 3 * holes[0] < holes[1]
-    assert holes[2] <= forecasting.MARGIN * 1.5 * 2**25
+    assert holes[2] <= dense_forecasting.MARGIN * 1.5 * 2**25
     assert holes[2] > 0.25 * 2**25
 
 

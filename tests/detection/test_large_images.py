@@ -11,7 +11,7 @@ from PIL import Image
 from detection.cases import mask_rcnn, retinanet
 from detection.scenes import PLAIN, StandIn, blank, boxes_of, disc, find, paint, rectangle
 from vision_longformer.data.masks import mask_to_rle, rle_area, rle_iou, soft_mask_to_rle
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.large_images import find_objects, normalised, read_pixels
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling

@@ -103,8 +103,8 @@ def test_a_mask_rcnn_loss_is_the_mean_over_images_alone_weighted_by_their_sample
     weights: dict[str, list[float]] = {"proposals": [], "classification": []}
     alone = []
     for single, size, target in zip(singles, sizes, known, strict=True):
-        maps, levels = model.backbone(single[None], (size,))
-        candidates = model.rpn(maps, levels)
+        maps, paddings = model.backbone(single[None], (size,))
+        candidates = model.rpn(maps, paddings, image_sizes=(size,), strides=model.backbone.strides)
         anchor_labels, _ = model.rpn.assign_targets_to_anchors([candidates[0].anchors], [{"boxes": target.boxes}])
         weights["proposals"].append(float((anchor_labels[0] >= 0).sum()))
         weights["classification"].append(len(model.rpn.propose(candidates, [size])[0]) + len(target.boxes))

@@ -8,7 +8,7 @@ import torch
 from detection.cases import RETINANET as SMALL
 from detection.cases import retinanet
 from vision_longformer.detection import build_retinanet
-from vision_longformer.detection.forecasting import forecast_dense_memory
+from vision_longformer.dense_forecasting import forecast_dense_memory
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.memory import free_memory

@@ -9,7 +9,7 @@ import pytest
 
 from readers.test_tiff import HEIGHT, assert_rows, values
 from vision_longformer.images import ImageError
-from vision_longformer.measuring import resident_memory
+from vision_longformer.memory import resident_memory
 from vision_longformer.readers import open_npy
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from model_helpers import relative_error
 from vision_longformer import VisionLongformer
-from vision_longformer.encoding import Encoder, normalisation
+from vision_longformer.encoding import Encoder
 from vision_longformer.images import unit_range
 from vision_longformer.readers import ArrayReader
 from vision_longformer.readers.base import Array, Mask
 from vision_longformer.streaming import StreamedFeatures
+from vision_longformer.timm_interface import normalisation
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vision_longformer.dense_forecasting import forecast_dense_memory
 
 from detection.cases import mask_rcnn, retinanet
 from streaming.streaming_helpers import picture
 from vision_longformer.detection import RetinaNet
-from vision_longformer.detection.forecasting import forecast_dense_memory
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.readers import ArrayReader

@@ -11,12 +11,12 @@ from PIL import Image
 from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.data.coco import CocoSplit, read_coco
 from vision_longformer.data.masks import mask_to_box, segmentation_to_mask
+from vision_longformer.data.options import DenseOptions
 from vision_longformer.data.semantic import IGNORE_INDEX, coco_label
-from vision_longformer.training.config import DenseOptions, TrainConfig
+from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_images import MIN_SIDE, DenseBatch, DenseImages, evaluation_size
 from vision_longformer.training.dense_models import preprocessing_of
-from vision_longformer.training.loading import batches
-from vision_longformer.training.order import Key
+from vision_longformer.training.loading import Key, batches
 
 PLAIN = {"vertical_flip": 0.0, "horizontal_flip": 0.0, "color_jitter": 0.0}
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from training.pages import HOSTILE, Page
 from vision_longformer.data.coco import CocoSplit, read_coco
 from vision_longformer.data.masks import mask_to_rle
+from vision_longformer.data.options import DenseOptions, InputOptions
 from vision_longformer.data.semantic import coco_classes, coco_label, read_semantic
-from vision_longformer.detection.coco_evaluation import FoundObjects, coco_results, evaluate
+from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.coco_evaluation import coco_results, evaluate
 from vision_longformer.segmentation.metrics import confusion_matrix, scores
 from vision_longformer.training.checkpoints import Progress
-from vision_longformer.training.config import DenseOptions, InputOptions, ScheduleOptions, TrainConfig
+from vision_longformer.training.config import ScheduleOptions, TrainConfig
 from vision_longformer.training.dense_report import write_detection_report, write_semantic_report
 from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.detection_mistakes import NONE, best_threshold, choose_examples, match

@@ -21,10 +21,10 @@ from vision_longformer import VisionLongformer, save
 from vision_longformer.training.dense_images import DenseImages
 from vision_longformer.training.dense_models import load_dense
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.processes import Processes
 from vision_longformer.training.tasks import build_task
+from vision_longformer.training.weight_files import load_weights
 
 SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
 MEASURES = {

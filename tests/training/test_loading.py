@@ -11,9 +11,8 @@ import torch
 from timm.data import auto_augment
 
 from vision_longformer.data.classification import Samples
-from vision_longformer.training.config import AugmentationOptions, InputOptions
-from vision_longformer.training.loading import Images, evaluation_transform, training_transform
-from vision_longformer.training.order import Key
+from vision_longformer.data.options import AugmentationOptions, InputOptions
+from vision_longformer.training.loading import Images, Key, evaluation_transform, training_transform
 
 COLOURS = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from training.cases import SIZE, tiny
 from vision_longformer import Full, ModelConfig, Performer, VisionLongformer, Windowed, create_model
-from vision_longformer.training.config import InputOptions, ModelOptions
-from vision_longformer.training.models import build_model, load_weights, preprocessing_of, save_weights, start_from
+from vision_longformer.data.options import InputOptions
+from vision_longformer.training.config import ModelOptions
+from vision_longformer.training.models import build_model, preprocessing_of, save_weights, start_from
+from vision_longformer.training.weight_files import load_weights
 from vision_longformer.weights import save
 
 CLASSES = ("blue", "green", "red")

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_longformer.training.order import Key, Order
+from vision_longformer.training.loading import Key
+from vision_longformer.training.order import Order
 from vision_longformer.training.randomness import epoch_order, seed_sample, seed_step, seed_weights
 
 

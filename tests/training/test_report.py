@@ -12,9 +12,10 @@ from PIL import Image
 
 from training.pages import HOSTILE, Page
 from vision_longformer.data.classification import Samples
+from vision_longformer.data.options import InputOptions
 from vision_longformer.training import curves
 from vision_longformer.training.checkpoints import Progress
-from vision_longformer.training.config import InputOptions, ModelOptions, ScheduleOptions, TrainConfig
+from vision_longformer.training.config import ModelOptions, ScheduleOptions, TrainConfig
 from vision_longformer.training.curves import Chart, Series, draw_chart, points_of
 from vision_longformer.training.evaluation import Evaluation
 from vision_longformer.training.matrix import MAX_WHOLE, OTHER, PICKED, choose_matrix, shorten

@@ -33,9 +33,8 @@ def set_attention_backend(name: AttentionBackend) -> None:
     global _chosen  # noqa: PLW0603
     if name not in get_args(AttentionBackend):
         raise ValueError(f"attention backend {name!r}: must be one of {', '.join(get_args(AttentionBackend))}")
-    if name == "fused":
-        if build.kernel() is None:
-            raise RuntimeError("the fused kernel cannot be compiled on this machine: choose 'auto' or 'sdpa'")
+    if name == "fused" and build.kernel() is None:
+        raise RuntimeError("the fused kernel cannot be compiled on this machine: choose 'auto' or 'sdpa'")
     _chosen = name
 
 

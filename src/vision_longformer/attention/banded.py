@@ -22,11 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.fused import (
-    fused_windowed_attention,
-    fused_windowed_attention_backward,
-    is_supported,
-)
+from vision_longformer.attention.fused import fused_windowed_attention, fused_windowed_attention_backward, is_supported
 from vision_longformer.attention.geometry import (
     Offset,
     Range,

@@ -26,13 +26,7 @@ from vision_longformer.benchmarking.models import (
     forecast_pass,
     require_model,
 )
-from vision_longformer.benchmarking.runtimes import (
-    Runtime,
-    check_output,
-    export,
-    open_session,
-    require_runtime,
-)
+from vision_longformer.benchmarking.runtimes import Runtime, check_output, export, open_session, require_runtime
 from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
 from vision_longformer.comparison import ChildEndedError, Settings, Status, run_child
 from vision_longformer.images import MAX_SIDE

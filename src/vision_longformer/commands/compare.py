@@ -12,12 +12,7 @@ from rich.console import Console
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.comparison import Settings, compare, comparison_config
-from vision_longformer.comparison_report import (
-    Comparison,
-    comparison_tables,
-    write_comparison,
-    write_json,
-)
+from vision_longformer.comparison_report import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.files import check_writable
 from vision_longformer.images import MAX_SIDE
 from vision_longformer.mechanisms import list_mechanisms

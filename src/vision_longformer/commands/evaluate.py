@@ -19,9 +19,9 @@ from vision_longformer.training.dense_models import limit_detections, limit_of
 from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.metric_names import name_of, shown
-from vision_longformer.training.models import load_weights
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.tasks.base import Result
+from vision_longformer.training.weight_files import load_weights
 
 
 def arguments() -> Parser:

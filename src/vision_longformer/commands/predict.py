@@ -7,7 +7,7 @@ from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.devices import choose_device
 from vision_longformer.feature_files import find_images
-from vision_longformer.training.models import load_weights
+from vision_longformer.training.weight_files import load_weights
 
 # Options that are for some tasks alone.
 FOR_CLASSIFIERS = ("top", "format", "size")

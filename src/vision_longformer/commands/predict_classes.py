@@ -16,8 +16,8 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.files import replacing
-from vision_longformer.training.models import Trained
 from vision_longformer.training.prediction import Prediction, predict
+from vision_longformer.training.trained import Trained
 
 
 def predict_classes(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:

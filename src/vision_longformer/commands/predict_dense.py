@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.detection.coco_evaluation import FoundObjects, write_results
+from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.coco_evaluation import write_results
 from vision_longformer.detection.drawing import draw_objects
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.files import replacing
@@ -27,7 +28,7 @@ from vision_longformer.segmentation.drawing import draw_classes
 from vision_longformer.training.dense_models import limit_detections, limit_of
 from vision_longformer.training.dense_prediction import DensePrediction, in_pixels_of
 from vision_longformer.training.dense_prediction import predict_dense as predict
-from vision_longformer.training.models import Trained
+from vision_longformer.training.trained import Trained
 
 MIN_SCORE = 0.5
 FOLDER = "predictions"

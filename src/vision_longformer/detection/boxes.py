@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from vision_longformer.data.masks import Rle
 from vision_longformer.padding import Size
 
 
@@ -128,3 +132,22 @@ def _check(target: Target, name: str, size: Size, *, num_classes: int, masks: bo
         found = "none" if target.masks is None else f"shape {tuple(target.masks.shape)}"
         raise ValueError(f"{name}.masks: expected one for each box, shape {(count, *size)}, got {found}")
     return Target(boxes, labels, target.masks.to(like.device))
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObjects:
+    """What was found on an image, in the pixels of the image file: n objects.
+
+    Attributes:
+        boxes: (n, 4) x1, y1, x2, y2 in pixels of the image as its annotations take it.
+        scores: (n,)
+        labels: (n,) from 0, indices into the split's classes.
+        masks: Of each, in the image's size; None where no masks are predicted.
+        left_out: How many more were found at least, beyond a limit of objects in an image.
+    """
+
+    boxes: NDArray[np.floating[Any]]
+    scores: NDArray[np.floating[Any]]
+    labels: NDArray[np.integer[Any]]
+    masks: Sequence[Rle] | None = None
+    left_out: int = 0

@@ -20,31 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.data.coco import CocoSplit
-from vision_longformer.data.masks import Rle, library, rle_area, segmentation_to_rle
+from vision_longformer.data.masks import library, rle_area, segmentation_to_rle
 from vision_longformer.data.problems import printable
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.files import replacing
 
 MAX_DETECTIONS = 100  # of an image and class
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # COCO's ranges of area
-
-
-@dataclass(frozen=True, eq=False)
-class FoundObjects:
-    """What was found on an image, in the pixels of the image file: n objects.
-
-    Attributes:
-        boxes: (n, 4) x1, y1, x2, y2 in pixels of the image as its annotations take it.
-        scores: (n,)
-        labels: (n,) from 0, indices into the split's classes.
-        masks: Of each, in the image's size; None where no masks are predicted.
-        left_out: How many more were found at least, beyond a limit of objects in an image.
-    """
-
-    boxes: NDArray[np.floating[Any]]
-    scores: NDArray[np.floating[Any]]
-    labels: NDArray[np.integer[Any]]
-    masks: Sequence[Rle] | None = None
-    left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)

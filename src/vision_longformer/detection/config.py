@@ -5,11 +5,11 @@ The defaults are those of the published runs on COCO. Lists, as YAML has them, a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vision_longformer.config import _require, _require_integer
+from vision_longformer.detection.strides import require_strides
 
 MOST_DETECTIONS = 1_000_000
 Sizes = tuple[tuple[float, ...], ...]
@@ -166,19 +166,6 @@ def _require_detections(detections: int) -> None:
 def _grown(number: int, detections: int, before: int) -> int:
     """Return a number that grows as detections do, and never shrinks."""
     return max(number, -(-number * detections // before))
-
-
-def require_strides(strides: Sequence[int]) -> None:
-    """Check the strides of a pyramid.
-
-    Raises:
-        ValueError: One is not twice the one before.
-    """
-    _require(len(strides) > 0, field="strides", value=strides, rule="must hold at least one")
-    for stride in strides:
-        _require_integer(stride, field="strides", minimum=1)
-    for finer, coarser in itertools.pairwise(strides):
-        _require(coarser == 2 * finer, field="strides", value=strides, rule="each must be twice the one before")
 
 
 def _make_tuples(config: object, *fields: str) -> None:

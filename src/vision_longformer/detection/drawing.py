@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vision_longformer.data import run_lengths
 from vision_longformer.data.masks import Mask, Rle
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.colours import BLACK, Colour, class_colour, text_colour
 
 LINES_OF_SIDE = 300  # a line is so many times thinner than the image's shorter side

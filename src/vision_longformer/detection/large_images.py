@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision_longformer.detection.box_masks import BoxMask
-from vision_longformer.detection.boxes import Detections, wanted
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import Detections, FoundObjects, wanted
 from vision_longformer.detection.seams import Parts, merge
 from vision_longformer.detection.tiles import Tile
 from vision_longformer.detection.tiling import Tiling

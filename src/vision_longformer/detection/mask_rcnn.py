@@ -14,7 +14,7 @@ for COCO-sized images by more than rounding or a constant factor:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from vision_longformer.detection.heads import RegionHeads
 from vision_longformer.detection.proposals import ProposalNetwork
 from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch
+
+FLOAT_BYTES = 4
 
 
 class MaskRCNN(nn.Module):
@@ -76,6 +78,24 @@ class MaskRCNN(nn.Module):
         candidates = self.rpn(maps, paddings, image_sizes=sizes, strides=self.backbone.strides)
         proposals = self.rpn.propose(candidates, sizes)
         return self.roi_heads.detect(self._extended(maps, paddings), proposals, sizes)
+
+    def count_memory(self, images: Tensor, size: Size, live: Callable[[], int]) -> int:
+        """Run as far as sizes are known, and return the bytes that are held at most from there on."""
+        maps, paddings = self.backbone(images, (size,))
+        (candidates,) = self.rpn(maps, paddings, image_sizes=(size,), strides=self.backbone.strides)
+        self.rpn.box_coder.decode_single(candidates.offsets, candidates.anchors)
+        del candidates
+        return live() + self._bytes_of_regions()
+
+    def _bytes_of_regions(self) -> int:
+        """Return what the second step takes, which does not grow with the image."""
+        config = self.config
+        # of each region: two pooled squares, as one is a copy with more filled in, and what is filled in
+        boxes = config.proposals * 3 * config.pyramid_width * config.box_size**2
+        widest = max(3 * config.pyramid_width, config.pyramid_width + config.head_width, 2 * config.head_width)
+        doubled = 4 * (2 * config.head_width + config.num_classes)
+        masks = config.detections * max(widest, config.head_width + doubled) * config.mask_size**2
+        return FLOAT_BYTES * max(boxes, masks)
 
     def set_detections(self, detections: int) -> None:
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.

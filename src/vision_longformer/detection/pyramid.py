@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from vision_longformer.detection.config import require_strides
 from vision_longformer.detection.features import Features
+from vision_longformer.detection.strides import require_strides
 from vision_longformer.padding import Padding, Size, find_level_paddings
 
 # What follows the last map: two convolutions with stride 2 from C5 (RetinaNet), every second position of P5 (Mask

@@ -12,7 +12,7 @@ place wins (see `candidates`). Differences from the published code (Detectron2) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -33,6 +33,13 @@ from vision_longformer.detection.config import RetinaNetConfig
 from vision_longformer.detection.features import Features
 from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch, size_at
+
+# Of each score of a level: itself and whether it passes the threshold; of those that pass, also a copy, its place, and
+# both again while they are sorted.
+SCORE_BYTES, PASSING_BYTES = 4 + 1, 4 + 8 + 16
+# Of a trained detector's scores, which are those of every class at every anchor, far fewer pass; all do if nothing is
+# asked of them.
+PASSING_SHARE, LEAST_THRESHOLD = 0.1, 0.02
 
 
 class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
@@ -119,6 +126,13 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
     def _best_of(self, logits: Tensor, offsets: Tensor, anchors: Tensor) -> tuple[Candidates, Tensor]:
         found = self.choose(logits, offsets)
         return found, anchors[found.places // self.config.num_classes]
+
+    def count_memory(self, images: Tensor, size: Size, live: Callable[[], int]) -> int:
+        """Run as far as sizes are known, and return the bytes that are held at most from there on."""
+        (levels,) = self._predict(images, (size,))
+        largest = max(logits.numel() for logits, _, _ in levels)
+        passing = PASSING_SHARE if self.config.score_threshold >= LEAST_THRESHOLD else 1.0
+        return live() + round((SCORE_BYTES + passing * PASSING_BYTES) * largest)
 
     def set_detections(self, detections: int) -> None:
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.

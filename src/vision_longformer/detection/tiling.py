@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vision_longformer.detection.forecasting import forecast_dense_memory
+from vision_longformer.dense_forecasting import forecast_dense_memory
 from vision_longformer.detection.tiles import Tile, check_overlap, cut_into_tiles
 from vision_longformer.memory import default_bound
 from vision_longformer.padding import Size

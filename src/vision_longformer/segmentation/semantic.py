@@ -10,7 +10,7 @@ on its batch: before it is enlarged, the edges of its own map are repeated into 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -101,6 +101,13 @@ class SemanticFPN(nn.Module):
         """
         logits, pixels = self._classify(images, image_sizes)
         return pixels.clean_planes(logits)
+
+    def count_memory(self, images: Tensor, size: Size, live: Callable[[], int]) -> int:
+        """Run, and return the bytes that are held at most from there on."""
+        logits = self.logits(images)
+        del images
+        logits.argmax(dim=1)
+        return live()
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of position tables and global tokens."""

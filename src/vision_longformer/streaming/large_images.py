@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from vision_longformer.detection.boxes import wanted
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects, wanted
 from vision_longformer.detection.large_images import memory_errors
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.tiles import Tile

@@ -10,7 +10,8 @@ from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.training.config import AugmentationOptions, OptimizerOptions
+from vision_longformer.data.options import AugmentationOptions
+from vision_longformer.training.config import OptimizerOptions
 from vision_longformer.training.loading import Batch
 
 

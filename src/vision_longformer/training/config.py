@@ -14,17 +14,12 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from vision_longformer.data.options import AugmentationOptions, DenseOptions, InputOptions
+from vision_longformer.data.options import option as _option
+
 Precision = Literal["float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "qhm", "sgd"]
-Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Task = Literal["classification", "detection", "instance_segmentation", "semantic_segmentation"]
-
-
-def _option(default: Any, help_text: str) -> Any:
-    """Return a dataclass field with a help text."""
-    if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
-    return dataclasses.field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -36,60 +31,6 @@ class ModelOptions:
     checkpoint: str | None = _option(None, "Weights to start from: a file of this library. Without, from scratch.")
     drop_rate: float = _option(0.0, "Dropout.")
     drop_path_rate: float = _option(0.1, "Drop path of the last block; grows linearly from 0 at the first.")
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """How images become tensors, in training and in evaluation."""
-
-    size: int = _option(224, "Side in pixels of the square that the model is trained and evaluated with.")
-    crop_share: float | None = _option(
-        None, "Share of the shorter side that evaluation crops: 0.875, and 0.922 from 384 pixels on, unless given."
-    )
-    interpolation: Interpolation = _option("bicubic", "How images are resized.")
-    check: Literal["auto", "decode", "none"] = _option(
-        "auto", "Decode every image before training begins: auto does so up to a gigabyte of files."
-    )
-    max_pixels: int = _option(500_000_000, "Refuse larger images.")
-
-
-@dataclass(frozen=True)
-class DenseOptions:
-    """Detection and segmentation: what is built on the backbone, and the size of images. Classification has none."""
-
-    head: dict[str, Any] = _option(
-        {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
-    )
-    labels: Literal["coco", "index"] = _option(
-        "coco", "Of semantic segmentation: objects of SPLIT.json, or index images in SPLIT_labels/."
-    )
-    sides: tuple[int, ...] | None = _option(
-        (800,), "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's."
-    )
-    max_side: int = _option(1333, "The longer side is at most so long, where there are sides.")
-    scale: tuple[float, float] = _option((1.0, 1.0), "Range of a further random factor in training.")
-    crop: int | None = _option(None, "Side in pixels of a random square that training cuts out of larger images.")
-    skip_invalid: bool = _option(False, "Leave out annotations and images that cannot be used, and count them.")
-
-
-@dataclass(frozen=True)
-class AugmentationOptions:
-    """How training images vary. Detection and segmentation have flips and colour jitter alone."""
-
-    crop: Literal["resized", "plain"] = _option(
-        "resized", "resized: a random part, of random size and shape; plain: a random square of the resized image."
-    )
-    crop_scale: tuple[float, float] = _option((0.08, 1.0), "Range of the share of the area that random crops take.")
-    crop_ratio: tuple[float, float] = _option((0.75, 4 / 3), "Range of the aspect ratio of random crops.")
-    horizontal_flip: float = _option(0.5, "Probability of a flip.")
-    vertical_flip: float = _option(0.0, "Probability of an upside-down flip.")
-    rand_augment: str | None = _option("rand-m9-mstd0.5-inc1", "timm's description of RandAugment; null for none.")
-    color_jitter: float = _option(0.0, "Strength of colour jitter, where RandAugment is off.")
-    mixup: float = _option(0.8, "Alpha of Mixup; 0 for none.")
-    cutmix: float = _option(1.0, "Alpha of CutMix; 0 for none.")
-    switch: float = _option(0.5, "Probability of CutMix where both are on.")
-    erasing: float = _option(0.25, "Probability of random erasing.")
-    repeats: int = _option(1, "Repeated augmentation: how often a drawn image stands in an epoch.")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ B images, n objects of an image, H×W batch
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,12 +30,12 @@ from vision_longformer.data.dense_transforms import (
     transformed_map,
 )
 from vision_longformer.data.masks import segmentations_to_masks
+from vision_longformer.data.options import Recipe
 from vision_longformer.data.semantic import IGNORE_INDEX, SemanticSplit, coco_label
 from vision_longformer.detection.boxes import Target
 from vision_longformer.images import ImageError
 from vision_longformer.padding import Size
-from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.order import Key
+from vision_longformer.training.loading import Key
 from vision_longformer.training.randomness import seed_sample
 
 MIN_SIDE = 1.0  # pixels of the box that a window or shrinking leaves of an object; thinner ones are dropped
@@ -72,7 +74,7 @@ class DenseImages(Dataset[Any]):
     def __init__(
         self,
         split: CocoSplit | SemanticSplit,
-        config: TrainConfig | None,
+        config: Recipe | None,
         preprocessing: Preprocessing,
         *,
         learned: str = "boxes",
@@ -188,3 +190,8 @@ def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int)
     if isinstance(split, SemanticSplit):
         return split.read_label(index, max_pixels=max_pixels)
     return coco_label(split, index)
+
+
+def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:
+    """Return the factor by which evaluation resizes images of (height, width) `sizes`; where it differs, the median."""
+    return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))

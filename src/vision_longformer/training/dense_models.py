@@ -20,9 +20,9 @@ from vision_longformer.files import replacing
 from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_images import Preprocessing
-from vision_longformer.training.models import Trained, describe, fit_positions
+from vision_longformer.training.trained import Trained
 from vision_longformer.variants import list_models
-from vision_longformer.weights import METADATA_KEY, load, load_exactly
+from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly
 
 FORMAT_VERSION = 1
 BUILDERS: dict[str, Callable[..., nn.Module]] = {

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision_longformer.data.masks import Rle, mask_to_rle, nearest, rle_to_mask
-from vision_longformer.detection.coco_evaluation import FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.large_images import find_objects
 from vision_longformer.detection.tiling import Tiling
 from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 from vision_longformer.padding import Size
 from vision_longformer.readers.opening import describe_image, open_reader
 from vision_longformer.segmentation.large_images import label_pixels
-from vision_longformer.streamed_pictures import small_photograph
+from vision_longformer.small_pictures import small_photograph
 from vision_longformer.streaming.large_images import find_objects_streamed, way_to_stream
 from vision_longformer.streaming.maps import WorkFolderError
-from vision_longformer.training.dense_images import Preprocessing, evaluation_size
-from vision_longformer.training.models import Trained
+from vision_longformer.training.trained import Trained
 
 PICTURE_WIDTH = 4096  # pixels
 
@@ -130,11 +128,6 @@ def predict_dense(
         except (ImageError, MemoryError, ValueError, WorkFolderError) as error:
             text = str(error)
             yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
-
-
-def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:
-    """Return the factor by which evaluation resizes images of (height, width) `sizes`; where it differs, the median."""
-    return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))
 
 
 def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:

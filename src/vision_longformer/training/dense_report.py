@@ -17,15 +17,7 @@ from vision_longformer.training.detection_page import (
     recall_section,
     size_section,
 )
-from vision_longformer.training.report_parts import (
-    Course,
-    counted,
-    headline,
-    page,
-    read_about,
-    recipe,
-    training_tiles,
-)
+from vision_longformer.training.report_parts import Course, counted, headline, page, read_about, recipe, training_tiles
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.semantic_evaluation import SemanticResult
 from vision_longformer.training.semantic_page import class_table, confusion, semantic_examples, semantic_tiles

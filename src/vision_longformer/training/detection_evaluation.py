@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vision_longformer.data.coco import CocoSplit
 from vision_longformer.data.masks import soft_mask_to_rle
-from vision_longformer.detection.boxes import Detections
-from vision_longformer.detection.coco_evaluation import CocoScores, FoundObjects, coco_results, evaluate
+from vision_longformer.detection.boxes import Detections, FoundObjects
+from vision_longformer.detection.coco_evaluation import CocoScores, coco_results, evaluate
 from vision_longformer.padding import Size
 from vision_longformer.training.dense_images import DenseBatch, DenseImages, Preprocessing
 from vision_longformer.training.passes import EvaluationSetup, for_each_batch

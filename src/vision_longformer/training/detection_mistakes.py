@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.data.coco import CocoSplit
-from vision_longformer.detection.coco_evaluation import MAX_DETECTIONS, FoundObjects
+from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.coco_evaluation import MAX_DETECTIONS
 from vision_longformer.training.example_choice import WORST_IMAGES, evenly
 
 MIN_IOU = 0.5  # of the boxes of a detection and its object

@@ -16,10 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from vision_longformer.data.classification import Samples
+from vision_longformer.data.options import AugmentationOptions, InputOptions
 from vision_longformer.images import ImageError, read_rgb
-from vision_longformer.training.config import AugmentationOptions, InputOptions
-from vision_longformer.training.order import Key
 from vision_longformer.training.randomness import seed_sample
+
+
+class Key(NamedTuple):
+    """An image to be augmented in its own way."""
+
+    epoch: int
+    image: int
+    repeat: int
 
 
 class Batch(NamedTuple):

@@ -12,10 +12,10 @@ from vision_longformer.images import MAX_PIXELS
 from vision_longformer.training.detection_evaluation import evaluate_detector
 from vision_longformer.training.evaluation import evaluate
 from vision_longformer.training.loading import evaluation_transform
-from vision_longformer.training.models import Trained
 from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.semantic_evaluation import evaluate_semantic
 from vision_longformer.training.tasks.base import Result
+from vision_longformer.training.trained import Trained
 
 
 class Measurement:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,28 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from vision_longformer.attention import WindowedAttention
-from vision_longformer.attention.full import resize_step_table
 from vision_longformer.backbone import VisionLongformer
+from vision_longformer.data.options import InputOptions
 from vision_longformer.files import replacing
 from vision_longformer.registry import create_model
-from vision_longformer.training.config import InputOptions, ModelOptions
+from vision_longformer.training.config import ModelOptions
 from vision_longformer.training.loading import kept_share
+from vision_longformer.training.trained import Trained
 from vision_longformer.variants import list_models
-from vision_longformer.weights import METADATA_KEY, PREPROCESSING, load, load_exactly, pretrained_cfg_of, save
+from vision_longformer.weights import (
+    METADATA_KEY,
+    PREPROCESSING,
+    describe,
+    fit_positions,
+    load,
+    load_exactly,
+    pretrained_cfg_of,
+    save,
+)
 
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model with weights, and what is needed to use it.
-
-    Attributes:
-        model: In evaluation mode.
-        classes: Names of its outputs; None if the file does not say.
-        preprocessing: "mean", "std", "interpolation", "crop_pct" and "size"; of detectors and segmentation models
-            "side", "max_side" and "scale" in place of the last two (see `dense_images`).
-        task: What it was trained for.
-    """
-
-    model: nn.Module
-    classes: tuple[str, ...] | None
-    preprocessing: dict[str, Any]
-    task: str = "classification"
 
 
 def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Module:
@@ -105,27 +95,6 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
     return remarks
 
 
-def fit_positions(source: VisionLongformer, model: VisionLongformer) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the weights of `source` with its position tables fitted to `model`, and what was resized.
-
-    Args:
-        source: Its own tables are resized too.
-        model: Of the image size and the windows that are wanted.
-    """
-    remarks = []
-    if source.config.image_size != model.config.image_size:
-        before, after = (f"{h}×{w}" for h, w in (source.config.image_size, model.config.image_size))
-        tables = {name: tensor.shape for name, tensor in source.state_dict().items()}
-        source.set_input_size(model.config.image_size)
-        resized = [name for name, tensor in source.state_dict().items() if tensor.shape != tables[name]]
-        remarks += [f"{name}: resized from images of {before} to {after}" for name in resized]
-    state = source.state_dict()
-    for name, module in model.named_modules():
-        if isinstance(module, WindowedAttention) and module.position is not None:
-            remarks += _fit_window(state, f"{name}.position.table", module.window)
-    return state, remarks
-
-
 @torch.no_grad()
 def _try_size(model: nn.Module, name: str, size: int) -> None:
     """Make sure that one of timm's models, some of which are built for one size, takes the images of a run."""
@@ -139,22 +108,10 @@ def _try_size(model: nn.Module, name: str, size: int) -> None:
     model.train()
 
 
-def _fit_window(state: dict[str, Tensor], name: str, window: int) -> list[str]:
-    """Stretch a table of relative positions to another window, as the published code does for fine-tuning."""
-    table = state.get(name)
-    if table is None or len(table) == (4 * window - 1) ** 2:
-        return []
-    before = (round(len(table) ** 0.5) + 1) // 4
-    if (4 * before - 1) ** 2 != len(table):
-        return []  # of another mechanism: `load_exactly` lists it
-    state[name] = resize_step_table(table, (2 * before, 2 * before), (2 * window, 2 * window))
-    return [f"{name}: resized from windows of {before} to {window}"]
-
-
 def save_weights(
     model: nn.Module, path: Path, *, options: ModelOptions, inputs: InputOptions, classes: Sequence[str]
 ) -> None:
-    """Write a model so that `load_weights` needs nothing else.
+    """Write a model so that `load_classifier` needs nothing else.
 
     Raises:
         OSError: The disk is full, or the place cannot be written; a previous file is as it was.
@@ -177,37 +134,6 @@ def save_weights(
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
 
 
-def load_weights(path: str | Path) -> Trained:
-    """Read a model that was trained or saved here.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no weight file.
-    """
-    path = Path(path)
-    metadata = describe(path)
-    if metadata.get("content") == "training":
-        raise ValueError(
-            f"{path}: is a checkpoint to continue training from; the weights to use are in "
-            f"{path.with_name('best.safetensors')}"
-        )
-    if metadata.get("content") == "dense":
-        from vision_longformer.training.dense_models import load_dense  # which needs this module
-
-        return load_dense(path)
-    if metadata.get("content") == "timm":
-        model = timm.create_model(metadata["name"], **metadata["options"])
-        with safe_open(path, framework="pt") as file:
-            load_exactly(model, {name: file.get_tensor(name) for name in file.keys()}, source=str(path))  # noqa: SIM118
-        return Trained(model.eval(), tuple(metadata["class_names"]), metadata["preprocessing"])
-    model = load(path)
-    description = pretrained_cfg_of(model)
-    size = min(model.config.image_size)
-    names = description.get("label_names")
-    preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": size}
-    return Trained(model, None if names is None else tuple(names), preprocessing)
-
-
 def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
     """Return how images become a model's input."""
     description = pretrained_cfg_of(model) if isinstance(model, VisionLongformer) else dict(model.pretrained_cfg)  # type: ignore[arg-type]
@@ -220,13 +146,22 @@ def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
     }
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return the description in a file's metadata; nothing if it has none, which `load` explains."""
-    if not path.is_file():
-        return {}
-    try:
+def load_classifier(path: Path) -> Trained:
+    """Read a classifier that `save_weights` or `weights.save` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no weight file.
+    """
+    metadata = describe(path)
+    if metadata.get("content") == "timm":
+        model = timm.create_model(metadata["name"], **metadata["options"])
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except Exception:  # whatever is wrong, `load` says it
-        return {}
-    return found if isinstance(found, dict) else {}
+            load_exactly(model, {name: file.get_tensor(name) for name in file.keys()}, source=str(path))  # noqa: SIM118
+        return Trained(model.eval(), tuple(metadata["class_names"]), metadata["preprocessing"])
+    model = load(path)
+    description = pretrained_cfg_of(model)
+    size = min(model.config.image_size)
+    names = description.get("label_names")
+    preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": size}
+    return Trained(model, None if names is None else tuple(names), preprocessing)

@@ -10,23 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.data.dense_transforms import grouped_by_orientation
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.loading import Key
 from vision_longformer.training.processes import Processes
 from vision_longformer.training.randomness import epoch_order
-
-
-class Key(NamedTuple):
-    """An image to be augmented in its own way."""
-
-    epoch: int
-    image: int
-    repeat: int
 
 
 @dataclass(frozen=True, eq=False)

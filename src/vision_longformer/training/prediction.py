@@ -10,7 +10,7 @@ import torch
 
 from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.training.loading import evaluation_transform
-from vision_longformer.training.models import Trained
+from vision_longformer.training.trained import Trained
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,7 @@ from vision_longformer.images import ImageError
 from vision_longformer.segmentation.metrics import SemanticScores
 from vision_longformer.training.dense_images import read_label
 from vision_longformer.training.dense_parts import MAX_ROWS, left_out, table_notes
-from vision_longformer.training.dense_pictures import (
-    Colour,
-    encode,
-    error_picture,
-    paint,
-    read_photo,
-    shrink_map,
-)
+from vision_longformer.training.dense_pictures import Colour, encode, error_picture, paint, read_photo, shrink_map
 from vision_longformer.training.matrix import PICKED, choose_matrix, draw_matrix, escape
 from vision_longformer.training.metric_names import shown
 from vision_longformer.training.mistakes import Pair

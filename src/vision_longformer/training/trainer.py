@@ -31,7 +31,6 @@ from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 from vision_longformer.training.config import TrainConfig, read, walk
 from vision_longformer.training.loading import batches
-from vision_longformer.training.models import load_weights
 from vision_longformer.training.optimisers import build_optimizer, build_schedule
 from vision_longformer.training.order import Order
 from vision_longformer.training.passes import EvaluationSetup
@@ -42,6 +41,7 @@ from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.tasks.base import Batch, Result
 from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.weight_files import load_weights
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.

@@ -13,9 +13,8 @@ from vision_longformer.data.classification import check_images
 from vision_longformer.data.coco import CocoSplit
 from vision_longformer.data.semantic import SemanticSplit
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_images import DenseImages
+from vision_longformer.training.dense_images import DenseImages, training_scale
 from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
-from vision_longformer.training.dense_prediction import training_scale
 from vision_longformer.training.order import Order
 from vision_longformer.training.processes import Processes
 from vision_longformer.training.tasks.base import Task

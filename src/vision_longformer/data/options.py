@@ -1,0 +1,89 @@
+"""How images become tensors: the part of a recipe that datasets read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+
+
+def option(default: Any, help_text: str) -> Any:
+    """Return a dataclass field with a help text."""
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How images become tensors, in training and in evaluation."""
+
+    size: int = option(224, "Side in pixels of the square that the model is trained and evaluated with.")
+    crop_share: float | None = option(
+        None, "Share of the shorter side that evaluation crops: 0.875, and 0.922 from 384 pixels on, unless given."
+    )
+    interpolation: Interpolation = option("bicubic", "How images are resized.")
+    check: Literal["auto", "decode", "none"] = option(
+        "auto", "Decode every image before training begins: auto does so up to a gigabyte of files."
+    )
+    max_pixels: int = option(500_000_000, "Refuse larger images.")
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Detection and segmentation: what is built on the backbone, and the size of images. Classification has none."""
+
+    head: dict[str, Any] = option(
+        {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
+    )
+    labels: Literal["coco", "index"] = option(
+        "coco", "Of semantic segmentation: objects of SPLIT.json, or index images in SPLIT_labels/."
+    )
+    sides: tuple[int, ...] | None = option(
+        (800,), "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's."
+    )
+    max_side: int = option(1333, "The longer side is at most so long, where there are sides.")
+    scale: tuple[float, float] = option((1.0, 1.0), "Range of a further random factor in training.")
+    crop: int | None = option(None, "Side in pixels of a random square that training cuts out of larger images.")
+    skip_invalid: bool = option(False, "Leave out annotations and images that cannot be used, and count them.")
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How training images vary. Detection and segmentation have flips and colour jitter alone."""
+
+    crop: Literal["resized", "plain"] = option(
+        "resized", "resized: a random part, of random size and shape; plain: a random square of the resized image."
+    )
+    crop_scale: tuple[float, float] = option((0.08, 1.0), "Range of the share of the area that random crops take.")
+    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "Range of the aspect ratio of random crops.")
+    horizontal_flip: float = option(0.5, "Probability of a flip.")
+    vertical_flip: float = option(0.0, "Probability of an upside-down flip.")
+    rand_augment: str | None = option("rand-m9-mstd0.5-inc1", "timm's description of RandAugment; null for none.")
+    color_jitter: float = option(0.0, "Strength of colour jitter, where RandAugment is off.")
+    mixup: float = option(0.8, "Alpha of Mixup; 0 for none.")
+    cutmix: float = option(1.0, "Alpha of CutMix; 0 for none.")
+    switch: float = option(0.5, "Probability of CutMix where both are on.")
+    erasing: float = option(0.25, "Probability of random erasing.")
+    repeats: int = option(1, "Repeated augmentation: how often a drawn image stands in an epoch.")
+
+
+class Recipe(Protocol):
+    """What of a recipe decides how the images of dense prediction are augmented.
+
+    Attributes:
+        seed: Of the run.
+        dense: Sizes of images.
+        augmentation: What is changed.
+    """
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def dense(self) -> DenseOptions: ...
+
+    @property
+    def augmentation(self) -> AugmentationOptions: ...
