@@ -1,4 +1,4 @@
-# `make run` encodes the bundled photograph, `make test` runs all tests, `make check` formats, lints and types,
+# `make run` encodes the bundled photograph, `make test` runs all tests, `make check` formats, lints, types and holds the order of rooms,
 # `make bench` measures what docs/results/performance.md reports. Each installs what it needs into .venv first, once.
 
 PYTHON ?= python3
@@ -17,6 +17,8 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
+	$(BIN)/lint-imports
 
 bench: .venv/installed-benchmark
 	$(BIN)/python benchmarks/speed.py --sizes 448 896 --repeats 9

@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 
 from vision_longformer.benchmarking.timing import markdown_table
-from vision_longformer.detection.coco_evaluation import AveragePrecision
-from vision_longformer.detection.drawing import draw_objects, select
-from vision_longformer.plots import COLOURS
+from vision_longformer.evaluation.coco import AveragePrecision
+from vision_longformer.evaluation.detection import DetectionResult
+from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.evaluation.metric_names import name_of
+from vision_longformer.prediction.draw_objects import draw_objects, select
+from vision_longformer.reports.plots import COLOURS
 from vision_longformer.training import checkpoints
-from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.metric_names import name_of
-from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.weight_files import load_weights
 
 EXAMPLES = 3

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from vision_longformer.dense_forecasting import forecast_dense_memory
 
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.detection import build_mask_rcnn, build_retinanet
-from vision_longformer.detection.large_images import find_objects
-from vision_longformer.detection.tiling import Tiling
-from vision_longformer.memory import peak_memory, reset_peak, resident_memory
+from vision_longformer.detection.tiled import find_objects
+from vision_longformer.memory.dense import forecast_dense_memory
+from vision_longformer.tiling.choosing import Tiling
+from vision_longformer.utils.system_memory import peak_memory, reset_peak, resident_memory
 
 SIZE = (2988, 5312)
 LIMIT = 4 * 10**9

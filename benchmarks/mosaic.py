@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.files import replacing
+from vision_longformer.utils.atomic_files import replacing
 
 PHOTO = Path(__file__).parent.parent / "examples" / "seeding_by_Clements_Engelhardt.jpg"
 SHIFT = 997  # pixels by which each row of copies begins further left

@@ -25,12 +25,12 @@ import torch
 
 import vision_longformer
 from vision_longformer.benchmarking.timing import markdown_table
-from vision_longformer.encoding import Encoder
-from vision_longformer.encoding_ways import read_whole
-from vision_longformer.memory import peak_memory
-from vision_longformer.planning import Way, plan
-from vision_longformer.readers import ArrayReader, PixelRows
+from vision_longformer.features.encoder import Encoder
+from vision_longformer.features.strategies import read_whole
+from vision_longformer.images import ArrayReader, PixelRows
+from vision_longformer.memory.plans import Way, plan
 from vision_longformer.streaming import stream
+from vision_longformer.utils.system_memory import peak_memory
 
 # Way, model, height, width, and gigabytes that bands must fit into
 CASES: list[tuple[Way, str, int, int, float]] = [

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.benchmarking.timing import markdown_table
-from vision_longformer.detection.tiling import Tiling
-from vision_longformer.images import MAX_PIXELS
-from vision_longformer.segmentation.large_images import label_pixels
-from vision_longformer.training.dense_images import read_label
+from vision_longformer.datasets.dense_loaders import read_label
+from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.segmentation.tiled import label_pixels
+from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.weight_files import load_weights
 

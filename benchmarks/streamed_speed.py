@@ -25,11 +25,11 @@ from planning import DiskWatch
 import vision_longformer
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import markdown_table
-from vision_longformer.encoding import Encoder
-from vision_longformer.encoding_ways import Limits, encoded_image
-from vision_longformer.measuring import Task, measure
-from vision_longformer.memory import parse_bytes, peak_memory
-from vision_longformer.writing import write_features
+from vision_longformer.benchmarking.worker import Task, measure
+from vision_longformer.features.encoder import Encoder
+from vision_longformer.features.formats import write_features
+from vision_longformer.features.strategies import Limits, encoded_image
+from vision_longformer.utils.system_memory import parse_bytes, peak_memory
 
 SIDE = 3584  # of the whole image in pixels
 

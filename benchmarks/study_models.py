@@ -31,8 +31,8 @@ from vision_longformer.config import (
     Windowed,
 )
 from vision_longformer.costs import pairs_along_axis
+from vision_longformer.training.classifiers import build_model
 from vision_longformer.training.config import ModelOptions
-from vision_longformer.training.models import build_model
 from vision_longformer.variants import CONFIGS
 
 SIZE, CLASSES = 64, 10

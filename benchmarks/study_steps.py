@@ -16,7 +16,7 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import interleaved
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.optimisers import build_optimizer
+from vision_longformer.training.optimizers import build_optimizer
 from vision_longformer.training.recipes import build, read_recipe
 
 REPEATS = 9

@@ -10,7 +10,7 @@ from typing import Any
 
 from study_models import MODELS, SIZE, multiply_adds, parameter_count
 
-from vision_longformer.training.mistakes import wilson_interval
+from vision_longformer.evaluation.confusions import wilson_interval
 
 HEADER = (
     "model",

@@ -20,7 +20,7 @@ import torch
 import vision_longformer
 from vision_longformer import StageConfig, VisionLongformer, Windowed
 from vision_longformer.attention.backend import AttentionBackend
-from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention.gathered import banded_windowed_attention
 from vision_longformer.attention.geometry import ALL
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import interleaved, markdown_table, spread

@@ -15,8 +15,8 @@ import torch
 from svg import Drawing
 
 from vision_longformer import Full, ModelConfig, multiply_adds
-from vision_longformer.attention.banded import BAND_BYTES
 from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.gathered import BAND_BYTES
 from vision_longformer.attention.geometry import ALL, OWN, Offset, regions
 from vision_longformer.config import WindowShape
 from vision_longformer.padding import size_at

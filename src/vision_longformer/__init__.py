@@ -3,6 +3,7 @@
 Importing the package registers its models with timm.
 """
 
+from vision_longformer.attention.ablations import list_mechanisms, with_attention
 from vision_longformer.attention.backend import AttentionBackend, attention_backend, set_attention_backend
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import (
@@ -16,11 +17,10 @@ from vision_longformer.config import (
     Windowed,
 )
 from vision_longformer.costs import multiply_adds
-from vision_longformer.encoding import Encoder, Features
-from vision_longformer.mechanisms import list_mechanisms, with_attention
+from vision_longformer.features.encoder import Encoder, Features
 from vision_longformer.registry import create_model
+from vision_longformer.utils.version import __version__ as __version__
 from vision_longformer.variants import list_models
-from vision_longformer.version import __version__ as __version__
 from vision_longformer.weights import load, save
 
 __all__ = [

@@ -15,9 +15,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._input import update_model_input_size
 from torch import nn
 
+from vision_longformer.attention.ablations import with_attention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Attention, ModelConfig
-from vision_longformer.mechanisms import with_attention
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.variants import CONFIGS
 from vision_longformer.weights import resize_position_tables

@@ -28,8 +28,8 @@ from vision_longformer.attention.position import AbsolutePosition, resize_axis_t
 from vision_longformer.attention.windowed import WindowedAttention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
-from vision_longformer.files import replacing
 from vision_longformer.timm_interface import default_cfg
+from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import CONFIGS
 
 METADATA_KEY = "vision_longformer"

@@ -11,7 +11,7 @@ import torch
 
 from attention.cases import relative_error
 from vision_longformer import StageConfig, attention_backend, set_attention_backend
-from vision_longformer.attention import banded, build_attention, windowed
+from vision_longformer.attention import build_attention, gathered, windowed
 from vision_longformer.attention.fused import build
 
 
@@ -40,7 +40,7 @@ def test_each_runs_and_gives_the_same(name: Any, runs: str) -> None:
         set_attention_backend("dense")
         expected = layer(x, global_tokens)
         set_attention_backend(name)
-        module = windowed if name == "dense" else banded
+        module = windowed if name == "dense" else gathered
         with mock.patch.object(module, runs, wraps=getattr(module, runs)) as spy:
             actual = layer(x, global_tokens)
     assert attention_backend() == name

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attention.cases import Case, cases, relative_error
-from attention.test_banded import EXAMPLE
+from attention.test_gathered import EXAMPLE
 from vision_longformer import set_attention_backend
-from vision_longformer.attention import banded
+from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import (
     build,
@@ -45,9 +45,9 @@ def _kernel() -> Iterator[None]:
 def attend(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
     """Return what the operator computes, and make sure that the kernel did."""
     arguments: dict[str, Any] = {"table": None, "global_bias": None, **tensors, **case.settings(), **changes}
-    spy = mock.patch.object(banded, "fused_windowed_attention", wraps=fused_windowed_attention)
+    spy = mock.patch.object(gathered, "fused_windowed_attention", wraps=fused_windowed_attention)
     with spy as kernel, torch.no_grad():
-        out = banded.banded_windowed_attention(**arguments)
+        out = gathered.banded_windowed_attention(**arguments)
     assert kernel.call_count == 1
     return out
 
@@ -250,8 +250,8 @@ def gradients(case: Case, dtype: torch.dtype, **changes: Any) -> dict[str, Tenso
     if dtype == torch.float64:
         return differentiate(dense_windowed_attention(**arguments), tensors, cotangent)
     name = "fused_windowed_attention_backward"
-    with mock.patch.object(banded, name, wraps=fused_windowed_attention_backward) as kernel:
-        result = differentiate(banded.banded_windowed_attention(**arguments), tensors, cotangent)
+    with mock.patch.object(gathered, name, wraps=fused_windowed_attention_backward) as kernel:
+        result = differentiate(gathered.banded_windowed_attention(**arguments), tensors, cotangent)
     assert kernel.call_count == 1
     return result
 
@@ -323,7 +323,7 @@ def test_gradients_read_any_layout() -> None:
     for layout in (torch.ones(()).expand, lambda *shape: torch.randn(shape[::-1]).permute(4, 3, 2, 1, 0)):
         cotangent: Tensor = layout(*tensors["query"].shape)
         strided, plain = (
-            differentiate(banded.banded_windowed_attention(**tensors, **case.settings()), tensors, x)
+            differentiate(gathered.banded_windowed_attention(**tensors, **case.settings()), tensors, x)
             for x in (cotangent, cotangent.contiguous())
         )
         assert all(torch.equal(strided[name], plain[name]) for name in tensors)
@@ -340,5 +340,5 @@ def test_what_it_cannot_compute_takes_the_other_path() -> None:
     for dtype in (torch.float64, torch.float32):
         case = replace(EXAMPLE, offsets=((-1, 0), (1, 0)), num_global=1)
         tensors: dict[str, Any] = case.tensors(dtype)
-        out = banded.banded_windowed_attention(**tensors, **case.settings())
+        out = gathered.banded_windowed_attention(**tensors, **case.settings())
         assert relative_error(out, oracle(case, tensors)) <= 1e-6

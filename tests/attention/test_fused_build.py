@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from attention.cases import relative_error
-from attention.test_banded import EXAMPLE
+from attention.test_gathered import EXAMPLE
 from vision_longformer import set_attention_backend
-from vision_longformer.attention.banded import banded_windowed_attention
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import build
+from vision_longformer.attention.gathered import banded_windowed_attention
 
 LOAD = "import pathlib, runpy, sys; runpy.run_path(sys.argv[1])['load'](pathlib.Path(sys.argv[2]))"
 

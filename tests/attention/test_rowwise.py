@@ -14,7 +14,7 @@ from model_helpers import MODELS, bands_of, build, noise, relative_error
 from vision_longformer import VisionLongformer, set_attention_backend
 from vision_longformer.attention import rowwise
 from vision_longformer.backbone import Block
-from vision_longformer.forecasting import StorageCounter
+from vision_longformer.memory.activations import StorageCounter
 from vision_longformer.padding import UNPADDED
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}

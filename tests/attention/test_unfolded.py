@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from torch import Tensor
 
 from attention.cases import Case, cases, relative_error
-from vision_longformer.attention import banded
-from vision_longformer.attention.banded import banded_windowed_attention
+from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.gathered import banded_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.unfolded import unfolded_windowed_attention
 
@@ -37,7 +37,7 @@ EXAMPLE = Case(
 def unfolded(case: Case, dtype: torch.dtype = torch.float64, **replaced: Any) -> Tensor:
     """Return the result with `unfolded_windowed_attention` in the operator's place."""
     arguments = {"table": None, "global_bias": None, **case.tensors(dtype), **case.settings(), **replaced}
-    with torch.no_grad(), mock.patch.object(banded, "windowed_attention", unfolded_windowed_attention):
+    with torch.no_grad(), mock.patch.object(gathered, "windowed_attention", unfolded_windowed_attention):
         return banded_windowed_attention(**arguments)
 
 
@@ -84,7 +84,7 @@ def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
     arguments |= {"window": 3, "top": top, "left": left, "exact": False}
     arguments["query"] = arguments["query"][:, top : top + 4, left : left + 4]
     with torch.no_grad():
-        expected = banded.windowed_attention(**arguments)
+        expected = gathered.windowed_attention(**arguments)
         assert relative_error(unfolded_windowed_attention(**arguments), expected) <= 1e-12
 
 

@@ -16,11 +16,11 @@ import torch
 from vision_longformer.benchmarking import benchmark as side_by_side
 from vision_longformer.benchmarking import memory
 from vision_longformer.benchmarking.benchmark import Plan, Row, benchmark, parse_size, size_name
+from vision_longformer.benchmarking.comparison import ChildEndedError, Settings, run_child
 from vision_longformer.benchmarking.memory import MemoryTask
 from vision_longformer.benchmarking.models import build_model, count_multiply_adds, count_parameters
 from vision_longformer.benchmarking.runtimes import check_output, export, open_session, require_runtime
-from vision_longformer.comparison import ChildEndedError, Settings, run_child
-from vision_longformer.onnx_export import ExportError
+from vision_longformer.export.onnx import ExportError
 
 NANO, RESNET, XCIT = "vision_longformer_nano", "resnet18", "xcit_tiny_12_p16_224"
 SIZE = (40, 64)

@@ -13,7 +13,7 @@ from vision_longformer.benchmarking.models import (
 )
 from vision_longformer.benchmarking.published import PEERS, published_accuracy
 from vision_longformer.costs import needed_multiply_adds
-from vision_longformer.reasons import reason
+from vision_longformer.utils.errors import reason
 
 
 @pytest.mark.parametrize("name", ["vision_longformer_nano", "resnet18", "resnet18.a1_in1k"])

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from vision_longformer.detection import Detections
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.detection.large_images import find_objects
-from vision_longformer.detection.tiling import Tiling
+from vision_longformer.detection.tiled import find_objects
+from vision_longformer.tiling.choosing import Tiling
 
 MASK_SIDE = 28
 Picture = NDArray[np.uint8]

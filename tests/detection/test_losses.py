@@ -10,8 +10,8 @@ from torch import nn
 
 from detection.cases import MASK_RCNN
 from vision_longformer.detection import MaskRCNNConfig, Target
-from vision_longformer.detection.heads import RegionHeads
 from vision_longformer.detection.proposals import Candidates, ProposalNetwork
+from vision_longformer.detection.roi_heads import RegionHeads
 
 BOX = [10.0, 20, 50, 40]
 CONFIG = MaskRCNNConfig(**MASK_RCNN)

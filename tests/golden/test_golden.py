@@ -25,8 +25,8 @@ from vision_longformer.config import (
     StageConfig,
     Windowed,
 )
-from vision_longformer.conversion import attention_from_reference, model_from_reference
-from vision_longformer.reference import ReferenceEntries
+from vision_longformer.published.convert import attention_from_reference, model_from_reference
+from vision_longformer.published.parse import ReferenceEntries
 from vision_longformer.weights import load_exactly
 
 Case = dict[str, Any]

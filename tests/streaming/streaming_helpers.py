@@ -10,10 +10,10 @@ from torch import Tensor
 
 from model_helpers import relative_error
 from vision_longformer import VisionLongformer
-from vision_longformer.encoding import Encoder
-from vision_longformer.images import unit_range
-from vision_longformer.readers import ArrayReader
-from vision_longformer.readers.base import Array, Mask
+from vision_longformer.features.encoder import Encoder
+from vision_longformer.images import ArrayReader
+from vision_longformer.images.decode import unit_range
+from vision_longformer.images.reader import Array, Mask
 from vision_longformer.streaming import StreamedFeatures
 from vision_longformer.timm_interface import normalisation
 

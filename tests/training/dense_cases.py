@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.coco_cases import random_content, write_images
+from datasets.coco_cases import random_content, write_images
 from detection.cases import BACKBONE
 from training.cases import recipe
 from vision_longformer.training.config import TrainConfig

@@ -18,7 +18,7 @@ from training.cases import asked_at, make_images, metrics, outcome, plain, recip
 from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.training import trainer
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.processes import join, leave
+from vision_longformer.utils.distributed import join, leave
 
 MEASURE = {"classification": "val_loss", "detection": "val_box_ap"}
 

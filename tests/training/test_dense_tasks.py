@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from data.coco_cases import CATEGORY_IDS, CLASSES
+from datasets.coco_cases import CATEGORY_IDS, CLASSES
 from detection.cases import BACKBONE
 from training.cases import asked_at, disturb, largest_difference, metrics, outcome, run
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer import VisionLongformer, save
-from vision_longformer.training.dense_images import DenseImages
+from vision_longformer.datasets.dense_loaders import DenseImages
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.dense_models import load_dense
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.passes import EvaluationSetup
-from vision_longformer.training.processes import Processes
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.distributed import Processes
 
 SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
 MEASURES = {

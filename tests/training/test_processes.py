@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from vision_longformer.devices import choose_device
-from vision_longformer.training.processes import Processes, join
+from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.distributed import Processes, join
 
 TESTS = Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_longformer.data.options import AugmentationOptions
+from vision_longformer.datasets.options import AugmentationOptions
 from vision_longformer.training.config import OptimizerOptions, TrainConfig, walk
 from vision_longformer.training.recipes import build, override, read_recipe, write_recipe
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vision_longformer.attention.banded import position_bias
+from vision_longformer.attention.gathered import position_bias
 from vision_longformer.attention.geometry import ALL
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.banded import banded_windowed_attention, windowed_attention
 from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention.gathered import banded_windowed_attention, windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue

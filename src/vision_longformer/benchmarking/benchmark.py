@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from vision_longformer.attention.backend import attention_backend
+from vision_longformer.benchmarking.comparison import ChildEndedError, Settings, Status, run_child
 from vision_longformer.benchmarking.memory import MemoryTask
 from vision_longformer.benchmarking.models import (
     Step,
@@ -28,11 +29,10 @@ from vision_longformer.benchmarking.models import (
 )
 from vision_longformer.benchmarking.runtimes import Runtime, check_output, export, open_session, require_runtime
 from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
-from vision_longformer.comparison import ChildEndedError, Settings, Status, run_child
-from vision_longformer.images import MAX_SIDE
-from vision_longformer.memory import gigabytes
-from vision_longformer.onnx_export import ExportError
-from vision_longformer.reasons import reason
+from vision_longformer.export.onnx import ExportError
+from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.utils.errors import reason
+from vision_longformer.utils.system_memory import gigabytes
 
 Mode = Literal["inference", "training"]
 Size = tuple[int, int]

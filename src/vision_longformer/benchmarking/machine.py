@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vision_longformer.benchmarking.timing import matrix_product_gflops
-from vision_longformer.version import __version__
+from vision_longformer.utils.version import __version__
 
 
 def describe_machine(threads: int | None = None) -> dict[str, Any]:

@@ -20,9 +20,9 @@ import torch
 from vision_longformer.attention.backend import AttentionBackend, set_attention_backend
 from vision_longformer.benchmarking.models import Step, build_model
 from vision_longformer.benchmarking.runtimes import Runtime, open_session
-from vision_longformer.measuring import WARM_UP_SIDE
-from vision_longformer.memory import peak_memory, reset_peak, resident_memory
-from vision_longformer.reasons import reason
+from vision_longformer.benchmarking.worker import WARM_UP_SIDE
+from vision_longformer.utils.errors import reason
+from vision_longformer.utils.system_memory import peak_memory, reset_peak, resident_memory
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.costs import needed_multiply_adds
-from vision_longformer.forecasting import forecast_memory
+from vision_longformer.memory.activations import forecast_memory
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.onnx_export import TOLERANCE, ExportError, trace_onnx
+from vision_longformer.export.onnx import TOLERANCE, ExportError, trace_onnx
 
 Runtime = Literal["eager", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = ("eager", "onnxruntime", "openvino")

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from vision_longformer.attention.ablations import list_mechanisms
+from vision_longformer.benchmarking.comparison import Settings, compare, comparison_config
+from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.comparison import Settings, compare, comparison_config
-from vision_longformer.comparison_report import Comparison, comparison_tables, write_comparison, write_json
-from vision_longformer.files import check_writable
-from vision_longformer.images import MAX_SIDE
-from vision_longformer.mechanisms import list_mechanisms
-from vision_longformer.memory import default_bound, parse_bytes
-from vision_longformer.progress import follow_comparison
+from vision_longformer.commands.progress import follow_comparison
+from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.utils.atomic_files import check_writable
+from vision_longformer.utils.system_memory import default_bound, parse_bytes
 
 
 def arguments() -> Parser:

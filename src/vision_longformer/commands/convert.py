@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from vision_longformer.commands.common import Arguments, Parser, tell
-from vision_longformer.conversion import convert_file
-from vision_longformer.reference import ReferenceOptions
+from vision_longformer.published.convert import convert_file
+from vision_longformer.published.parse import ReferenceOptions
 
 
 def arguments() -> Parser:
@@ -26,7 +26,7 @@ def arguments() -> Parser:
         "--num-classes",
         type=int,
         default=1000,
-        help="Published option, as those below; see vision_longformer.reference.",
+        help="Published option, as those below; see vision_longformer.published.parse.",
     )
     add("--norm-embed", type=bool, default=True, metavar="BOOL", help="Patch embeddings end in a LayerNorm.")
     add("--sharew", type=bool, default=True, metavar="BOOL", help="Global tokens share the projections of local ones.")

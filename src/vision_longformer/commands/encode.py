@@ -11,18 +11,18 @@ from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError, stopped_by_sigterm, tell
-from vision_longformer.devices import choose_device
-from vision_longformer.encoding import Encoder
-from vision_longformer.encoding_ways import Limits
-from vision_longformer.feature_files import OutputError, encode_files, find_images
-from vision_longformer.images import MAX_PIXELS
-from vision_longformer.memory import parse_bytes
-from vision_longformer.planning import WAYS
-from vision_longformer.progress import follow, summary
-from vision_longformer.readers.opening import AS_STORED, Reading
+from vision_longformer.commands.progress import follow, summary
+from vision_longformer.features.encoder import Encoder
+from vision_longformer.features.extract import OutputError, encode_files, find_images
+from vision_longformer.features.formats import FORMATS, check_format
+from vision_longformer.features.strategies import Limits
+from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images.open import AS_STORED, Reading
+from vision_longformer.memory.plans import WAYS
 from vision_longformer.registry import create_model
+from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.system_memory import parse_bytes
 from vision_longformer.weights import load
-from vision_longformer.writing import FORMATS, check_format
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.devices import choose_device
-from vision_longformer.files import replacing
-from vision_longformer.images import ImageError
+from vision_longformer.evaluation.detection import DetectionResult
+from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.evaluation.metric_names import name_of, shown
+from vision_longformer.images.decode import ImageError
 from vision_longformer.training.dense_models import limit_detections, limit_of
-from vision_longformer.training.detection_evaluation import DetectionResult
 from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.metric_names import name_of, shown
-from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.tasks.base import Result
 from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.devices import choose_device
 
 
 def arguments() -> Parser:

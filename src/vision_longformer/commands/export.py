@@ -9,7 +9,7 @@ import torch
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
-from vision_longformer.onnx_export import ExportError, Outputs, export_onnx, require_onnx
+from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, require_onnx
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
 from vision_longformer.weights import load

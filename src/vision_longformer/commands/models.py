@@ -7,7 +7,7 @@ import json
 from rich.console import Console
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError
-from vision_longformer.family import describe_family, family_table
+from vision_longformer.published.family import describe_family, family_table
 
 
 def arguments() -> Parser:

@@ -17,17 +17,17 @@ from rich.table import Table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError
 from vision_longformer.commands.encode import MAX_PIXELS_HELP, add_reading, chosen_model, chosen_reading
-from vision_longformer.devices import choose_device
-from vision_longformer.encoding_ways import Limits
-from vision_longformer.feature_files import find_images
-from vision_longformer.images import MAX_PIXELS, MAX_SIDE, ImageError
-from vision_longformer.memory import gigabytes, parse_bytes
-from vision_longformer.planning import Forecast, Plan, PlanError, free_disk, plan
-from vision_longformer.planning_training import TrainingForecast, TrainingPlan, plan_training
-from vision_longformer.progress import duration
-from vision_longformer.readers.base import ImageInfo
-from vision_longformer.readers.opening import describe_image
-from vision_longformer.speed import Speed, measure_speed
+from vision_longformer.commands.progress import duration
+from vision_longformer.features.extract import find_images
+from vision_longformer.features.strategies import Limits
+from vision_longformer.images.decode import MAX_PIXELS, MAX_SIDE, ImageError
+from vision_longformer.images.open import describe_image
+from vision_longformer.images.reader import ImageInfo
+from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
+from vision_longformer.memory.speed import Speed, measure_speed
+from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
+from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 

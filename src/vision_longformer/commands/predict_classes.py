@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.files import replacing
-from vision_longformer.training.prediction import Prediction, predict
+from vision_longformer.prediction.classes import Prediction, predict
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.atomic_files import replacing
 
 
 def predict_classes(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:

@@ -19,16 +19,16 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.detection.coco_evaluation import write_results
-from vision_longformer.detection.drawing import draw_objects
-from vision_longformer.detection.tiling import Tiling
-from vision_longformer.files import replacing
-from vision_longformer.memory import parse_bytes
-from vision_longformer.segmentation.drawing import draw_classes
+from vision_longformer.evaluation.coco import write_results
+from vision_longformer.prediction.dense import DensePrediction, in_pixels_of
+from vision_longformer.prediction.dense import predict_dense as predict
+from vision_longformer.prediction.draw_objects import draw_objects
+from vision_longformer.prediction.draw_segmentation import draw_classes
+from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.dense_models import limit_detections, limit_of
-from vision_longformer.training.dense_prediction import DensePrediction, in_pixels_of
-from vision_longformer.training.dense_prediction import predict_dense as predict
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.system_memory import parse_bytes
 
 MIN_SCORE = 0.5
 FOLDER = "predictions"

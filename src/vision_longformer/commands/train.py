@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.training.config import TrainConfig, walk
-from vision_longformer.training.metric_names import in_a_line
-from vision_longformer.training.processes import Processes, join, leave
 from vision_longformer.training.recipes import build, override, read_recipe
-from vision_longformer.training.stopping import stop_requests
+from vision_longformer.training.signals import stop_requests
 from vision_longformer.training.trainer import Event, TrainingError, train
+from vision_longformer.utils.distributed import Processes, join, leave
 
 STOPPED = 75  # as sysexits.h has it for "try again later"
 INTERRUPTED = 130

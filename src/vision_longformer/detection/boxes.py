@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from vision_longformer.data.masks import Rle
+from vision_longformer.masks.rle import Rle
 from vision_longformer.padding import Size
 
 

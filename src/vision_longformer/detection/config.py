@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vision_longformer.config import _require, _require_integer
-from vision_longformer.detection.strides import require_strides
+from vision_longformer.fpn.strides import require_strides
 
 MOST_DETECTIONS = 1_000_000
 Sizes = tuple[tuple[float, ...], ...]

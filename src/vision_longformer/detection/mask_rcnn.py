@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from vision_longformer.detection.boxes import Detections, Target, check_targets
 from vision_longformer.detection.config import MaskRCNNConfig
-from vision_longformer.detection.features import Features
-from vision_longformer.detection.heads import RegionHeads
 from vision_longformer.detection.proposals import ProposalNetwork
-from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.detection.roi_heads import RegionHeads
+from vision_longformer.fpn.features import Features
+from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch
 
 FLOAT_BYTES = 4

@@ -30,8 +30,8 @@ from vision_longformer.detection.anchors import Anchors, rows_of_image
 from vision_longformer.detection.boxes import Detections, LeftOut, Target, check_targets
 from vision_longformer.detection.candidates import Candidates, choose
 from vision_longformer.detection.config import RetinaNetConfig
-from vision_longformer.detection.features import Features
-from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.fpn.features import Features
+from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch, size_at
 
 # Of each score of a level: itself and whether it passes the threshold; of those that pass, also a copy, its place, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vision_longformer.config import _require, _require_integer
-from vision_longformer.detection.strides import require_strides
+from vision_longformer.fpn.strides import require_strides
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.detection.features import Features, build_features
-from vision_longformer.detection.pyramid import FeaturePyramid, undecayed
+from vision_longformer.fpn.features import Features, build_features
+from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch, find_level_paddings
 from vision_longformer.segmentation.config import SemanticConfig
 from vision_longformer.segmentation.norm import RealGroupNorm

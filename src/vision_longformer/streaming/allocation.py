@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-from vision_longformer.memory import resident_memory
+from vision_longformer.utils.system_memory import resident_memory
 
 GROWTH = 2**25  # bytes by which the process may grow before holes are looked for
 

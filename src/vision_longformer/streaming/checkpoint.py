@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vision_longformer.files import replacing
 from vision_longformer.streaming.maps import FileMap, StageMap
+from vision_longformer.utils.atomic_files import replacing
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1

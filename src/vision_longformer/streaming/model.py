@@ -14,15 +14,15 @@ from typing import cast
 import torch
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
-from vision_longformer.locks import Lock, LockedError
-from vision_longformer.readers.base import Reader
+from vision_longformer.images.reader import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
-from vision_longformer.streaming.features import Pool, StreamedFeatures
 from vision_longformer.streaming.maps import WorkFolderError
+from vision_longformer.streaming.result import Pool, StreamedFeatures
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
 from vision_longformer.streaming.streamable import check_streamable
 from vision_longformer.timm_interface import normalisation
+from vision_longformer.utils.locks import Lock, LockedError
 from vision_longformer.weights import weights_digest
 
 

@@ -24,9 +24,9 @@ from vision_longformer.streaming.allocation import Trimmer
 from vision_longformer.streaming.block import StreamedBlock
 from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
 from vision_longformer.streaming.embedding import StreamedEmbedding
-from vision_longformer.streaming.features import Pool
 from vision_longformer.streaming.layout import Layout
 from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
+from vision_longformer.streaming.result import Pool
 from vision_longformer.streaming.rows import Rows, Stream
 from vision_longformer.streaming.source import PixelSource
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision_longformer.images import ImageError, unit_range
-from vision_longformer.readers.base import Reader
+from vision_longformer.images.decode import ImageError, unit_range
+from vision_longformer.images.reader import Reader
 from vision_longformer.streaming.rows import Rows, Stream
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vision_longformer.files import replacing
+from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.weights import METADATA_KEY
 
 FORMAT_VERSION = 1

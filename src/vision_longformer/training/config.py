@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from vision_longformer.data.options import AugmentationOptions, DenseOptions, InputOptions
-from vision_longformer.data.options import option as _option
+from vision_longformer.datasets.options import AugmentationOptions, DenseOptions, InputOptions
+from vision_longformer.datasets.options import option as _option
 
 Precision = Literal["float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "qhm", "sgd"]

@@ -13,14 +13,14 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
+from vision_longformer.datasets.dense_loaders import Preprocessing
+from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
-from vision_longformer.detection.variants import build_mask_rcnn, build_retinanet
-from vision_longformer.files import replacing
 from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_images import Preprocessing
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import list_models
 from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vision_longformer.data.classification import read_split
-from vision_longformer.data.coco import CocoSplit, read_coco
-from vision_longformer.data.semantic import BACKGROUND, SemanticSplit, read_semantic
-from vision_longformer.images import MAX_PIXELS
-from vision_longformer.training.detection_evaluation import evaluate_detector
-from vision_longformer.training.evaluation import evaluate
-from vision_longformer.training.loading import evaluation_transform
-from vision_longformer.training.passes import EvaluationSetup
-from vision_longformer.training.semantic_evaluation import evaluate_semantic
+from vision_longformer.datasets.classification import read_split
+from vision_longformer.datasets.coco import CocoSplit, read_coco
+from vision_longformer.datasets.loaders import evaluation_transform
+from vision_longformer.datasets.semantic import BACKGROUND, SemanticSplit, read_semantic
+from vision_longformer.evaluation.classification import evaluate
+from vision_longformer.evaluation.detection import evaluate_detector
+from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.evaluation.segmentation import evaluate_semantic
+from vision_longformer.images.decode import MAX_PIXELS
 from vision_longformer.training.tasks.base import Result
 from vision_longformer.training.trained import Trained
 

@@ -15,9 +15,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vision_longformer.files import replacing
-from vision_longformer.locks import Lock, LockedError
 from vision_longformer.training.checkpoints import Progress
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.locks import Lock, LockedError
 
 
 class RunFolder:

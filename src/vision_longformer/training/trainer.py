@@ -26,22 +26,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Windowed
-from vision_longformer.devices import choose_device
+from vision_longformer.datasets.loaders import batches
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 from vision_longformer.training.config import TrainConfig, read, walk
-from vision_longformer.training.loading import batches
-from vision_longformer.training.optimisers import build_optimizer, build_schedule
-from vision_longformer.training.order import Order
-from vision_longformer.training.passes import EvaluationSetup
-from vision_longformer.training.processes import Processes
-from vision_longformer.training.randomness import seed_step, seed_weights
+from vision_longformer.training.optimizers import build_optimizer, build_schedule
 from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.training.sampler import Order
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.tasks.base import Batch, Result
 from vision_longformer.training.tensorboard import Scalars
 from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.seeding import seed_step, seed_weights
+from vision_longformer.utils.version import __version__
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
@@ -504,10 +505,8 @@ def _numerics(config: TrainConfig, device: torch.device) -> Iterator[torch.devic
 
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
-    import vision_longformer
-
     return {
-        "vision_longformer": vision_longformer.__version__,
+        "vision_longformer": __version__,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vision_longformer.training.classifiers import load_classifier
 from vision_longformer.training.dense_models import load_dense
-from vision_longformer.training.models import load_classifier
 from vision_longformer.training.trained import Trained
 from vision_longformer.weights import describe
 

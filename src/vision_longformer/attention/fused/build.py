@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 
-from vision_longformer.files import replacing
-from vision_longformer.locks import Lock, LockedError
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.locks import Lock, LockedError
 
 SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
 HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.order import Order
-from vision_longformer.training.passes import EvaluationSetup
-from vision_longformer.training.processes import Processes
 from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.training.sampler import Order
+from vision_longformer.utils.distributed import Processes
 
 
 class Batch(Protocol):

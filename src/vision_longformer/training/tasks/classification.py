@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vision_longformer.data.classification import check_images, read_split
+from vision_longformer.datasets.classification import check_images, read_split
+from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
+from vision_longformer.evaluation.classification import Evaluation, evaluate
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.checkpoints import Progress
-from vision_longformer.training.classification import Objective
+from vision_longformer.training.classification_loss import Objective
+from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.evaluation import Evaluation, evaluate
-from vision_longformer.training.loading import Batch, Images, evaluation_transform, training_transform
-from vision_longformer.training.models import build_model, preprocessing_of, save_weights, start_from
-from vision_longformer.training.order import Order
-from vision_longformer.training.passes import EvaluationSetup
-from vision_longformer.training.processes import Processes
 from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.training.sampler import Order
 from vision_longformer.training.tasks.base import Task
+from vision_longformer.utils.distributed import Processes
 
 
 class Classification(Task):
@@ -82,7 +82,7 @@ class Classification(Task):
         save_weights(model, path, options=self.config.model, inputs=self.config.input, classes=self.classes)
 
     def write_report(self, folder: RunFolder, result: Evaluation, progress: Progress) -> None:
-        from vision_longformer.training.report import write_report
+        from vision_longformer.reports.classification_page import write_report
 
         write_report(folder, result, self.config, progress)
 

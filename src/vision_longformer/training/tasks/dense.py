@@ -9,15 +9,15 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from vision_longformer.data.classification import check_images
-from vision_longformer.data.coco import CocoSplit
-from vision_longformer.data.semantic import SemanticSplit
+from vision_longformer.datasets.classification import check_images
+from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.dense_loaders import DenseImages, training_scale
+from vision_longformer.datasets.semantic import SemanticSplit
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_images import DenseImages, training_scale
 from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
-from vision_longformer.training.order import Order
-from vision_longformer.training.processes import Processes
+from vision_longformer.training.sampler import Order
 from vision_longformer.training.tasks.base import Task
+from vision_longformer.utils.distributed import Processes
 
 
 class DenseTask(Task):

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.data.coco import CocoSplit, read_coco
-from vision_longformer.data.masks import library
+from vision_longformer.datasets.coco import CocoSplit, read_coco
+from vision_longformer.datasets.dense_loaders import DenseBatch
+from vision_longformer.evaluation.detection import DetectionResult, evaluate_detector
+from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.masks.rle import library
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_images import DenseBatch
-from vision_longformer.training.detection_evaluation import DetectionResult, evaluate_detector
-from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks.dense import DenseTask
 
@@ -48,7 +48,7 @@ class Detection(DenseTask):
         return evaluate_detector(model, self.validation, self.preprocessing, how, max_pixels=max_pixels)
 
     def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.training.dense_report import write_detection_report
+        from vision_longformer.reports.dense_page import write_detection_report
 
         write_detection_report(folder, result, self.config, progress)
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.data.coco import CocoSplit
-from vision_longformer.data.semantic import SemanticSplit, coco_classes, read_semantic
+from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.dense_loaders import DenseBatch
+from vision_longformer.datasets.semantic import SemanticSplit, coco_classes, read_semantic
+from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_images import DenseBatch
-from vision_longformer.training.passes import EvaluationSetup
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.semantic_evaluation import SemanticResult, evaluate_semantic
 from vision_longformer.training.tasks.dense import DenseTask
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
 
@@ -56,6 +56,6 @@ class Semantic(DenseTask):
         return evaluate_semantic(model, self.validation, self.classes, self.preprocessing, how, max_pixels=max_pixels)
 
     def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.training.dense_report import write_semantic_report
+        from vision_longformer.reports.dense_page import write_semantic_report
 
         write_semantic_report(folder, result, self.config, progress)

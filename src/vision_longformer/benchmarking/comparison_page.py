@@ -1,0 +1,300 @@
+"""What `vil compare` shows: tables for the terminal, two figures and a web page, from what `comparison` measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from vision_longformer.attention.ablations import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
+from vision_longformer.benchmarking.comparison import Row, exponents
+from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel, draw_panels
+from vision_longformer.reports.tables import STYLE, Grid, html_picture, html_table, terminal_table
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.system_memory import gigabytes
+
+FORMAT_VERSION = 1
+PUBLISHED_MODEL = "small"  # the one that was published with each mechanism
+EXPONENTS = {
+    "attention_time": "attn\ntime",
+    "time": "pass\ntime",
+    "attention_multiply_adds": "attn\nMACs",
+    "peak_memory": "peak\nmemory",
+}
+GUIDE = (
+    "Inference on one random float32 image with random weights. Time is the median of the timed passes (lowest to "
+    "highest). Memory is the peak resident memory of a pass above that of the loaded, warmed-up model, in a process of "
+    "its own. MACs are multiply-adds, counted; attn is attention proper, without its linear layers and convolutions."
+)
+EXPONENT_GUIDE = (
+    "Exponents k of growth with the number of pixels: a quantity grows like pixels to the power k, by least squares "
+    "through the measured sizes."
+)
+PUBLISHED_GUIDE = (
+    "Paper: ImageNet-1K top-1 in percent, parameters in millions and multiply-adds in billions at 224×224, from "
+    "the paper. They were not measured here."
+)
+WINDOWED_NOTE = (
+    "windowed has no published figures of its own; at 224×224 it computes the same function as partial_windowed, so "
+    "those figures are its own there."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        model: Name of the variant.
+        rows: Mechanisms at sizes.
+        memory: The bound in bytes that passes had to keep to; None without one.
+        machine: What it was measured on, as `describe_machine` tells.
+        date: When, as text.
+        command: What was typed.
+    """
+
+    model: str
+    rows: Sequence[Row]
+    memory: int | None
+    machine: dict[str, Any]
+    date: str
+    command: str
+
+    @property
+    def sides(self) -> list[int]:
+        """The sizes, smallest first."""
+        return sorted({row.side for row in self.rows})
+
+    @property
+    def attentions(self) -> list[str]:
+        """The mechanisms, in the order they were measured in."""
+        return list(dict.fromkeys(row.attention for row in self.rows))
+
+    def of(self, attention: str) -> list[Row]:
+        """Return the rows of a mechanism."""
+        return [row for row in self.rows if row.attention == attention]
+
+    def published(self, attention: str) -> PublishedComparison | None:
+        """Return the published figures of a mechanism for this model; None if there are none."""
+        return MECHANISMS[attention].published if self.model == PUBLISHED_MODEL else None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was not measured, and on what was not published."""
+        notes = [f"{row.attention} at {row.side}: {row.note}" for row in self.rows if row.note]
+        if self.model == PUBLISHED_MODEL and "windowed" in self.attentions:
+            notes.append(WINDOWED_NOTE)
+        return notes
+
+    @property
+    def threads(self) -> int:
+        """How many threads computed."""
+        used = [row.measurement.threads for row in self.rows if row.measurement is not None]
+        return used[0] if used else int(self.machine["threads"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can store it."""
+        published = {name: self.published(name) for name in self.attentions}
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "date": self.date,
+            "command": self.command,
+            "machine": {**self.machine, "threads": self.threads},
+            "memory_bound": self.memory,
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "mechanisms": [
+                {
+                    "attention": name,
+                    "exponents": exponents(self.of(name)),
+                    "published": None if figures is None else dataclasses.asdict(figures),
+                }
+                for name, figures in published.items()
+            ],
+            "notes": self.notes,
+        }
+
+
+def write_comparison(comparison: Comparison, output: Path) -> Path:
+    """Write `comparison.json`, `time.png`, `memory.png` and `index.html`, which shows them and needs no other file.
+
+    Returns:
+        The page.
+    """
+    pictures = {"time.png": draw_panels(time_panels(comparison)), "memory.png": draw_panels(memory_panels(comparison))}
+    page = output / "index.html"
+    for name, picture in pictures.items():
+        with replacing(output / name) as temporary:
+            temporary.write_bytes(picture)
+    write_json(comparison, output / "comparison.json")
+    with replacing(page) as temporary:
+        temporary.write_text(_page(comparison, pictures), encoding="utf-8")
+    return page
+
+
+def write_json(comparison: Comparison, target: Path) -> None:
+    """Write everything that was measured as JSON."""
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+# --- tables, as text: the terminal and the page show the same cells --------------------------------------------------
+
+
+def _size_grid(comparison: Comparison, side: int) -> Grid:
+    header = ("mechanism", "params\nM", "MACs\nG", "time\nms", "attn\nms", "peak\nMB")
+    rows = [_cells(row) for row in comparison.rows if row.side == side]
+    return Grid(f"{comparison.model} at {side} × {side} pixels", header, rows)
+
+
+def _cells(row: Row) -> list[str]:
+    multiply_adds = row.multiply_adds / 1e9
+    counted = f"{multiply_adds:,.0f}" if multiply_adds >= 100 else f"{multiply_adds:.1f}"
+    cells = [row.attention, f"{row.parameters / 1e6:.1f}", counted]
+    measured = row.measurement
+    if measured is None:
+        if row.status == "too large" and row.forecast_memory is not None:
+            return [*cells, f"would need {gigabytes(row.forecast_memory)}", "–", "–"]
+        return [*cells, row.status, "–", "–" if row.forecast_memory is None else f"({row.forecast_memory / 1e6:.0f})"]
+    low, middle, high = (f"{1e3 * f(measured.seconds):.0f}" for f in (min, statistics.median, max))
+    memory = "–" if measured.peak_memory is None else f"{measured.peak_memory / 1e6:.0f}"
+    attention = 1e3 * statistics.median(measured.attention_seconds)
+    return [*cells, f"{middle} ({low}–{high})", f"{attention:.0f}", memory]
+
+
+def _summary_grid(comparison: Comparison) -> Grid:
+    header = ("mechanism", *EXPONENTS.values(), "paper\ntop-1", "paper\nparams", "paper\nMACs")
+    rows = []
+    for name in comparison.attentions:
+        fitted, figures = exponents(comparison.of(name)), comparison.published(name)
+        published = (
+            ["–"] * 3
+            if figures is None
+            else [f"{figures.top1:.1f}", f"{figures.parameters / 1e6:.1f}", f"{figures.multiply_adds / 1e9:.2f}"]
+        )
+        rows.append([name, *("–" if fitted[key] is None else f"{fitted[key]:.2f}" for key in EXPONENTS), *published])
+    return Grid("Exponents of growth with the number of pixels", header, rows)
+
+
+def _grids(comparison: Comparison) -> list[Grid]:
+    return [*(_size_grid(comparison, side) for side in comparison.sides), _summary_grid(comparison)]
+
+
+def _guides(comparison: Comparison) -> list[str]:
+    guides = [GUIDE, EXPONENT_GUIDE]
+    guides += [PUBLISHED_GUIDE] if any(comparison.published(name) for name in comparison.attentions) else []
+    if any(_cells(row)[-1].startswith("(") for row in comparison.rows):
+        guides.append("Memory in brackets was forecast, not measured.")
+    if any(row.measurement is not None and row.measurement.peak_memory is None for row in comparison.rows):
+        guides.append("This system does not say how much memory a process has taken.")
+    return guides
+
+
+def comparison_tables(comparison: Comparison) -> Group:
+    """Lay out a comparison for a terminal: a table for each size, one of exponents, and notes."""
+    parts: list[Table | Text] = [terminal_table(grid) for grid in _grids(comparison)]
+    parts += [Text(sentence) for sentence in _guides(comparison)]
+    parts += [Text(f"Note: {note}.".replace("..", ".")) for note in comparison.notes]
+    return Group(*parts)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def time_panels(comparison: Comparison) -> list[Panel]:
+    """Return the panels of time and of multiply-adds."""
+    return [
+        _panel(comparison, "Measured time of a pass", "seconds", _median_seconds),
+        _panel(comparison, "Multiply-adds of a pass", "billions", lambda row: row.multiply_adds / 1e9),
+    ]
+
+
+def memory_panels(comparison: Comparison) -> list[Panel]:
+    """Return the panels of peak memory and of parameters."""
+    return [
+        _panel(comparison, "Peak memory of a pass above the loaded model", "gigabytes", _peak_gigabytes),
+        _panel(
+            comparison,
+            "Parameters of a model built for that size",
+            "millions",
+            lambda row: row.parameters_at_size / 1e6,
+        ),
+    ]
+
+
+def _median_seconds(row: Row) -> float | None:
+    return None if row.measurement is None else statistics.median(row.measurement.seconds)
+
+
+def _peak_gigabytes(row: Row) -> float | None:
+    peak = None if row.measurement is None else row.measurement.peak_memory
+    return peak / 1e9 if peak else None  # zero has no place on a logarithmic axis
+
+
+def _panel(comparison: Comparison, title: str, y_label: str, value: Any) -> Panel:
+    lines = []
+    for name in comparison.attentions:
+        points = [(row.side, value(row)) for row in comparison.of(name)]
+        points = [(x, y) for x, y in points if y is not None]
+        lines.append(Line(name, [x for x, _ in points], [y for _, y in points], **_style(name)))
+    return Panel(title, "side of the square image in pixels", y_label, lines, comparison.sides)
+
+
+def _style(attention: str) -> dict[str, Any]:
+    """Return how a mechanism is drawn: its partial form, dashed, has its colour."""
+    whole = [name for name in list_mechanisms() if not name.startswith(PARTIAL)]
+    family = whole.index(attention.removeprefix(PARTIAL))
+    return {
+        "colour": COLOURS[family % len(COLOURS)],
+        "marker": MARKERS[list_mechanisms().index(attention) % len(MARKERS)],
+        "dashed": attention.startswith(PARTIAL),
+    }
+
+
+# --- page ------------------------------------------------------------------------------------------------------------
+
+CAPTIONS = {
+    "time.png": "Time and multiply-adds against resolution. Dashed: full attention in stages 3 and 4.",
+    "memory.png": (
+        "Memory and parameters against resolution. A model runs at any size with the parameters in the tables; these "
+        "are those of one whose position tables and projections are sized for that image."
+    ),
+}
+
+
+def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
+    machine = comparison.machine
+    facts = {
+        "Machine": ", ".join((machine["processor"], machine["capability"], f"{comparison.threads} threads")),
+        "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
+        "Date": comparison.date,
+        "Command": comparison.command,
+        "Bound on memory": "none" if comparison.memory is None else gigabytes(comparison.memory),
+    }
+    title = f"Attention mechanisms in {html.escape(comparison.model)}"
+    *of_sizes, summary = map(html_table, _grids(comparison))
+    parts = [
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>",
+        "<dl>",
+        *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
+        "</dl>",
+        *(html_picture(data, CAPTIONS[name]) for name, data in pictures.items()),
+        summary,
+        *of_sizes,
+        *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(comparison)),
+    ]
+    if comparison.notes:
+        notes = "".join(f"<li>{html.escape(note)}" for note in comparison.notes)
+        parts.append(f"<h2>Notes</h2><ul class='guide'>{notes}</ul>")
+    return "\n".join([*parts, "</main></body></html>\n"])

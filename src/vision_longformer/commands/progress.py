@@ -1,0 +1,148 @@
+"""What commands show of their work: a bar while it goes on, a sentence at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from vision_longformer.benchmarking.benchmark import Row as BenchmarkRow
+from vision_longformer.benchmarking.comparison import Row
+from vision_longformer.features.extract import OnBand, Result, Source
+
+LOG_SECONDS = 60.0  # between the lines of a log
+
+
+def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: Console) -> list[Result]:
+    """Show progress and every failure while the work goes on; return all results.
+
+    Args:
+        begin: Begins the work, which calls what it is given after each band of a streamed image.
+        total: How many results there will be.
+        console: Shows a bar if it is a terminal, else a line now and then for a streamed image; and the messages in
+            any case.
+    """
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TextColumn("{task.fields[rate]} megapixels/s"),
+        TextColumn("{task.fields[streamed]}"),
+        TimeRemainingColumn(),
+    )
+    finished: list[Result] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate="–", streamed="")
+
+        def show(line: str, now_and_then: bool) -> None:
+            progress.update(task, streamed=line)
+            if now_and_then and not console.is_terminal:
+                console.print(Text(f"vil: {line}"), soft_wrap=True)
+
+        for result in begin(StreamedShare(show)):
+            finished.append(result)
+            if result.message:
+                label = "failed" if result.status == "failed" else "note"
+                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
+            seconds = sum(done.seconds for done in finished)
+            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
+            progress.update(task, advance=1, rate=rate, streamed="")
+    return finished
+
+
+class StreamedShare:
+    """Says how far a streamed image is, how fast it goes, and how much time is left.
+
+    Args:
+        show: Takes the line, and whether it is one of the few that a log should have.
+        clock: In seconds.
+    """
+
+    def __init__(self, show: Callable[[str, bool], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._show, self._clock = show, clock
+        self._source: Source | None = None
+        self._begin = self._first = self._logged = 0.0
+
+    def __call__(self, source: Source, share: float, pixels: int) -> None:
+        """Take how much of an image's work is done, from 0 to 1, and its pixels."""
+        now = self._clock()
+        if source != self._source or share < self._first:  # what was done before, by an earlier run, has no speed
+            self._source, self._begin, self._first, self._logged = source, now, share, now
+        done, seconds = share - self._first, now - self._begin
+        line = f"{source.name}: {share:.0%}"
+        if done > 0 and seconds > 0:
+            line += f", {done * pixels / 1e6 / seconds:.2f} megapixels/s, {duration((1 - share) * seconds / done)} left"
+        often_enough = now - self._logged >= LOG_SECONDS
+        self._logged = now if often_enough else self._logged
+        self._show(line, often_enough)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as text, in hours and minutes, minutes, or seconds."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Say how many images were encoded, how fast, how many had been before, and how many failed."""
+    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
+    encoded = count["encoded"]
+    parts = [f"{len(encoded)} encoded"]
+    if encoded:
+        seconds = sum(result.seconds for result in encoded)
+        megapixels = sum(result.megapixels for result in encoded)
+        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
+    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
+    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
+    return ", ".join(parts) + "."
+
+
+def follow_comparison(rows: Iterable[Row], *, planned: Sequence[tuple[str, int]], console: Console) -> list[Row]:
+    """Show which mechanism is measured, at which size, and how many are left; return all rows.
+
+    Args:
+        rows: Each as it is measured.
+        planned: (mechanism, side) of each, in their order.
+        console: Shows a bar if it is a terminal, else a line for each.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    finished: list[Row] = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(planned))
+        rows = iter(rows)
+        for number, (attention, side) in enumerate(planned):
+            label = f"{attention} at {side}, {len(planned) - number - 1} left"
+            progress.update(task, completed=number, description=label)
+            if not console.is_terminal:
+                console.print(Text(f"vil: {number + 1}/{len(planned)}: {label}"), soft_wrap=True)
+            finished.append(next(rows))
+            if finished[-1].note:
+                console.print(Text(f"vil: note: {attention} at {side}: {finished[-1].note}"), soft_wrap=True)
+    return finished
+
+
+def follow_benchmark(
+    begin: Callable[[Callable[[str], None]], Iterable[BenchmarkRow]], *, total: int, console: Console
+) -> list[BenchmarkRow]:
+    """Show what is measured and how much is left; return all rows.
+
+    Args:
+        begin: Takes what it is to call with a few words before each piece of work, and gives the rows.
+        total: Pieces of work, some of which may be left out.
+        console: Shows a bar if it is a terminal, else a line for each.
+    """
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+
+        def on_step(words: str) -> None:
+            progress.update(task, advance=1, description=words)
+            if not console.is_terminal:
+                console.print(Text(f"vil: {words}"), soft_wrap=True)
+
+        return list(begin(on_step))

@@ -1,0 +1,149 @@
+"""Labelled images for classification: class folders, or a CSV of path, label, split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
+COLUMNS = ("path", "label", "split")
+AUTO_DECODE_BYTES = 10**9
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split of a data set.
+
+    Attributes:
+        paths: Image files.
+        labels: Of each, an index into `classes`.
+        classes: Names, in the order of the classifier's outputs.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = None) -> Samples:
+    """Find the images of a split and their labels.
+
+    Args:
+        data: A folder with SPLIT/CLASS/image files, or a CSV file with columns path, label and split, whose paths
+            are relative to its own folder.
+        split: "train", "val" or any other there is.
+        classes: Names of the classes that a model knows; by default those found, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        ValueError: A class has no image, a label is none of `classes`, a row is incomplete; names folder, file, line.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise FileNotFoundError(f"{data}: no such folder or CSV file")
+    found = _read_csv(data, split) if data.is_file() else _read_folders(data, split)
+    names = sorted({label for _, label in found})
+    if classes is None:
+        classes = names
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{data}: split {split!r} has {_some(unknown)}, which the model's {len(classes)} classes do not include "
+            f"({_some(list(classes))})"
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    return Samples(
+        paths=tuple(path for path, _ in found),
+        labels=tuple(number[label] for _, label in found),
+        classes=tuple(classes),
+    )
+
+
+def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
+    """Make sure that all images can be decoded.
+
+    Args:
+        paths: What to check.
+        decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
+        max_pixels: Refuse larger images.
+
+    Raises:
+        ValueError: Names the first few images that cannot be read, and says how many there are.
+    """
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"{_some([str(path) for path in missing])}: no such file")
+    if decode is None:
+        decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
+    if not decode:
+        return
+
+    def problem(path: Path) -> str | None:
+        try:
+            read_rgb(path, max_pixels=max_pixels)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        problems = [text for text in threads.map(problem, paths) if text is not None]
+    if problems:
+        rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")
+
+
+def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
+    folder = data / split
+    if not folder.is_dir():
+        there = sorted(entry.name for entry in data.iterdir() if entry.is_dir())
+        hint = f"; {data} has {_some(there)}" if there else f"; {data} has no folder at all"
+        raise FileNotFoundError(f"{folder}: no such folder. Expected {data}/{split}/CLASS/images{hint}")
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise ValueError(f"{folder}: has no class folder in it; expected {folder}/CLASS/images")
+    found: list[tuple[Path, str]] = []
+    empty = []
+    for entry in classes:
+        images = sorted(path for path in entry.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        if not images:
+            empty.append(entry)
+        found += [(path, entry.name) for path in images]
+    if empty:
+        raise ValueError(f"{_some([str(entry) for entry in empty])}: no image in this class folder")
+    return found
+
+
+def _read_csv(path: Path, split: str) -> list[tuple[Path, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+            if missing:
+                raise ValueError(f"{path}: lacks the column {', '.join(missing)}; it must have {', '.join(COLUMNS)}")
+            found, splits = [], Counter[str]()
+            for row in rows:
+                if any(not row[column] for column in COLUMNS):
+                    raise ValueError(f"{path}, line {rows.line_num}: path, label and split must all be given")
+                splits[row["split"]] += 1
+                if row["split"] == split:
+                    found.append((path.parent / row["path"], row["label"]))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a CSV file in UTF-8 ({error})") from error
+    if not found:
+        raise ValueError(f"{path}: no row has split {split!r}; it has {_some(sorted(splits)) or 'no rows'}")
+    return found
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

@@ -1,0 +1,197 @@
+"""Images with their objects or classes of pixels, as the tasks of dense prediction take them.
+
+B images, n objects of an image, H×W batch
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms import ColorJitter
+
+from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.loaders import Key
+from vision_longformer.datasets.options import Recipe
+from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit, coco_label
+from vision_longformer.datasets.transforms import (
+    Augmentation,
+    DenseSample,
+    draw,
+    fitted_size,
+    image_to_tensor,
+    transformed_boxes,
+    transformed_map,
+)
+from vision_longformer.detection.boxes import Target
+from vision_longformer.images.decode import ImageError
+from vision_longformer.masks.rle import segmentations_to_masks
+from vision_longformer.padding import Size
+from vision_longformer.utils.seeding import seed_sample
+
+MIN_SIDE = 1.0  # pixels of the box that a window or shrinking leaves of an object; thinner ones are dropped
+Preprocessing = dict[str, Any]  # "mean", "std", "interpolation", "side", "max_side"; in weight files also "scale"
+
+
+class DenseBatch(NamedTuple):
+    """Images and what is on them.
+
+    Attributes:
+        images: (B, 3, H, W), normalised, with zeros below and to the right of smaller images.
+        sizes: (height, width) of each image.
+        targets: The objects of each; empty where classes of pixels are learned.
+        semantic: (B, H, W) classes of pixels; None where objects are learned.
+        indices: Of each image among those of the split.
+    """
+
+    images: Tensor
+    sizes: list[Size]
+    targets: list[Target]
+    semantic: Tensor | None
+    indices: list[int]
+
+
+class DenseImages(Dataset[Any]):
+    """Images by number, or by `Key` and then augmented with the randomness that belongs to it.
+
+    Args:
+        split: The images.
+        config: Of the run; None where nothing is augmented.
+        preprocessing: See `Preprocessing`.
+        learned: What is read with the images of keys.
+        max_pixels: Refuse larger images.
+    """
+
+    def __init__(
+        self,
+        split: CocoSplit | SemanticSplit,
+        config: Recipe | None,
+        preprocessing: Preprocessing,
+        *,
+        learned: str = "boxes",
+        max_pixels: int,
+    ) -> None:
+        self.split, self.config, self.preprocessing = split, config, preprocessing
+        self.learned, self.max_pixels = learned, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: Key | int) -> tuple[DenseSample, int] | str:
+        index = key.image if isinstance(key, Key) else key
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
+                image = self.split.read(index, max_pixels=self.max_pixels)
+            if isinstance(key, Key):
+                return self._augmented(image, key), index
+            return DenseSample(self._pixels(image, self.whole(index)), torch.empty(0, 4), torch.empty(0)), index
+        except ImageError as error:
+            return str(error)
+
+    def whole(self, index: int) -> Augmentation:
+        """Return how an image is resized for evaluation."""
+        return Augmentation(evaluation_size(self.size(index), self.preprocessing))
+
+    def size(self, index: int) -> Size:
+        """Return an image's (height, width) in pixels."""
+        height, width = self.split.sizes[index].tolist()
+        return height, width
+
+    def _augmented(self, image: Image.Image, key: Key) -> DenseSample:
+        assert self.config is not None
+        dense, augmentation = self.config.dense, self.config.augmentation
+        size = (image.height, image.width)
+        seed_sample(self.config.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
+        how = draw(
+            size,
+            sides=dense.sides,
+            max_side=dense.max_side,
+            scale=dense.scale,
+            crop=dense.crop,
+            horizontal_flip=augmentation.horizontal_flip,
+            vertical_flip=augmentation.vertical_flip,
+        )
+        if augmentation.color_jitter:
+            image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
+        pixels = self._pixels(image, how)
+        if self.learned == "semantic":
+            label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
+            return DenseSample(pixels, torch.empty(0, 4), torch.empty(0), semantic=label)
+        assert isinstance(self.split, CocoSplit)
+        return self._with_objects(self.split, pixels, key.image, size, how)
+
+    def _with_objects(self, split: CocoSplit, pixels: Tensor, index: int, size: Size, how: Augmentation) -> DenseSample:
+        places = np.array([place for place in split.annotations(index) if not split.is_crowd[place]], np.int64)
+        boxes = transformed_boxes(split.boxes[places], size, how)
+        left = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
+        places, boxes = places[left.numpy()], boxes[left]
+        masks = None
+        if self.learned == "masks":
+            assert split.segmentations is not None
+            drawn = segmentations_to_masks(split.segmentations, places.tolist(), size, resized=how.size)
+            masks = transformed_map(drawn, how).bool()
+            seen = masks.flatten(1).any(dim=1)
+            places, boxes, masks = places[seen.numpy()], boxes[seen], masks[seen]
+            if how.window is not None and len(masks):  # what is left of an object may be smaller than its cut box
+                boxes = masks_to_boxes(masks)
+                boxes[:, 2:] += 1  # torchvision's are the last pixels
+        return DenseSample(pixels, boxes, torch.from_numpy(split.labels[places]), masks)
+
+    def _pixels(self, image: Image.Image, how: Augmentation) -> Tensor:
+        colours = {name: self.preprocessing[name] for name in ("mean", "std", "interpolation")}
+        return image_to_tensor(image, how, **colours)
+
+    @staticmethod
+    def collate(entries: list[tuple[DenseSample, int] | str]) -> DenseBatch | str:
+        """Return a batch, or what is wrong with an image."""
+        samples, indices = [], []
+        for entry in entries:
+            if isinstance(entry, str):
+                return entry
+            samples.append(entry[0])
+            indices.append(entry[1])
+        sizes: list[Size] = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
+        height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
+        images = torch.zeros(len(samples), 3, height, width)
+        semantic = None
+        if samples[0].semantic is not None:
+            semantic = torch.full((len(samples), height, width), IGNORE_INDEX)
+        for number, (sample, (own_height, own_width)) in enumerate(zip(samples, sizes, strict=True)):
+            images[number, :, :own_height, :own_width] = sample.image
+            if semantic is not None:
+                assert sample.semantic is not None
+                semantic[number, :own_height, :own_width] = sample.semantic
+        targets = [Target(sample.boxes, sample.labels, sample.masks) for sample in samples]
+        return DenseBatch(images, sizes, [] if semantic is not None else targets, semantic, indices)
+
+
+def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:
+    """Return the (height, width) at which a model sees an image of `size` outside of training."""
+    side = preprocessing["side"]
+    return size if side is None else fitted_size(size, side=side, max_side=preprocessing["max_side"])
+
+
+def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int) -> NDArray[np.int64]:
+    """Return the (H, W) classes of an image's pixels.
+
+    Raises:
+        ImageError: The label cannot be read.
+    """
+    if isinstance(split, SemanticSplit):
+        return split.read_label(index, max_pixels=max_pixels)
+    return coco_label(split, index)
+
+
+def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:
+    """Return the factor by which evaluation resizes images of (height, width) `sizes`; where it differs, the median."""
+    return float(median(evaluation_size(size, preprocessing)[0] / size[0] for size in sizes))

@@ -1,0 +1,158 @@
+"""Images as a model takes them: augmented in training, cropped in evaluation, read by other processes."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from timm.data import auto_augment, create_transform
+from timm.data.transforms import str_to_interp_mode
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from vision_longformer.datasets.classification import Samples
+from vision_longformer.datasets.options import AugmentationOptions, InputOptions
+from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.utils.seeding import seed_sample
+
+
+class Key(NamedTuple):
+    """An image to be augmented in its own way."""
+
+    epoch: int
+    image: int
+    repeat: int
+
+
+class Batch(NamedTuple):
+    """Images and what is known of them."""
+
+    images: Tensor  # (B, 3, H, W), normalised
+    labels: Tensor  # (B,)
+    indices: list[int]  # of each image among the samples
+
+
+def training_transform(options: InputOptions, augmentation: AugmentationOptions, *, mean: Any, std: Any) -> Any:
+    """Return what turns a Pillow image into an augmented (3, size, size) tensor."""
+    transform = create_transform(
+        options.size,
+        is_training=True,
+        scale=augmentation.crop_scale,
+        ratio=augmentation.crop_ratio,
+        hflip=augmentation.horizontal_flip,
+        vflip=augmentation.vertical_flip,
+        color_jitter=augmentation.color_jitter or None,
+        auto_augment=augmentation.rand_augment,
+        interpolation=options.interpolation,
+        mean=mean,
+        std=std,
+        re_prob=augmentation.erasing,
+        re_mode="pixel",
+    )
+    if augmentation.crop == "plain":
+        whole = round(options.size / kept_share(options))
+        resize = transforms.Resize(whole, interpolation=str_to_interp_mode(options.interpolation))
+        transform.transforms[:1] = [resize, transforms.RandomCrop(options.size)]
+    for step in transform.transforms:
+        for operation in getattr(step, "ops", ()):
+            if getattr(operation, "aug_fn", None) is auto_augment.posterize:
+                operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_options: Any) -> Image.Image:
+    """Keep some bits of each value; none at all is black, which Pillow refuses and timm asks for at full strength."""
+    return ImageOps.posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
+
+
+def kept_share(options: InputOptions) -> float:
+    """Return the share of an image's shorter side that is kept."""
+    return options.crop_share or (0.922 if options.size >= 384 else 0.875)
+
+
+def evaluation_transform(*, size: int, crop_share: float, interpolation: str, mean: Any, std: Any) -> Any:
+    """Return what turns a Pillow image into the (3, size, size) tensor of its centre."""
+    return create_transform(size, crop_pct=crop_share, interpolation=interpolation, mean=mean, std=std)
+
+
+class Images(Dataset[Any]):
+    """Images by number, or by `Key` and then augmented with the randomness that belongs to it."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        transform: Any,
+        *,
+        seed: int,
+        max_pixels: int,
+    ) -> None:
+        self.samples, self.transform, self.seed, self.max_pixels = samples, transform, seed, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key | int) -> tuple[Tensor | str, int, int]:
+        index = key.image if isinstance(key, Key) else key
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
+                image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
+        except ImageError as error:
+            return str(error), 0, index
+        transform = self.transform
+        if isinstance(key, Key):
+            seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
+        try:
+            return transform(image), self.samples.labels[index], index
+        except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
+            return f"{self.samples.paths[index]}: cannot be augmented ({error})", 0, index
+
+    @staticmethod
+    def collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
+        """Return a batch, or what is wrong with an image."""
+        for image, _, _ in entries:
+            if isinstance(image, str):
+                return image
+        images = torch.stack([image for image, _, _ in entries])  # type: ignore[misc]
+        return Batch(images, torch.tensor([label for _, label, _ in entries]), [index for _, _, index in entries])
+
+
+def batches(images: Dataset[Any], keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Any]:
+    """Read batches in the order of `keys`, ahead of their use.
+
+    Args:
+        images: Its entries are put together by its method `collate`, which returns a sentence where one cannot be
+            read: an exception would arrive from another process as a traceback.
+        keys: Of each batch.
+        workers: Processes that read; 0 reads here.
+        pin: Into memory that GPUs copy from quickly.
+
+    Raises:
+        ImageError: An image cannot be read; names it.
+    """
+    loader = DataLoader(
+        images,
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=images.collate,  # type: ignore[attr-defined]
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise ImageError(batch)
+        yield batch
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal, SIGTERM often every process of a job.
+
+    The trainer finishes its step with the batches of these, and ends them itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,449 @@
+"""Image files to feature files: find them, encode them, skip what is done, never leave half of one.
+
+A feature file is safetensors. Its tensors are the maps `stage1` to `stage4` as (C, H, W), `embedding` (C,) and `valid`
+(H, W), boolean, for the pixels that were encoded. Its metadata are one JSON value under the key "vision_longformer".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from vision_longformer.features.encoder import Encoder
+from vision_longformer.features.formats.table import (
+    Choice,
+    Format,
+    check_format,
+    read_folder_metadata,
+    safetensors_bytes,
+    write_features,
+)
+from vision_longformer.features.resume import WorkFolder
+from vision_longformer.features.strategies import (
+    EncodedImage,
+    Limits,
+    encoded_image,
+    remove_work_folder,
+    work_folder_of,
+)
+from vision_longformer.images.decode import ImageError
+from vision_longformer.images.open import AS_STORED, Reading, is_zarr, read_georeference
+from vision_longformer.memory.plans import Plan
+from vision_longformer.reports.encoding_page import Entry, Report, picture_entry
+from vision_longformer.reports.streamed_entries import streamed_entry
+from vision_longformer.streaming import WorkFolderError
+from vision_longformer.utils.atomic_files import check_writable
+from vision_longformer.utils.memory_trace import Span, watch_memory
+from vision_longformer.utils.system_memory import gigabytes, resident_memory
+from vision_longformer.utils.version import __version__
+from vision_longformer.weights import weights_digest
+
+METADATA_KEY = "vision_longformer"
+FORMAT_VERSION = 1
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
+FOLDERS = (".geotiff", ".zarr")  # of features
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+AS_ZARR = "written as Zarr, as its maps were spilled"
+DEFAULT_LIMITS = Limits()
+
+Dtype = Literal["float16", "float32"]
+Status = Literal["encoded", "skipped", "failed"]
+
+
+class OutputError(OSError):
+    """Features cannot be written; going on makes no sense."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, and its path below the folder that all images of a run share."""
+
+    path: Path
+    name: str
+
+    def target(self, output: Path, kind: Format = "safetensors") -> Path:
+        """Return the feature file or folder: the image's name, suffix kept, so that x.jpg and x.png stay apart."""
+        return output / f"{self.name}.{kind}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one image.
+
+    Attributes:
+        source: The image.
+        status: What was done.
+        message: Why it failed, or what of the file was left out; "" if there is nothing to say.
+        megapixels: Millions of pixels encoded.
+        seconds: From opening the image to the features being safe on disk.
+    """
+
+    source: Source
+    status: Status
+    message: str = ""
+    megapixels: float = 0.0
+    seconds: float = 0.0
+
+
+OnBand = Callable[[Source, float, int], None]  # the image, the share of its work that is done, and its pixels
+
+
+def find_images(arguments: Sequence[str]) -> list[Source]:
+    """Find the images that files, folders and patterns mean, each once.
+
+    Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones and what lies in
+    folders of features aside, which patterns pass over too. Files named by hand may be anything. Names are relative to
+    the deepest folder that holds all arguments, so no two are the same.
+
+    Raises:
+        FileNotFoundError: An argument means nothing, or a folder holds no image.
+    """
+    found: dict[Path, None] = {}  # in order, each once
+    roots = []
+    for argument in arguments:
+        path = Path(os.path.abspath(argument))
+        if is_zarr(path):
+            roots.append(path.parent)
+            images = [path]
+        elif path.is_dir():
+            roots.append(path)
+            images = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path), file))
+            if not images:
+                raise FileNotFoundError(f"{argument}: this folder holds no image ({', '.join(SUFFIXES)})")
+        elif path.exists():
+            roots.append(path.parent)
+            images = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            named = _in_features(path)  # the pattern itself names a folder of features
+            images = [match for match in matches if match.is_file() and (named or not _in_features(match))]
+            if not images:
+                raise FileNotFoundError(f"{argument}: there is no such file or folder")
+            roots.append(Path(os.path.commonpath([image.parent for image in images])))
+        found.update(dict.fromkeys(images))
+    common = os.path.commonpath(roots) if roots else ""
+    return [Source(path, path.relative_to(common).as_posix()) for path in found]
+
+
+def _is_image(name: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden and not _in_features(name) and file.is_file()
+
+
+def _in_features(name: Path) -> bool:
+    return any(folder.suffix in FOLDERS for folder in name.parents)
+
+
+def encode_files(
+    sources: Sequence[Source],
+    output: Path,
+    encoder: Encoder,
+    *,
+    model_name: str,
+    dtype: Dtype = "float16",
+    kind: Choice = "safetensors",
+    report: bool = True,
+    remark: str = "",
+    reading: Reading = AS_STORED,
+    limits: Limits = DEFAULT_LIMITS,
+    on_band: OnBand | None = None,
+) -> Iterator[Result]:
+    """Encode images into feature files below `output`, one at a time.
+
+    An image is skipped if its feature file was made from the same bytes, with the same weights, configuration and
+    settings, whatever the model was called.
+    One that cannot be read is reported and passed over. With `report`, `output`/index.html shows the run once it is
+    over; pictures wait in `output`/.report, and serve for images that a later run skips.
+
+    Args:
+        sources: From `find_images`.
+        output: Folder; created if need be.
+        encoder: The model and its settings.
+        model_name: For people who read the metadata or the report.
+        dtype: Of the stored maps and embedding. Computing is in float32.
+        kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
+        report: Whether to write the report.
+        remark: A sentence for the top of the report.
+        reading: How to read all images; not with an encoder that shrinks them.
+        limits: What encoding may take. What does not fit into memory is streamed.
+        on_band: Called while a streamed image is encoded.
+
+    Yields:
+        A result for each image, in order.
+
+    Raises:
+        OutputError: Features cannot be written, for instance because the disk is full.
+    """
+    job = _Job(output, encoder, model_name, dtype, kind, report, reading, limits, on_band)
+    try:
+        check_writable(output)
+    except OSError as error:
+        raise OutputError(str(error)) from error
+    pages = Report(output, title=model_name, remark=remark)
+    with watch_memory() as memory:
+        for source in sources:
+            start = memory.now()
+            result, plan = job.encode(source, pages)
+            memory.spans.append(_span(plan, start, memory.now()))
+            yield result
+    if report:
+        with _explaining(output / "index.html"):
+            pages.write(memory)
+
+
+def _span(plan: Plan | None, start: float, end: float) -> Span:
+    if plan is None:
+        return Span(start, end, None, None)
+    if plan.chosen.way == "whole":
+        return Span(start, end, plan.chosen.memory, None)
+    whole = next(forecast.memory for forecast in plan.forecasts if forecast.way == "whole")
+    return Span(start, end, plan.chosen.memory, whole or None)
+
+
+class _Job:
+    """What stays the same from image to image."""
+
+    def __init__(
+        self,
+        output: Path,
+        encoder: Encoder,
+        model_name: str,
+        dtype: Dtype,
+        kind: Choice,
+        report: bool,
+        reading: Reading,
+        limits: Limits,
+        on_band: OnBand | None,
+    ) -> None:
+        self.output = output
+        self.kind = kind
+        self.encoder = encoder
+        self.dtype = dtype
+        self.report = report
+        self.model_name = model_name
+        self.reading = reading
+        self.limits = limits
+        self.on_band = on_band
+        strides = encoder.model.config.strides
+        self.settings: dict[str, Any] = {
+            "config_sha256": hashlib.sha256(
+                json.dumps(encoder.model.config.to_dict(), sort_keys=True).encode()
+            ).hexdigest(),
+            "weights_sha256": weights_digest(encoder.model),
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+            "stages": list(encoder.stages),
+            "strides": [strides[stage - 1] for stage in encoder.stages],
+            "dtype": dtype,
+            "max_side": encoder.max_side,
+        }
+        if reading != AS_STORED:
+            self.settings["reading"] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
+
+    def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
+        """Encode an image if need be, and return how it was planned."""
+        try:
+            return self._encode(source, pages)
+        except ImageError as error:  # which leaves the maps in the work folder, for when it can be read again
+            reason = _reason(error, source.path)
+            message = f"it could be read once, but not a second time while its features were written: {reason}"
+            pages.add(Entry(source.name, message=message))
+            return Result(source, "failed", message), None
+        finally:
+            remove_work_folder(self.limits, self.output)
+
+    def _encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
+        kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
+        targets = [source.target(self.output, kind) for kind in kinds]
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            try:
+                digest = _digest(source.path)
+                if any(self._same(read_metadata(target), digest) for target in targets):
+                    pages.add_earlier(source.name)
+                    self._remove_work(source)  # of a run that was stopped once it had written the features
+                    return Result(source, "skipped"), None
+                image = stack.enter_context(self._encoded(source, digest))
+            except WorkFolderError as error:
+                raise OutputError(str(error)) from error
+            except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
+                message = _reason(error, source.path)
+                if message is None:
+                    raise
+                pages.add(Entry(source.name, message=message))
+                return Result(source, "failed", message), None
+            kind = self._format(image.plan)
+            target = source.target(self.output, kind)
+            with _explaining(target):
+                metadata = self._metadata(source, digest, image)
+                write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
+                height, width = image.encoded.size
+                megapixels, seconds = height * width / 1e6, time.perf_counter() - start
+                entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
+                if self.report:
+                    entry = self._with_pictures(entry, image)
+                    pages.add(entry, keep=True)
+                else:
+                    pages.forget(source.name)
+        said = [entry.message] if entry.message else []
+        said += [AS_ZARR] if kind != kinds[0] else []
+        outdated = [other for other in targets if other != target and read_metadata(other) is not None]
+        said += [f"{other} is of an earlier run: remove it if you do not need it" for other in outdated]
+        return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
+
+    def _encoded(self, source: Source, digest: str) -> AbstractContextManager[EncodedImage]:
+        def report(share: float, pixels: int) -> None:
+            if self.on_band is not None:
+                self.on_band(source, share, pixels)
+
+        return encoded_image(
+            self.encoder,
+            source.path,
+            limits=self.limits,
+            work_folder=work_folder_of(source.name, self.limits, self.output),
+            reading=self.reading,
+            identity=hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest(),
+            georeference=self._georeference(source),
+            watched=self.report,
+            on_plan=self._check_format,
+            on_band=report,
+        )
+
+    def _remove_work(self, source: Source) -> None:
+        """Remove the work folder of an image, unless another run, with other settings, is at work there."""
+        path = work_folder_of(source.name, self.limits, self.output)
+        if path.exists():
+            with contextlib.suppress(WorkFolderError), WorkFolder(path, ""):
+                pass
+
+    def _format(self, plan: Plan) -> Format:
+        if self.kind != "auto":
+            return self.kind
+        return "zarr" if plan.chosen.way == "spilled" else "safetensors"
+
+    def _check_format(self, plan: Plan) -> None:
+        """Refuse, before work begins, what could not be written at its end."""
+        kind = self._format(plan)
+        try:
+            check_format(kind)
+        except ImportError as error:
+            raise ImageError(f"its maps would be spilled, and {error}") from error
+        if kind == "safetensors" and plan.chosen.way == "spilled":
+            needed = safetensors_bytes(
+                self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
+            ) + (resident_memory() or 0)
+            if needed > plan.limit:
+                raise ImageError(
+                    f"writing its maps as safetensors takes {gigabytes(needed)} of memory, and {gigabytes(plan.limit)} "
+                    "are allowed: choose Zarr (--format zarr), which is written in pieces"
+                )
+
+    def _same(self, metadata: dict[str, Any] | None, digest: str) -> bool:
+        if metadata is None:
+            return False
+        expected = {"format_version": FORMAT_VERSION, "source_sha256": digest, "reading": None, **self.settings}
+        return all(metadata.get(key) == value for key, value in expected.items())
+
+    def _metadata(self, source: Source, digest: str, image: EncodedImage) -> dict[str, Any]:
+        place = image.encoded.georeference
+        return {
+            "format_version": FORMAT_VERSION,
+            "content": "features",
+            "source": source.name,
+            "source_sha256": digest,
+            "original_size": list(image.original_size),
+            "encoded_size": list(image.encoded.size),
+            "model": self.model_name,
+            **self.settings,
+            "versions": {"vision_longformer": __version__, "torch": torch.__version__},
+            **({"georeference": place} if place else {}),
+        }
+
+    def _georeference(self, source: Source) -> dict[str, Any]:
+        if self.kind == "safetensors" or (self.kind == "auto" and importlib.util.find_spec("rasterio") is None):
+            return {}
+        found = read_georeference(source.path, level=self.reading.level)
+        if self.kind == "geotiff" and not found:
+            raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
+        return found
+
+    def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
+        if image.reader is not None:
+            return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
+        if image.pixels is None or image.watched is None:
+            return entry
+        return picture_entry(entry, image.pixels, image.watched)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
+    if path.is_dir():
+        return read_folder_metadata(path)
+    return _read_safetensors_metadata(path)
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    of_all = hashlib.sha256()
+    for inside in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        of_all.update(f"{inside.relative_to(path).as_posix()} {_digest(inside)}\n".encode())
+    return of_all.hexdigest()
+
+
+def _reason(error: Exception, path: Path) -> str | None:
+    """Return a sentence for what may go wrong with an image; None for what may not."""
+    prefix = f"{path}: "
+    if isinstance(error, ImageError):
+        return str(error).removeprefix(prefix)
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return "there is not enough memory to encode it: shrink it with max_side (--max-side)"
+    return text if isinstance(error, ValueError) else None
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """Turn what may go wrong in writing `target` into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise OutputError(f"{target}: the disk is full; make room and run again to go on") from error
+        raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error

@@ -1,0 +1,128 @@
+"""GeoTIFF, cloud-optimised or not, and whatever else rasterio reads, with its place on earth."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vision_longformer.images.bit_depth import full_depth
+from vision_longformer.images.decode import ImageError
+from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+
+CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
+
+
+class GeoReader:
+    """Reads a raster by rows. Pixels without data, masked or fully transparent ones are not valid.
+
+    Indices into a table of colours become these. Values of a few bits are spread over their type (`full_depth`).
+
+    `info.georeference` holds "crs", the coordinate reference system as WKT, and "transform", the six numbers
+    (a, b, c, d, e, f) with x = a·column + b·row + c and y = d·column + e·row + f for the top left corner of a pixel.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ImageError: The file is missing or damaged, or its channels differ in type.
+        ImportError: rasterio is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            import rasterio
+        except ImportError as error:
+            raise ImportError(f"{path}: reading it needs rasterio: pip install 'vision-longformer[geo]'") from error
+        self._rasterio = rasterio
+        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES)
+        try:
+            with self._environment, warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
+        alpha = rasterio.enums.ColorInterp.alpha
+        self._bands = [number for number, kind in enumerate(self._file.colorinterp, start=1) if kind != alpha]
+        self._white_is_zero = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        self._colours = self._read_colours()
+        self.info = self._describe(path)
+
+    def _read_colours(self) -> Array | None:
+        """Return the (N, 1) grays or (N, 3) colours that values stand for, or None."""
+        if len(self._bands) != 1 or self._white_is_zero:  # for which rasterio makes up a table
+            return None
+        try:
+            table = self._file.colormap(self._bands[0])
+        except ValueError:
+            return None
+        colours = np.zeros((max(table) + 1, 3), np.uint8)
+        for index, colour in table.items():
+            colours[index] = colour[:3]
+        return colours[:, :1] if (colours == colours[:, :1]).all() else colours
+
+    def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
+        file = self._file
+        georeference: dict[str, Any] = {}
+        if file.crs is not None:
+            georeference = {"crs": file.crs.to_wkt(), "transform": list(file.transform)[:6]}
+        kinds = {file.dtypes[band - 1] for band in self._bands}
+        if len(kinds) != 1:
+            raise ImageError(f"{path}: its channels differ in type ({', '.join(sorted(kinds))})")
+        dtype = np.dtype(kinds.pop())
+        self._bits = int(file.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
+        return ImageInfo(
+            name=str(path),
+            height=file.height,
+            width=file.width,
+            channels=len(self._bands) if self._colours is None else self._colours.shape[1],
+            dtype=dtype if self._colours is None else self._colours.dtype,
+            preferred_rows=file.block_shapes[0][0],
+            opacity=False,
+            identity=identity(path),
+            georeference=georeference,
+        )
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`.
+
+        Raises:
+            ImageError: The file is damaged.
+        """
+        window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
+        try:
+            with self._environment:
+                values = self._file.read(self._bands, window=window)  # (C, n, W)
+                seen = self._file.dataset_mask(window=window) > 0
+        except self._rasterio.errors.RasterioError as error:
+            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
+        if self._colours is not None:
+            rows = self._colours[np.minimum(values[0], len(self._colours) - 1)]  # (n, W, 1 or 3)
+        else:
+            rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
+            try:
+                rows = full_depth(rows, self._bits, white_is_zero=self._white_is_zero)
+            except ImageError as error:
+                raise ImageError(f"{self.info.name}: {error}") from error
+        return PixelRows(rows, None if seen.all() else seen)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def scaled_georeference(georeference: Mapping[str, Any], factors: tuple[float, float]) -> dict[str, Any]:
+    """Return the georeference of a raster with the same top left corner and larger pixels.
+
+    Args:
+        georeference: As `GeoReader` gives it; empty if there is none, as then the result is.
+        factors: By how much pixels are higher and wider.
+    """
+    if not georeference:
+        return {}
+    a, b, c, d, e, f = georeference["transform"]
+    height, width = factors
+    return {**georeference, "transform": [a * width, b * height, c, d * width, e * height, f]}

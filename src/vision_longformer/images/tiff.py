@@ -1,0 +1,244 @@
+"""TIFF, BigTIFF and OME-TIFF, tiled or in strips.
+
+H×W image, n rows, C channels
+
+A TIFF is cut into segments: tiles, or strips as wide as the image. Bands are put together from the segments they
+touch; the segments of a band that the next one needs too are kept. Channels that are stored apart (planar) are planes
+of segments, and so are the channels of an OME-TIFF that has each as a page of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from vision_longformer.images.bit_depth import full_depth
+from vision_longformer.images.decode import ImageError
+from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+
+# What tifffile and the codecs raise for files that are damaged, besides OSError
+DAMAGED = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+ORIENTATION_TAG, UPRIGHT = 274, 1
+NODATA_TAG = 42113  # of GDAL, as text
+ALPHA = (1, 2)  # among extra samples: associated and unassociated
+COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
+DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
+
+
+class UnsupportedTiffError(ImageError):
+    """A TIFF that is whole, but of a kind that cannot be read by rows."""
+
+
+class TiffReader:
+    """Reads one picture of a TIFF file by rows. Values of a few bits are spread over their type (`full_depth`).
+
+    Pixels whose channels all have GDAL's no-data value are not valid, unless there is opacity to say so.
+
+    Args:
+        path: Of the file.
+        series: Which picture of several.
+        level: Of the pyramid, 0 for full resolution.
+
+    Raises:
+        ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, series: int = 0, level: int = 0) -> None:
+        self._name = str(path)
+        with self._explaining():
+            self._file = tifffile.TiffFile(path)
+        try:
+            with self._explaining():
+                self._pages = self._choose(series, level)
+                self.info = self._describe(path)
+                self._nodata = None if self.info.opacity else _nodata(self._pages[0])
+        except ImageError:
+            self._file.close()
+            raise
+        self._kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}  # segments of the band before
+
+    def _choose(self, series: int, level: int) -> list[Any]:
+        """Return the pages of a picture: one with all channels, or one for each."""
+        if not self._file.series:
+            raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
+        if not 0 <= series < len(self._file.series):
+            raise ImageError(f"it has {len(self._file.series)} pictures, and no number {series}")
+        chosen = self._file.series[series]
+        if not 0 <= level < len(chosen.levels):
+            raise ImageError(f"it has {len(chosen.levels)} levels of resolution, and no number {level}")
+        chosen = chosen.levels[level]
+        sizes = {axis: size for axis, size in zip(chosen.axes, chosen.shape, strict=True) if size > 1 or axis in "YX"}
+        if set(sizes) - set("YXSC") or not {"Y", "X"} <= sizes.keys() or {"S", "C"} <= sizes.keys():
+            found = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+            raise UnsupportedTiffError(f"it is no single picture of rows, columns and channels (its axes: {found})")
+        pages = [page.aspage() for page in chosen.pages if page is not None]
+        if len(pages) != sizes.get("C", 1):
+            raise UnsupportedTiffError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
+        return pages
+
+    def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
+        page = self._pages[0]
+        layouts = {(p.imagelength, p.imagewidth, p.dtype, p.photometric, p.samplesperpixel) for p in self._pages}
+        if len(layouts) > 1:
+            raise UnsupportedTiffError("its channels differ in size or type")
+        if page.dtype is None or page.imagedepth != 1:
+            raise UnsupportedTiffError("its values are of a type that cannot be read")
+        if page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
+            raise UnsupportedTiffError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
+        if page.tags.valueof(ORIENTATION_TAG, default=UPRIGHT) != UPRIGHT:
+            raise UnsupportedTiffError("it is stored turned or mirrored (its orientation tag)")
+        samples = page.samplesperpixel * len(self._pages)
+        return ImageInfo(
+            name=self._name,
+            height=page.imagelength,
+            width=page.imagewidth,
+            channels=samples,
+            dtype=np.dtype(page.dtype),
+            preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
+            note="only the first picture of several was read" if len(self._file.series) > 1 else "",
+            opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
+            identity=identity(path),
+        )
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`.
+
+        Raises:
+            ImageError: The file is damaged.
+        """
+        out = np.empty((bottom - top, self.info.width, self.info.channels), self.info.dtype)
+        samples = self._pages[0].samplesperpixel
+        kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
+        with self._explaining():
+            for number, page in enumerate(self._pages):
+                target = out[:, :, number * samples : (number + 1) * samples]
+                if page.is_contiguous and not page.is_tiled and page.planarconfig == 1 and page.compression == 1:
+                    _read_plain(page, target, top)
+                    continue
+                for segment in _segments(page, top, bottom):
+                    key = number, segment
+                    values, place = self._kept[key] if key in self._kept else _decode(page, segment)
+                    _place(values, place, target, top)
+                    if place[2] + values.shape[0] > bottom:
+                        kept[key] = values, place
+            seen = None if self._nodata is None else (out != self._nodata).any(axis=2)
+            bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
+            white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
+            out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
+        self._kept = kept
+        return PixelRows(out, None if seen is None or seen.all() else seen)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._kept = {}
+        self._file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except ImageError as error:
+            raise type(error)(f"{self._name}: {error}") from error
+        except FileNotFoundError as error:
+            raise ImageError(f"{self._name}: there is no such file") from error
+        except MemoryError as error:
+            raise ImageError(f"{self._name}: one of its strips or tiles does not fit into memory") from error
+        except (*DAMAGED, OSError) as error:
+            if "imagecodecs" in str(error):
+                raise ImageError(
+                    f"{self._name}: its compression needs imagecodecs: pip install 'vision-longformer[tiff]'"
+                ) from error
+            raise ImageError(f"{self._name}: it is no TIFF, or a damaged one ({error})") from error
+
+
+def has_tags(path: str | os.PathLike[str], tags: Sequence[int]) -> bool:
+    """Tell whether a TIFF's first page has one of some tags; false where it cannot be read."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return any(tag in file.pages[0].aspage().tags for tag in tags)
+    except (*DAMAGED, OSError):
+        return False
+
+
+def _nodata(page: Any) -> float | None:
+    """Return the value that says that a pixel is missing, if the file names one."""
+    try:
+        return float(page.tags.valueof(NODATA_TAG, default="").strip("\0 "))
+    except (ValueError, AttributeError):  # of files that have none, or no number
+        return None
+
+
+def _decoded_to_rgb(page: Any) -> bool:
+    """Tell whether a page of YCbCr comes as RGB out of its codec."""
+    plain = page.planarconfig == 1 and not page.extrasamples
+    return page.photometric.name == "YCBCR" and plain and page.compression.name in DECODED_TO_RGB
+
+
+def _segments(page: Any, top: int, bottom: int) -> Iterator[int]:
+    """Yield the numbers of the segments that hold rows `top` to `bottom`."""
+    height = page.tilelength if page.is_tiled else page.rowsperstrip
+    across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
+    down = -(-page.imagelength // height)
+    planes = page.samplesperpixel if page.planarconfig == 2 else 1
+    for plane in range(planes):
+        for row in range(top // height, -(-bottom // height)):
+            start = (plane * down + row) * across
+            yield from range(start, start + across)
+
+
+def _decode(page: Any, segment: int) -> tuple[Array, tuple[int, ...]]:
+    """Return the (n, W, C) values of a segment, and its place as (plane, depth, row, column, sample)."""
+    count = page.databytecounts[segment]
+    data = None
+    if count:
+        file = page.parent.filehandle
+        file.seek(page.dataoffsets[segment])
+        data = file.read(count)
+        if len(data) != count:
+            raise ImageError("it is damaged or cut short")
+    values, place, shape = page.decode(data, segment, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+    if values is None:  # left out of the file, as it holds nothing
+        values = np.full(shape, page.nodata, page.dtype)
+    return values[0], place
+
+
+def _place(values: Array, place: tuple[int, ...], target: Array, top: int) -> None:
+    """Put what a segment holds of the rows from `top` on where it belongs in (n, W, C) `target`."""
+    plane, _, row, column, _ = place
+    first, last = max(row, top), min(row + values.shape[0], top + target.shape[0])
+    width = min(values.shape[1], target.shape[1] - column)
+    inside = values[first - row : last - row, :width]
+    target[first - top : last - top, column : column + width, plane : plane + values.shape[2]] = inside
+
+
+def _read_plain(page: Any, target: Array, top: int) -> None:
+    """Read rows that lie in the file one after the other, uncompressed."""
+    stored = np.dtype(page.parent.byteorder + page.dtype.char)
+    row_bytes = target[0].size * stored.itemsize
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0] + top * row_bytes)
+    data = file.read(len(target) * row_bytes)
+    if len(data) != len(target) * row_bytes:
+        raise ImageError("it is damaged or cut short")
+    target[:] = np.frombuffer(data, stored).reshape(target.shape)

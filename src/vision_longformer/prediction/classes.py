@@ -1,0 +1,66 @@
+"""The most probable classes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vision_longformer.datasets.loaders import evaluation_transform
+from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.training.trained import Trained
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier makes of an image.
+
+    Attributes:
+        path: The image.
+        classes: The most probable classes, most probable first; empty if the image cannot be read.
+        probabilities: Of each.
+        error: Why the image cannot be read; "" if it can.
+    """
+
+    path: Path
+    classes: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str = ""
+
+
+@torch.inference_mode()
+def predict(
+    trained: Trained, paths: Sequence[Path], *, top: int, device: torch.device, size: int | None = None
+) -> Iterator[Prediction]:
+    """Classify image files, one after the other.
+
+    Args:
+        trained: See `load_weights`.
+        paths: Image files.
+        top: How many classes to name.
+        device: Where to compute.
+        size: Side of the square in pixels; by default that of training.
+    """
+    how = trained.preprocessing
+    transform = evaluation_transform(
+        size=size or how["size"],
+        crop_share=how["crop_pct"],
+        interpolation=how["interpolation"],
+        mean=how["mean"],
+        std=how["std"],
+    )
+    model = trained.model.to(device).eval()
+    for path in paths:
+        try:
+            image = read_rgb(path)
+        except ImageError as error:
+            yield Prediction(path, error=str(error))
+            continue
+        probability = model(transform(image)[None].to(device))[0].softmax(dim=0).cpu()
+        best = probability.topk(min(top, len(probability)))
+        names = trained.classes or tuple(map(str, range(len(probability))))
+        yield Prediction(
+            path, tuple(names[number] for number in best.indices.tolist()), tuple(best.values.double().tolist())
+        )

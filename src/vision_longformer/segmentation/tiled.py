@@ -1,0 +1,69 @@
+"""The class of every pixel of one image of any size: whole where that fits into memory, else in overlapping tiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vision_longformer.detection.tiled import Report, RgbImage, memory_errors, normalised, read_pixels
+from vision_longformer.segmentation.semantic import SemanticFPN
+from vision_longformer.tiling.choosing import Tiling
+
+Labels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@torch.no_grad()
+def label_pixels(
+    model: SemanticFPN,
+    image: RgbImage,
+    *,
+    tiling: Tiling,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | None = None,
+    on_tile: Report = lambda done, total: None,
+) -> Labels:
+    """Return the (H, W) most probable classes of an image's pixels: uint8, or uint16 if there are more than 256.
+
+    The image is never resized. Of what several tiles show, each pixel is taken from the tile in whose middle it lies
+    deepest.
+
+    Args:
+        model: In evaluation mode; arguments are those of `detection.large_images.find_objects`.
+        image: See there.
+        tiling: See there.
+        mean: See there.
+        std: See there.
+        device: See there.
+        on_tile: See there.
+
+    Raises:
+        ImageError: The file cannot be read.
+        ValueError: The array is no image, or no tile fits into memory.
+        MemoryError: There was less memory than was free before.
+    """
+    pixels = read_pixels(image)
+    size = pixels.shape[0], pixels.shape[1]
+    tiles = tiling.cut(size)
+    rows = _shares(sorted({(tile.top, tile.bottom) for tile in tiles}))
+    columns = _shares(sorted({(tile.left, tile.right) for tile in tiles}))
+    labels = np.empty(size, np.uint8 if model.config.num_classes <= 256 else np.uint16)
+    for number, tile in enumerate(tiles):
+        with memory_errors(tile):
+            logits = model.logits(normalised(pixels, tile, mean=mean, std=std, device=device))
+            found = logits.argmax(dim=1)[0].cpu().numpy()  # (height, width) of the tile
+        (top, bottom), (left, right) = rows[tile.top], columns[tile.left]
+        labels[top:bottom, left:right] = found[top - tile.top : bottom - tile.top, left - tile.left : right - tile.left]
+        on_tile(number + 1, len(tiles))
+    return labels
+
+
+def _shares(ranges: Sequence[tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """Return, by the starts of overlapping ranges, the part of each up to the middle of what it shares."""
+    edges = [(end + start) // 2 for (_, end), (start, _) in itertools.pairwise(ranges)]
+    starts, ends = [ranges[0][0], *edges], [*edges, ranges[-1][1]]
+    return {tile[0]: (start, end) for tile, start, end in zip(ranges, starts, ends, strict=True)}

@@ -1,0 +1,167 @@
+"""The model of a run: built from a recipe, started from other weights, saved for use.
+
+Models of this library are saved as `weights.save` does. Models of timm are saved in the same way, with timm's
+name and options in the place of our configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.datasets.loaders import kept_share
+from vision_longformer.datasets.options import InputOptions
+from vision_longformer.registry import create_model
+from vision_longformer.training.config import ModelOptions
+from vision_longformer.training.trained import Trained
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.variants import list_models
+from vision_longformer.weights import (
+    METADATA_KEY,
+    PREPROCESSING,
+    describe,
+    fit_positions,
+    load,
+    load_exactly,
+    pretrained_cfg_of,
+    save,
+)
+
+FORMAT_VERSION = 1
+
+
+def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Module:
+    """Build the model of a recipe, untrained.
+
+    Raises:
+        ValueError: There is no such model, or an option has an impossible value.
+    """
+    arguments: dict[str, Any] = {
+        "num_classes": num_classes,
+        "drop_rate": options.drop_rate,
+        "drop_path_rate": options.drop_path_rate,
+    }
+    try:
+        if options.name in list_models():
+            return create_model(options.name, **{"img_size": size, **arguments, **options.options})
+        if options.name not in timm.list_models():
+            create_model(options.name)  # says which name is meant
+        if not options.drop_path_rate:
+            del arguments["drop_path_rate"]  # not every model of timm knows it
+        model: nn.Module = timm.create_model(options.name, **{**arguments, **options.options})
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"model.options={options.options!r}: {options.name} cannot be built so ({error})") from error
+    _try_size(model, options.name, size)
+    return model
+
+
+def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[str]) -> list[str]:
+    """Give a new model the weights of a file, fitted to its image size, windows and classes.
+
+    Args:
+        model: Of this library.
+        checkpoint: A weight file of this library.
+        classes: Of the new model.
+
+    Returns:
+        What was resized or left untrained, a sentence each; everything else was taken as it is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file does not fit the model; lists every entry that does not.
+    """
+    if not isinstance(model, VisionLongformer):
+        raise ValueError(f"model.checkpoint={str(checkpoint)!r}: only models of this library can start from a file")
+    source = load(checkpoint)
+    state, remarks = fit_positions(source, model)
+    known = source.pretrained_cfg.get("label_names")
+    if source.num_classes != model.num_classes or (known is not None and list(known) != list(classes)):
+        own = model.state_dict()
+        for name in [name for name in own if name.startswith("head.")]:
+            state[name] = own[name]
+        for name in [name for name in state if name.startswith("head.") and name not in own]:
+            del state[name]
+        remarks.append(f"head: untrained, as the classes are others ({source.num_classes} before, {len(classes)} here)")
+    load_exactly(model, {name: t.detach().clone() for name, t in state.items()}, source=str(checkpoint))
+    return remarks
+
+
+@torch.no_grad()
+def _try_size(model: nn.Module, name: str, size: int) -> None:
+    """Make sure that one of timm's models, some of which are built for one size, takes the images of a run."""
+    try:
+        model.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"input.size={size}: {name} cannot take images of {size}×{size} ({error}); give it its own size, or "
+            f"model.options={{img_size: {size}}} if it has such an option"
+        ) from error
+    model.train()
+
+
+def save_weights(
+    model: nn.Module, path: Path, *, options: ModelOptions, inputs: InputOptions, classes: Sequence[str]
+) -> None:
+    """Write a model so that `load_classifier` needs nothing else.
+
+    Raises:
+        OSError: The disk is full, or the place cannot be written; a previous file is as it was.
+    """
+    preprocessing = preprocessing_of(model, inputs)
+    if isinstance(model, VisionLongformer):
+        model.pretrained_cfg = pretrained_cfg_of(model) | {key: preprocessing[key] for key in PREPROCESSING}
+        save(model, path, class_names=classes)
+        return
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "content": "timm",
+        "name": options.name,
+        "options": {**options.options, "num_classes": len(classes)},
+        "class_names": list(classes),
+        "preprocessing": preprocessing,
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
+    """Return how images become a model's input."""
+    description = pretrained_cfg_of(model) if isinstance(model, VisionLongformer) else dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    return {
+        "mean": list(description["mean"]),
+        "std": list(description["std"]),
+        "interpolation": inputs.interpolation,
+        "crop_pct": kept_share(inputs),
+        "size": inputs.size,
+    }
+
+
+def load_classifier(path: Path) -> Trained:
+    """Read a classifier that `save_weights` or `weights.save` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no weight file.
+    """
+    metadata = describe(path)
+    if metadata.get("content") == "timm":
+        model = timm.create_model(metadata["name"], **metadata["options"])
+        with safe_open(path, framework="pt") as file:
+            load_exactly(model, {name: file.get_tensor(name) for name in file.keys()}, source=str(path))  # noqa: SIM118
+        return Trained(model.eval(), tuple(metadata["class_names"]), metadata["preprocessing"])
+    model = load(path)
+    description = pretrained_cfg_of(model)
+    size = min(model.config.image_size)
+    names = description.get("label_names")
+    preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": size}
+    return Trained(model, None if names is None else tuple(names), preprocessing)

@@ -1,0 +1,152 @@
+"""Writing files so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vision_longformer.utils.locks import Lock, LockedError
+
+REMOVALS = 20  # attempts to remove a folder
+SWAPS = 20  # attempts to put a folder in the place of another
+SUFFIX = ".tmp"
+
+
+def check_writable(folder: Path) -> None:
+    """Raise, before work begins, if a folder is not there and cannot be made, or cannot be written.
+
+    Raises:
+        OSError: Says so in a sentence.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower() if there.is_dir() else f"{there} is no folder"
+        raise OSError(f"{folder}: cannot be written ({reason})") from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
+
+    The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
+    behind goes; of several processes that write at once, the last one stays.
+    """
+    with _beside(target, folder=False) as temporary:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target`; once all is well it becomes `target`, in place of what was there.
+
+    Otherwise as `replacing`.
+    """
+    with _beside(target, folder=True) as around:
+        temporary = around / "new"
+        try:
+            temporary.mkdir()
+            yield temporary
+            _sync_folder(temporary)
+            _swap(temporary, target, outdated=around)
+            _sync(target.parent)
+        finally:
+            _remove_folder(temporary)
+
+
+@contextlib.contextmanager
+def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_behind(target)
+    temporary, lock = _make_locked(target, folder=folder)
+    with lock:
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
+
+
+def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
+    make = tempfile.mkdtemp if folder else _make_file
+    while True:
+        temporary = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX))
+        with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for one left behind
+            return temporary, Lock(temporary, wait=True)
+
+
+def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
+    descriptor, name = tempfile.mkstemp(dir=dir, prefix=prefix, suffix=suffix)
+    os.close(descriptor)
+    return name
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
+    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))  # as tempfile makes them
+    for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
+        left = target.parent / found
+        with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
+            if lock.held:
+                _remove(left)
+
+
+def _swap(folder: Path, target: Path, *, outdated: Path) -> None:
+    """Rename a folder to `target`, and put what is there, which may change meanwhile, into the folder `outdated`."""
+    for attempt in range(SWAPS):
+        try:
+            folder.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == SWAPS - 1:
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(outdated / f"old{attempt}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    for _ in range(REMOVALS):  # after a failure, other threads of a library may still be writing into it
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+
+
+def _sync_folder(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from vision_longformer import create_model
+from vision_longformer.attention import limits
+from vision_longformer.attention.ablations import list_mechanisms
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.benchmarking import comparison, comparison_page, worker
+from vision_longformer.benchmarking.comparison import (
+    ChildEndedError,
+    Row,
+    Settings,
+    compare,
+    comparison_config,
+    describe,
+    exponents,
+    fitted_exponent,
+    run_child,
+)
+from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison
+from vision_longformer.benchmarking.worker import AttentionClock, Measurement, Task, measure
+from vision_longformer.utils.system_memory import gigabytes, parse_bytes
+
+NANO = comparison_config("nano", "windowed")
+TASK = Task(NANO, (32, 32), repeats=1)
+MACHINE = {"processor": "<abacus>", "capability": "beads", "threads": 3, "torch": "2", "vision_longformer": "1"}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is known on Linux alone")
+
+
+def row(attention: str, side: int, seconds: float = 1.0, memory: int | None = 10**6, **changes: Any) -> Row:
+    measured = Measurement([seconds, 2 * seconds, 3 * seconds], [seconds / 2] * 3, memory, threads=3)
+    changes = {"measurement": measured, **changes}
+    return dataclasses.replace(describe(attention, comparison_config("small", attention), side), **changes)
+
+
+def unmeasured(attention: str, side: int, **changes: Any) -> Row:
+    return row(attention, side, **{"measurement": None, **changes})
+
+
+def result(*rows: Row) -> Comparison:
+    return Comparison("small", rows, 10**9, MACHINE, "today", "vil compare --output '<b>'")
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.37, 2.0])
+def test_exponents_of_power_laws_are_recovered(exponent: float) -> None:
+    sizes = [5, 70, 800, 9000]
+    assert fitted_exponent(sizes, [3 * size**exponent for size in sizes]) == pytest.approx(exponent)
+
+
+def test_an_exponent_is_the_least_squares_slope() -> None:
+    assert fitted_exponent([1, 10, 100], [1, 100, 100]) == pytest.approx(1.0)
+
+
+def test_an_exponent_needs_two_sizes_with_positive_values() -> None:
+    assert fitted_exponent([5], [1]) is None
+    assert fitted_exponent([5, 7, 9], [None, 0, 3]) is None
+    assert fitted_exponent([1, 10, 100], [1, None, 100]) == pytest.approx(1.0)
+
+
+def test_growth_is_told_by_pixels_and_from_measured_sizes_alone() -> None:
+    rows = [row("full", side, seconds=side**3, memory=side**4) for side in (64, 128)]
+    rows.append(unmeasured("full", 1000, status="refused"))
+    found = exponents(rows)
+    assert found["time"] == found["attention_time"] == pytest.approx(1.5)
+    assert found["peak_memory"] == pytest.approx(2.0)
+    assert found["attention_multiply_adds"] == pytest.approx(2.0)
+    linear = exponents([row("windowed", side) for side in (224, 448, 896)])
+    assert linear["attention_multiply_adds"] == pytest.approx(1.0)
+
+
+def test_a_row_describes_the_model() -> None:
+    found = describe("linformer", comparison_config("nano", "linformer"), 448)
+    model = create_model("vision_longformer_nano_ape", attention="linformer")
+    larger = create_model("vision_longformer_nano_ape", attention="linformer", img_size=448)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert found.parameters_at_size == sum(p.numel() for p in larger.parameters()) > found.parameters
+    assert 0 < found.attention_multiply_adds < found.multiply_adds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8GB", 8e9),
+        ("1.5 GiB", 1.5 * 2**30),
+        ("500mb", 5e8),
+        ("1024", 1024),
+        (" 2 KB ", 2000),
+        ("3k", 3e3),
+        ("5M", 5e6),
+        ("4G", 4e9),
+        ("1T", 1e12),
+        ("2 TiB", 2**41),
+    ],
+)
+def test_amounts_of_memory_are_read(text: str, expected: float) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1000, "1.0 KB"), (10**6, "1.0 MB"), (123_456_789, "0.12 GB"), (12_345_678_901, "12.3 GB")],
+)
+def test_no_amount_of_memory_is_shown_as_nothing(size: int, text: str) -> None:
+    assert gigabytes(size) == text
+
+
+@pytest.mark.parametrize("text", ["", "GB", "eight GB", "8 XB", "-1GB", "nan", "inf", "0", "8GBGB", "1e999"])
+def test_other_texts_are_no_amounts_of_memory(text: str) -> None:
+    with pytest.raises(ValueError, match="is no amount of memory: write a number and a unit"):
+        parse_bytes(text)
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no such model; did you mean 'small'"):
+        comparison_config("smal", "windowed")
+    with pytest.raises(ValueError, match="no such mechanism; did you mean 'performer'"):
+        comparison_config("small", "perfomer")
+
+
+# --- measuring in this process ----------------------------------------------------------------------------------
+
+
+def test_a_task_survives_json() -> None:
+    task = Task(comparison_config("nano", "partial_linformer"), (32, 45), repeats=7, threads=2)
+    assert Task.from_json(task.to_json()) == task
+
+
+def test_every_pass_is_timed_and_attention_is_a_part_of_it() -> None:
+    loaded: list[int | None] = []
+    found = measure(dataclasses.replace(TASK, repeats=3), on_loaded=loaded.append)
+    assert len(found.seconds) == len(found.attention_seconds) == 3
+    for whole, attention in zip(found.seconds, found.attention_seconds, strict=True):
+        assert 0 < attention < whole
+    assert found.threads == torch.get_num_threads()
+    assert len(loaded) == 1
+
+
+@linux
+def test_the_peak_is_that_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = 300 * 10**6
+
+    def greedy(self: VisionLongformer, images: torch.Tensor) -> None:
+        if images.shape[-1] == 32:
+            torch.ones(held // 4)
+
+    monkeypatch.setattr(VisionLongformer, "forward", greedy)
+    torch.ones(2 * held // 4)  # an earlier, higher peak
+    found = measure(TASK).peak_memory
+    assert found == pytest.approx(held, rel=0.1)
+
+
+@pytest.mark.parametrize(("slow", "passes"), [(25.0, 3), (70.0, 1)])
+def test_slow_passes_are_repeated_less(monkeypatch: pytest.MonkeyPatch, slow: float, passes: int) -> None:
+    monkeypatch.setattr(worker, "_timed", lambda *_: slow)
+    assert measure(dataclasses.replace(TASK, repeats=9)).seconds == [slow] * passes
+
+
+def test_linear_layers_are_no_part_of_attention_proper(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(10**6))  # each look at the clock is a tick later
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    block = torch.nn.Module()
+    block.attn = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 3))
+    model, stage = torch.nn.Module(), torch.nn.Module()
+    stage.blocks, model.stages = torch.nn.ModuleList([block]), torch.nn.ModuleList([stage])
+    clock = AttentionClock(model)  # type: ignore[arg-type]
+    block.attn(torch.zeros(1, 3))
+    assert clock.read() == 5 - 2  # six looks from first to last, five ticks; a tick in each linear layer
+    clock.reset()
+    assert clock.read() == 0
+
+
+def test_elsewhere_than_on_linux_memory_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(worker, "_CLEAR", tmp_path / "none" / "none")
+    found = measure(TASK)
+    assert found.peak_memory is None
+    shown = text(result(dataclasses.replace(row("full", 224), measurement=found)))
+    assert "does not say how much memory" in shown
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+def rows_of(settings: Settings, *attentions: str, side: int = 64) -> list[Row]:
+    return list(compare("nano", attentions, [side], settings))
+
+
+def test_what_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "run_child", None)
+    (found,) = rows_of(Settings(memory=5 * 10**6), "performer")
+    assert found.status == "too large"
+    assert found.note.startswith("would need ")
+    assert "more than the bound of 5.0 MB" in found.note
+    assert found.forecast_memory is not None
+    assert found.forecast_memory > 5 * 10**6
+
+
+def test_a_refused_size_has_its_sentence_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"measured": dataclasses.asdict(Measurement([1.0], [0.5], 10, 1))}
+    monkeypatch.setattr(comparison, "run_child", lambda *_: measured)
+    monkeypatch.setattr(limits, "MAX_MULTIPLY_ADDS", 1)
+    refused, fine = rows_of(Settings(memory=None), "full", "windowed")
+    assert refused.status == "refused"
+    assert refused.note.startswith("full attention over a map of 16×16 tokens needs")
+    assert fine.measurement == Measurement([1.0], [0.5], 10, 1)
+
+
+def test_sizes_go_from_small_to_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "measured_row", lambda row, *_: row)
+    rows = compare("nano", ["full", "performer"], [64, 32], Settings(memory=None))
+    expected = [("full", 32), ("performer", 32), ("full", 64), ("performer", 64)]
+    assert [(row.attention, row.side) for row in rows] == expected
+
+
+def child(code: str, settings: Settings) -> dict[str, Any]:
+    """Run Python code in place of `measuring`."""
+    return run_child(TASK, settings, command=[sys.executable, "-S", "-c", code])
+
+
+@linux
+def test_a_process_that_grows_is_ended() -> None:
+    grows = "print('{\"loaded\": 20000000}', flush=True)\nheld = []\nwhile True: held.append(bytearray(b'1' * 10**6))"
+    with pytest.raises(ChildEndedError, match=r"^needs more than 50\.0 MB for a pass$") as ended:
+        child(grows, Settings(memory=50 * 10**6, time_limit=60))
+    assert ended.value.status == "killed"
+
+
+@linux
+def test_loading_is_not_bounded() -> None:
+    loads = "held = b'1' * 10**8\nimport time; time.sleep(.3)\nprint('{\"refused\": \"no\"}')"
+    assert child(loads, Settings(memory=10**6)) == {"refused": "no"}
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    sleeps = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    with pytest.raises(ChildEndedError, match=r"^took longer than 0\.5 s$") as ended:
+        child(sleeps, Settings(memory=None, time_limit=0.5))
+    assert ended.value.status == "timed out"
+    if pid.exists() and pid.read_text():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize("code", ["raise OSError('no luck')", "print('{\"loaded\": 1}'); raise OSError('no luck')"])
+def test_a_process_that_fails_says_why(code: str) -> None:
+    with pytest.raises(ChildEndedError, match=r"^failed: OSError: no luck$") as ended:
+        child(code, Settings(memory=None))
+    assert ended.value.status == "failed"
+
+
+def test_an_interrupt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    def interrupt(process: Any, *_: object) -> None:
+        started.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "_watch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        child("import time; time.sleep(100)", Settings(memory=None))
+    assert started[0].poll() is not None
+
+
+# --- tables, page, files ----------------------------------------------------------------------------------------
+
+
+def text(shown: Comparison, width: int = 80) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(comparison_tables(shown))
+    return capture.get()
+
+
+def test_tables_fit_a_terminal() -> None:
+    rows = [row(name, side, seconds=123.456) for side in (224, 1792) for name in list_mechanisms()]
+    shown = text(result(*rows))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for cell in ("246912 (123456–370368)", "partial_spatial_reduction", "10,928", "81.9", "6.95"):
+        assert cell in shown
+
+
+def test_what_was_not_measured_says_so() -> None:
+    shown = text(
+        result(
+            unmeasured("full", 448, status="too large", note="would need 3.00 GB", forecast_memory=3 * 10**9),
+            unmeasured("performer", 448, status="refused", note="a sentence"),
+            unmeasured("linformer", 448, status="timed out", note="took longer", forecast_memory=10**9),
+        )
+    )
+    (full,) = (line for line in shown.splitlines() if "full" in line and "need" in line and "at 448" not in line)
+    assert full.split()[-6:] == ["would", "need", "3.00", "GB", "–", "–"]
+    assert "Note: full at 448: would need 3.00 GB." in shown
+    assert "Note: performer at 448: a sentence." in shown
+    assert "timed out" in shown
+    assert "(1000)" in shown
+
+
+def test_published_figures_stand_beside_small_alone() -> None:
+    small = result(row("full", 224), row("windowed", 224))
+    assert small.to_dict()["mechanisms"][0]["published"]["top1"] == 81.9
+    assert small.to_dict()["mechanisms"][1]["published"] is None
+    assert "same function as partial_windowed" in small.notes[-1]
+    other = dataclasses.replace(small, model="tiny")
+    assert other.to_dict()["mechanisms"][0]["published"] is None
+    assert other.notes == []
+    assert "ImageNet" not in text(other)
+
+
+def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
+    refused = unmeasured("performer", 224, status="refused", note="<script>")
+    shown = result(row("full", 224), refused)
+    page = write_comparison(shown, tmp_path / "new" / "out")
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        "comparison.json",
+        "index.html",
+        "memory.png",
+        "time.png",
+    ]
+    written = page.read_text()
+    assert written.count("<img src='data:image/png;base64,") == 2
+    for raw in ("<script>", "<abacus>", "<b>"):
+        assert raw not in written
+        assert html.escape(raw) in written
+    for fact in ("3 threads", "torch 2", "today", "vil compare"):
+        assert fact in written
+    stored = json.loads((page.parent / "comparison.json").read_text())
+    assert stored == json.loads(json.dumps(shown.to_dict()))
+    assert stored["rows"][0]["measurement"]["seconds"] == [1.0, 2.0, 3.0]
+    assert (stored["machine"]["threads"], stored["memory_bound"]) == (3, 10**9)
+
+
+def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison_page, "_page", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_comparison(result(row("full", 224)), tmp_path)
+    assert not (tmp_path / "index.html").exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_partial_forms_are_drawn_like_their_whole_forms_but_dashed() -> None:
+    (time_panel, _), sides = (
+        comparison_page.time_panels(result(*(row(n, s) for s in (224, 448) for n in list_mechanisms()))),
+        [224, 448],
+    )
+    lines = {line.label: line for line in time_panel.lines}
+    assert lines["performer"].colour == lines["partial_performer"].colour
+    assert [name for name, line in lines.items() if line.dashed] == [n for n in lines if n.startswith("partial_")]
+    assert len({line.marker for line in lines.values()}) == len(lines)
+    assert len({line.colour for line in lines.values()}) == 7
+    assert list(lines["full"].x) == sides
+    assert list(lines["full"].y) == [2.0, 2.0]
+
+
+def test_a_fresh_process_measures() -> None:
+    """The one that `vil compare` starts, from JSON to JSON."""
+    start = time.monotonic()
+    answer = run_child(dataclasses.replace(TASK, threads=1), Settings(memory=10**9))
+    found = Measurement(**answer["measured"])
+    assert 0 < found.seconds[0] < time.monotonic() - start
+    assert found.threads == 1
+    assert (found.peak_memory is None) == (sys.platform != "linux")

@@ -1,0 +1,107 @@
+"""The command `vil benchmark`, with the processes that it starts replaced: each takes seconds to begin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vision_longformer.benchmarking import benchmark as side_by_side
+from vision_longformer.commands.main import main
+
+TINY = ("--models", "vision_longformer_nano", "resnet50", "xcit_tiny_12_p16_224", "--sizes", "32", "40x64")
+
+
+@pytest.fixture
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 5_000_000})
+
+
+def run(*arguments: object) -> int:
+    return main(["benchmark", *(str(argument) for argument in arguments)])
+
+
+@pytest.mark.usefixtures("_no_processes")
+def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert run(*TINY, "--training", "--batch", 2, "--repeats", 1, "--threads", 1, "--output", output) == 0
+    shown = capsys.readouterr()
+    for words in (
+        "Inference, 2 images of 32 × 32 pixels",
+        "Training, 2 images of 40 × 64 pixels",
+        "× is the time over that of vision_longformer_nano",
+        "Note: xcit_tiny_12_p16_224 does not take images of 40×64 pixels",
+        f"Look at {output / 'index.html'}.",
+    ):
+        assert words in " ".join(shown.out.split()), words
+    assert "vil: inference at 32: memory of vision_longformer_nano" in shown.err.splitlines()
+
+    stored = json.loads((output / "benchmark.json").read_text())
+    assert [(row["mode"], row["status"]) for row in stored["rows"]] == [
+        (mode, status)
+        for mode in ("inference", "training")
+        for status in ("measured", "measured", "measured", "measured", "measured", "refused")
+    ]
+    row = stored["rows"][0]
+    assert row["images_per_second"] == pytest.approx(2 / row["seconds"][0])
+    assert row["megapixels_per_second"] == pytest.approx(2 * 32 * 32 / 1e6 / row["seconds"][0])
+    assert row["gflops"] == pytest.approx(2 * 2 * row["multiply_adds"] / row["seconds"][0] / 1e9)
+    assert row["share_of_peak"] == pytest.approx(
+        row["gflops"] / (2 * 2048**3 / row["product_seconds"][0] / 1e9), rel=1e-6
+    )
+    assert stored["machine"]["matrix_product_gflops"] > 0
+    assert stored["published_top1"]["resnet50"]["top1"] == 80.4
+    assert stored["published_top1"]["vision_longformer_nano"] is None
+    assert stored["command"].startswith("vil benchmark --models vision_longformer_nano resnet50")
+    assert "--training" in stored["command"]
+
+    page = (output / "index.html").read_text()
+    assert "https://arxiv.org/abs/2110.00476" in page
+    assert page.count("<img src='data:image/png;base64,") == 3
+    for name in ("inference", "training", "accuracy"):
+        with Image.open(output / f"{name}.png") as picture:
+            assert picture.width == 1800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--models", "vision_longformer_smal"], "did you mean 'vision_longformer_small'?"),
+        (["--models", "resnet5O"], "did you mean 'resnet50'?"),
+        (["--sizes", "448", "0"], "size '0': height and width must be at least 1 pixel"),
+        (["--sizes", "large"], "size 'large': write a number of pixels, or HEIGHTxWIDTH such as 896x1344"),
+        (["--sizes", "9" * 20], "height and width must be at most 10,000,000 pixels"),
+        (["--batch", "0"], "batch 0: must be at least 1"),
+        (["--time-limit", "0"], "time limit 0: must be more than 0 seconds"),
+        (["--runtimes", "tensorrt"], "no runtime 'tensorrt'"),
+    ],
+)
+def test_usage_errors_are_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert sentence in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_interrupting_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "run_child", interrupted)
+    assert run(*TINY, "--output", tmp_path / "out") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "vil: interrupted; what was measured is lost"
+    assert not (tmp_path / "out").exists()

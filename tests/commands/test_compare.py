@@ -1,0 +1,122 @@
+"""The command `vil compare`, with the processes that it starts replaced: each takes seconds to begin."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vision_longformer.benchmarking import comparison
+from vision_longformer.benchmarking.comparison import Settings
+from vision_longformer.benchmarking.worker import Task, measure
+from vision_longformer.commands.main import main
+
+TINY = ("--model", "nano", "--size", "32", "64", "--repeats", "1")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, Settings]]:
+    """Return what was asked of child processes."""
+    seen: list[tuple[Task, Settings]] = []
+
+    def run_here(task: Task, settings: Settings) -> dict[str, Any]:
+        seen.append((task, settings))
+        return {"measured": dataclasses.asdict(measure(dataclasses.replace(task, threads=None)))}
+
+    monkeypatch.setattr(comparison, "run_child", run_here)
+    return seen
+
+
+def run(*arguments: object) -> int:
+    return main(["compare", *(str(argument) for argument in arguments)])
+
+
+def test_mechanisms_are_measured_shown_and_written(
+    output: Path, tmp_path: Path, asked: list[tuple[Task, Settings]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.json"
+    assert run(*TINY, "--attention", "windowed", "performer", "--output", output, "--json", copy) == 0
+    assert [task.size for task, _ in asked] == [(32, 32), (32, 32), (64, 64), (64, 64)]
+    shown = capsys.readouterr()
+    for cell in ("nano at 32 × 32 pixels", "nano at 64 × 64 pixels", "performer", str(output / "index.html")):
+        assert cell in shown.out
+    assert "vil: 2/4: performer at 32, 2 left" in shown.err.splitlines()
+    stored = json.loads((output / "comparison.json").read_text())
+    assert stored == json.loads(copy.read_text())
+    assert [(row["attention"], row["side"], row["status"]) for row in stored["rows"]] == [
+        ("windowed", 32, "measured"),
+        ("performer", 32, "measured"),
+        ("windowed", 64, "measured"),
+        ("performer", 64, "measured"),
+    ]
+    assert all(entry["exponents"]["time"] is not None for entry in stored["mechanisms"])
+    assert stored["command"].startswith("vil compare --size 32 64 --model nano --attention windowed performer")
+
+
+def test_every_option_of_the_measurement_reaches_it(output: Path, asked: list[tuple[Task, Settings]]) -> None:
+    options = ("--memory", "2GB", "--repeats", 2, "--time-limit", 7.5, "--threads", 3)
+    assert run("--model", "nano", "--size", 32, 32, "--attention", "full", "full", *options, "--output", output) == 0
+    ((task, settings),) = asked
+    assert (task.repeats, task.threads) == (2, 3)
+    assert settings == Settings(memory=2 * 10**9, repeats=2, time_limit=7.5, threads=3)
+
+
+def test_a_bound_of_a_few_megabytes_lets_nothing_run(
+    output: Path, asked: list[tuple[Task, Settings]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*TINY, "--attention", "windowed", "--memory", "5MB", "--output", output) == 0
+    assert asked == []
+    assert capsys.readouterr().out.count("would need") >= 2
+    assert (output / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "smal"], "no such model; did you mean 'small'?"),
+        (["--attention", "performer", "linfomer"], "no such mechanism; did you mean 'linformer'?"),
+        (["--size", "224", "0"], "--size 0: must be at least 1"),
+        (["--size", "9" * 20], f"--size {'9' * 20}: must be at most 10,000,000 pixels"),
+        (["--size", "-3"], "--size -3: must be at least 1"),
+        (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
+        (["--json", "."], "--json .: is a folder, not a file"),
+        (["--json", "file/below.json"], "file: cannot be written (file is no folder)"),
+        (["--size", "large"], "large"),
+    ],
+)
+def test_usage_errors_are_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    asked: list[tuple[Task, Settings]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert sentence in error
+    assert asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_interrupting_writes_nothing(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "run_child", interrupted)
+    assert run(*TINY, "--attention", "windowed", "--output", output) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "vil: interrupted; what was measured is lost"
+    assert not output.exists()

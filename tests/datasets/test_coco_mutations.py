@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from datasets.coco_cases import random_content, write_images
+from datasets.mutations import check_mutation
+
+
+def test_spoilt_annotation_files_are_read_or_refused_by_name(tmp_path: Path) -> None:
+    content = random_content()
+    folder = write_images(tmp_path, content)
+    outcomes = Counter(check_mutation(folder, content, seed) for seed in range(300))
+    assert outcomes["read"] >= 5  # some changes do no harm
+    assert outcomes["refused"] >= 200

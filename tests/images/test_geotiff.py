@@ -1,0 +1,132 @@
+"""Rasters keep their place on earth, and their missing pixels are not valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from images.test_tiff import HEIGHT, WIDTH, assert_rows, values
+from vision_longformer.images import open_reader, read_georeference
+from vision_longformer.images.decode import ImageError
+from vision_longformer.images.geotiff import scaled_georeference
+
+rasterio = pytest.importorskip("rasterio")
+from rasterio import shutil  # noqa: E402
+from rasterio.transform import from_origin  # noqa: E402
+
+PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
+
+
+def write(path: Path, array: np.ndarray[Any, Any], **options: Any) -> None:
+    height, width, count = array.shape
+    settings = {"height": height, "width": width, "count": count, "dtype": array.dtype, **PLACE, **options}
+    with rasterio.open(path, "w", **settings) as file:
+        file.write(np.moveaxis(array, 2, 0))
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (3, "uint16"), (6, "float32")])
+def test_rows_and_place(tmp_path: Path, driver: str, channels: int, dtype: str) -> None:
+    array = values(channels, dtype)
+    write(tmp_path / "a.tif", array, driver=driver)
+    reader = open_reader(tmp_path / "a.tif")
+    assert_rows(reader, array)
+    assert reader.info.georeference["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]
+    assert "33N" in reader.info.georeference["crs"]
+    assert reader.read_rows(0, 10).valid is None
+
+
+def test_a_level_has_the_same_corner_and_larger_pixels(tmp_path: Path) -> None:
+    with (
+        rasterio.MemoryFile() as memory,
+        memory.open(driver="GTiff", height=1200, width=1100, count=1, dtype="uint8", **PLACE) as file,
+    ):
+        file.write(np.zeros((1, 1200, 1100), np.uint8))
+        shutil.copy(file, tmp_path / "a.tif", driver="COG")
+    reader = open_reader(tmp_path / "a.tif", level=1)
+    assert (reader.info.height, reader.info.width) == (600, 550)
+    assert read_georeference(tmp_path / "a.tif")["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]
+    assert read_georeference(tmp_path / "a.tif", level=1)["transform"] == [20, 0, 500_000, 0, -20, 5_400_000]
+
+
+def test_a_lower_image_has_the_same_corner() -> None:
+    place = scaled_georeference({"crs": "x", "transform": [10, 1, 500, 2, -10, 900]}, (4, 3))
+    assert place == {"crs": "x", "transform": [30, 4, 500, 6, -40, 900]}
+    assert scaled_georeference({}, (4, 3)) == {}
+
+
+def test_pixels_without_data_are_not_valid(tmp_path: Path) -> None:
+    array = values(3, "float32")
+    missing = np.random.default_rng(1).random((HEIGHT, WIDTH)) < 0.3
+    array[missing] = -9999
+    write(tmp_path / "a.tif", array, nodata=-9999)
+    reader = open_reader(tmp_path / "a.tif")
+    seen = [reader.read_rows(top, min(top + 20, HEIGHT)).valid for top in range(0, HEIGHT, 20)]
+    assert np.array_equal(np.concatenate([mask for mask in seen if mask is not None]), ~missing)
+
+
+def test_opacity_is_a_mask_and_no_channel(tmp_path: Path) -> None:
+    array = values(4, "uint8")
+    seen = np.random.default_rng(1).random((HEIGHT, WIDTH)) < 0.6
+    array[..., 3] = seen * 255
+    write(tmp_path / "a.tif", array, photometric="RGB", alpha="YES")
+    reader = open_reader(tmp_path / "a.tif")
+    assert_rows(reader, array[..., :3])
+    valid = reader.read_rows(0, HEIGHT).valid
+    assert valid is not None
+    assert np.array_equal(valid, seen)
+
+
+@pytest.mark.parametrize("photometric", ["MINISWHITE", "MINISBLACK"])
+@pytest.mark.parametrize(("bits", "dtype"), [(1, "uint8"), (4, "uint8"), (12, "uint16"), (8, "uint8"), (16, "uint16")])
+def test_values_have_the_whole_range(tmp_path: Path, bits: int, dtype: str, photometric: str) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH, 1), dtype=dtype)
+    few = {} if bits in (8, 16) else {"nbits": bits}
+    write(tmp_path / "a.tif", stored, photometric=photometric, **few)
+    shares = stored / (2**bits - 1)
+    expected = (1 - shares if photometric == "MINISWHITE" else shares) * np.iinfo(dtype).max
+    assert_rows(open_reader(tmp_path / "a.tif"), expected.round().astype(dtype))
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_indices_become_the_colours_of_their_table(tmp_path: Path, gray: bool) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    if gray:
+        colours[:] = colours[:, :1]
+    indices = values(1, "uint8")
+    write(tmp_path / "a.tif", indices)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.nodata = 7
+        file.write_colormap(1, {index: (*map(int, colour), 255) for index, colour in enumerate(colours)})
+    reader = open_reader(tmp_path / "a.tif")
+    assert_rows(reader, colours[indices[..., 0]][..., : 1 if gray else 3])
+    valid = reader.read_rows(0, HEIGHT).valid
+    assert valid is not None
+    assert np.array_equal(valid, indices[..., 0] != 7)
+
+
+def test_white_may_not_be_zero_where_values_have_no_range(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", values(1, "float32"), photometric="MINISWHITE")
+    with pytest.raises(ImageError, match=r"a\.tif: zero is white in it, which is not read for values of type float32"):
+        open_reader(tmp_path / "a.tif").read_rows(0, 1)
+
+
+def test_luminance_and_chrominance_become_colours(tmp_path: Path) -> None:
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[:40], colours[40:] = (220, 30, 60), (20, 90, 200)
+    write(tmp_path / "a.tif", colours, photometric="YCBCR", compress="jpeg")
+    found = open_reader(tmp_path / "a.tif").read_rows(0, HEIGHT).values.astype(int)
+    assert np.abs(found - colours)[[0, 20, 60]].max() <= 6
+
+
+def test_damaged_rasters_are_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write(path, values(3, "uint8"), compress="deflate", tiled=True, blockxsize=32, blockysize=32)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2000])
+    with pytest.raises(ImageError) as caught:
+        open_reader(path).read_rows(0, HEIGHT)
+    assert str(caught.value).startswith(f"{path}: it is ")

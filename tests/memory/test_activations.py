@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import torch
+
+from vision_longformer.benchmarking.comparison import comparison_config
+from vision_longformer.memory import activations
+from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory
+from vision_longformer.utils.system_memory import resident_memory
+
+MIB = 2**20
+
+
+def tensors_of(attention: str, size: tuple[int, int], *, batch: int = 1) -> int:
+    return forecast_memory(comparison_config("nano", attention), size, batch=batch) - WORKSPACE_BYTES
+
+
+def count(*, make: list[int], keep: int) -> int:
+    """Return the peak while tensors of some MiB are made one after the other, of which the last `keep` live on."""
+    with activations.StorageCounter(known=[]) as counter:
+        alive: list[torch.Tensor] = []
+        for mebibytes in make:
+            alive = [*alive, torch.empty(mebibytes * MIB, dtype=torch.uint8)][-keep:]
+        assert counter.live == sum(make[-keep:]) * MIB
+        del alive
+        assert counter.live == 0
+    peak: int = counter.peak
+    return peak
+
+
+def test_the_peak_is_what_lives_at_once() -> None:
+    assert count(make=[3, 5, 7], keep=3) == 15 * MIB
+    assert count(make=[3, 5, 7, 2], keep=1) == 12 * MIB  # one is made before the one before it goes
+
+
+def test_views_and_weights_count_once_or_not_at_all() -> None:
+    weight = torch.empty(5 * MIB, dtype=torch.uint8)
+    with activations.StorageCounter(known=[weight]) as counter:
+        made = torch.empty(3 * MIB, dtype=torch.uint8)
+        views = [made[1:], made.view(3, MIB).T, weight[: 2 * MIB], weight.view(5, MIB)]
+    assert counter.peak == 3 * MIB
+    assert len(views) == 4
+
+
+def test_a_forecast_holds_the_widest_moment_of_a_pass() -> None:
+    height, width = 203, 301
+    image = 4 * 3 * height * width
+    first_map = 4 * 32 * 51 * 76  # bytes of stage 1's (51, 76) map of 32 channels
+    found = tensors_of("windowed", (height, width))
+    assert 4 * first_map < found < 12 * first_map + image  # the map, normalised, and its queries, keys and values
+
+
+def test_forecasts_grow_with_the_image_and_the_batch() -> None:
+    small, large = tensors_of("windowed", (96, 128)), tensors_of("windowed", (192, 256))
+    assert 3.8 < large / small < 4.2
+    assert 1.9 < tensors_of("windowed", (96, 128), batch=2) / small < 2.1
+
+
+def test_features_of_performer_are_seen() -> None:
+    size, heads, features = (64, 96), 1, 256
+    of_features = 4 * heads * features * (16 * 24 + 1)
+    assert tensors_of("performer", size) - tensors_of("windowed", size) > of_features
+
+
+def test_no_memory_is_taken() -> None:
+    before = resident_memory()
+    assert tensors_of("spatial_reduction", (4000, 4000)) > 5e8
+    after = resident_memory()
+    assert before is None or after is None or after - before < 1e8
