@@ -28,12 +28,12 @@ from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.strategies import read_whole
 from vision_longformer.images import ArrayReader, PixelRows
-from vision_longformer.memory.plans import Way, plan
+from vision_longformer.memory.plans import Strategy, plan
 from vision_longformer.streaming import stream
 from vision_longformer.utils.system_memory import peak_memory
 
-# Way, model, height, width, and gigabytes that bands must fit into
-CASES: list[tuple[Way, str, int, int, float]] = [
+# Strategy, model, height, width, and gigabytes that bands must fit into
+CASES: list[tuple[Strategy, str, int, int, float]] = [
     ("whole", "nano", 1024, 1024, 100),
     ("whole", "small", 2048, 1536, 100),
     ("whole", "tiny", 3584, 3584, 100),
@@ -92,7 +92,7 @@ def measure(case: int, folder: Path) -> dict[str, Any]:
     encoder = Encoder(model, stages=[4])
     reader = Noise(height, width)
     found = plan(
-        encoder.model, height, width, memory=int(gigabytes * 1e9), outputs=[4], ways=[way], image=reader.info
+        encoder.model, height, width, memory=int(gigabytes * 1e9), outputs=[4], strategies=[way], image=reader.info
     ).chosen
     watch = DiskWatch(folder)
     watch.start()

@@ -61,7 +61,7 @@ def encode(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     chosen, (height, width) = image.plan.chosen, image.plan.size
     return {
         "pixels": height * width,
-        "way": chosen.way,
+        "way": chosen.strategy,
         "seconds": seconds,
         "peak": peak_memory(),
         "forecast": chosen.memory,

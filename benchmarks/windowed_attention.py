@@ -20,7 +20,7 @@ import torch
 import vision_longformer
 from vision_longformer import StageConfig, VisionLongformer, Windowed
 from vision_longformer.attention.backend import AttentionBackend
-from vision_longformer.attention.gathered import banded_windowed_attention
+from vision_longformer.attention.gathered import gathered_windowed_attention
 from vision_longformer.attention.geometry import ALL
 from vision_longformer.benchmarking.machine import machine_line
 from vision_longformer.benchmarking.timing import interleaved, markdown_table, spread
@@ -45,7 +45,7 @@ def measure(stage: StageConfig, window: int, side: int, *, repeats: int) -> dict
 
     def attend(backend: AttentionBackend) -> None:
         vision_longformer.set_attention_backend(backend)
-        banded_windowed_attention(
+        gathered_windowed_attention(
             qkv[..., 0, :, :],
             qkv[..., 1:, :, :],
             of_global[..., 1:, :, :],

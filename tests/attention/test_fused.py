@@ -47,7 +47,7 @@ def attend(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
     arguments: dict[str, Any] = {"table": None, "global_bias": None, **tensors, **case.settings(), **changes}
     spy = mock.patch.object(gathered, "fused_windowed_attention", wraps=fused_windowed_attention)
     with spy as kernel, torch.no_grad():
-        out = gathered.banded_windowed_attention(**arguments)
+        out = gathered.gathered_windowed_attention(**arguments)
     assert kernel.call_count == 1
     return out
 
@@ -251,7 +251,7 @@ def gradients(case: Case, dtype: torch.dtype, **changes: Any) -> dict[str, Tenso
         return differentiate(dense_windowed_attention(**arguments), tensors, cotangent)
     name = "fused_windowed_attention_backward"
     with mock.patch.object(gathered, name, wraps=fused_windowed_attention_backward) as kernel:
-        result = differentiate(gathered.banded_windowed_attention(**arguments), tensors, cotangent)
+        result = differentiate(gathered.gathered_windowed_attention(**arguments), tensors, cotangent)
     assert kernel.call_count == 1
     return result
 
@@ -323,7 +323,7 @@ def test_gradients_read_any_layout() -> None:
     for layout in (torch.ones(()).expand, lambda *shape: torch.randn(shape[::-1]).permute(4, 3, 2, 1, 0)):
         cotangent: Tensor = layout(*tensors["query"].shape)
         strided, plain = (
-            differentiate(gathered.banded_windowed_attention(**tensors, **case.settings()), tensors, x)
+            differentiate(gathered.gathered_windowed_attention(**tensors, **case.settings()), tensors, x)
             for x in (cotangent, cotangent.contiguous())
         )
         assert all(torch.equal(strided[name], plain[name]) for name in tensors)
@@ -340,5 +340,5 @@ def test_what_it_cannot_compute_takes_the_other_path() -> None:
     for dtype in (torch.float64, torch.float32):
         case = replace(EXAMPLE, offsets=((-1, 0), (1, 0)), num_global=1)
         tensors: dict[str, Any] = case.tensors(dtype)
-        out = gathered.banded_windowed_attention(**tensors, **case.settings())
+        out = gathered.gathered_windowed_attention(**tensors, **case.settings())
         assert relative_error(out, oracle(case, tensors)) <= 1e-6

@@ -23,7 +23,7 @@ from attention.test_gathered import EXAMPLE
 from vision_longformer import set_attention_backend
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import build
-from vision_longformer.attention.gathered import banded_windowed_attention
+from vision_longformer.attention.gathered import gathered_windowed_attention
 
 LOAD = "import pathlib, runpy, sys; runpy.run_path(sys.argv[1])['load'](pathlib.Path(sys.argv[2]))"
 
@@ -67,7 +67,7 @@ def play_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str) 
 def assert_answers_are_right() -> None:
     tensors: dict[str, Any] = EXAMPLE.tensors(torch.float32)
     exact: dict[str, Any] = EXAMPLE.tensors()
-    out = banded_windowed_attention(**tensors, **EXAMPLE.settings())
+    out = gathered_windowed_attention(**tensors, **EXAMPLE.settings())
     assert relative_error(out, dense_windowed_attention(**exact, **EXAMPLE.settings())) <= 2e-6
 
 

@@ -15,7 +15,7 @@ from attention.cases import Case, cases, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.gathered import banded_windowed_attention
+from vision_longformer.attention.gathered import gathered_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 
 EXAMPLE = Case(
@@ -61,7 +61,7 @@ def run(function: Any, case: Case, tensors: dict[str, Tensor]) -> dict[str, Tens
 def test_equals_dense_oracle(case: Case) -> None:
     expected = run(dense_windowed_attention, case, case.tensors())
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        actual = run(banded_windowed_attention, case, case.tensors(dtype))
+        actual = run(gathered_windowed_attention, case, case.tensors(dtype))
         for name in expected:
             assert relative_error(actual[name], expected[name]) <= tolerance, (name, dtype)
 
@@ -81,14 +81,14 @@ def test_gradients_are_derivatives(shape: Any, offsets: Any) -> None:
 
     def attend(*tensors: Tensor) -> Tensor:
         *tokens, table, global_bias = tensors
-        return banded_windowed_attention(
+        return gathered_windowed_attention(
             *tokens, table=table, global_bias=global_bias, valid=valid, window=2, shape=shape, offsets=offsets
         )
 
     assert torch.autograd.gradcheck(attend, inputs)
 
 
-@pytest.mark.parametrize("function", [banded_windowed_attention, dense_windowed_attention])
+@pytest.mark.parametrize("function", [gathered_windowed_attention, dense_windowed_attention])
 @pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
 @pytest.mark.parametrize("canary", [1e30, float("nan")])
 @pytest.mark.parametrize("num_global", [0, 2])
@@ -113,10 +113,10 @@ def test_image_alone_equals_image_in_padded_batch(shape: Any) -> None:
     case = Case(**{**EXAMPLE.__dict__, "shape": shape})
     tensors, alone = case.tensors(), case.without_padding(1)
     height, width = alone.height, alone.width
-    together = run(banded_windowed_attention, case, tensors)["out"]
+    together = run(gathered_windowed_attention, case, tensors)["out"]
     cut = {name: x[1:, :height, :width] for name, x in tensors.items() if name in ("query", "key_value")}
     cut["global_key_value"] = tensors["global_key_value"][1:]
-    result = run(banded_windowed_attention, alone, {**tensors, **cut})["out"]
+    result = run(gathered_windowed_attention, alone, {**tensors, **cut})["out"]
     assert relative_error(together[1:, :height, :width], result) <= 1e-15
 
 
@@ -127,13 +127,13 @@ def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:
     tensors = case.tensors(dtype)
     for name in ("query", "key_value", "global_key_value"):
         tensors[name] = (10 * tensors[name]).detach().requires_grad_()  # logits a hundred times larger
-    for name, result in run(banded_windowed_attention, case, tensors).items():
+    for name, result in run(gathered_windowed_attention, case, tensors).items():
         assert result.isfinite().all(), name
 
 
 def test_queries_without_any_key_give_zeros() -> None:
     case = Case(**{**EXAMPLE.__dict__, "num_global": 0, "batch": 1, "sizes": ((1, 1),), "shape": "exact"})
-    for name, result in run(banded_windowed_attention, case, case.tensors()).items():
+    for name, result in run(gathered_windowed_attention, case, case.tensors()).items():
         assert result.isfinite().all(), name
 
 
@@ -142,7 +142,7 @@ def test_every_missing_pixel_may_differ() -> None:
     valid = torch.rand(2, 11, 7) < 0.6
     with mock.patch.object(Case, "valid", return_value=valid):
         expected = run(dense_windowed_attention, case, case.tensors())
-        actual = run(banded_windowed_attention, case, case.tensors())
+        actual = run(gathered_windowed_attention, case, case.tensors())
     for name in expected:
         assert relative_error(actual[name], expected[name]) <= 1e-12, name
 

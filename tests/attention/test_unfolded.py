@@ -13,7 +13,7 @@ from torch import Tensor
 from attention.cases import Case, cases, relative_error
 from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.gathered import banded_windowed_attention
+from vision_longformer.attention.gathered import gathered_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.unfolded import unfolded_windowed_attention
 
@@ -38,7 +38,7 @@ def unfolded(case: Case, dtype: torch.dtype = torch.float64, **replaced: Any) ->
     """Return the result with `unfolded_windowed_attention` in the operator's place."""
     arguments = {"table": None, "global_bias": None, **case.tensors(dtype), **case.settings(), **replaced}
     with torch.no_grad(), mock.patch.object(gathered, "windowed_attention", unfolded_windowed_attention):
-        return banded_windowed_attention(**arguments)
+        return gathered_windowed_attention(**arguments)
 
 
 def dense(case: Case, **replaced: Any) -> Tensor:

@@ -18,7 +18,7 @@ from vision_longformer.commands.main import main
 from vision_longformer.training import checkpoints
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.recipes import write_recipe
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.weights import save
 
 
@@ -176,7 +176,7 @@ def test_an_image_that_breaks_while_training_stops_it_and_the_last_checkpoint_is
     broken = terminal.data / "train" / "red" / "1.png"
     whole = broken.read_bytes()
     # The order of an epoch decides which step meets it: all images of the second step break.
-    second = Order(9, 5, 1, 0, 1, 0, 1).step(1)
+    second = Sampler(9, 5, 1, 0, 1, 0, 1).step(1)
     paths = sorted((terminal.data / "train").rglob("*.png"))
     contents = {paths[key.image]: paths[key.image].read_bytes() for key in second}
     for path in contents:

@@ -11,7 +11,7 @@ from torch import nn
 from detection.cases import MASK_RCNN
 from vision_longformer.detection import MaskRCNNConfig, Target
 from vision_longformer.detection.proposals import Candidates, ProposalNetwork
-from vision_longformer.detection.roi_heads import RegionHeads
+from vision_longformer.detection.roi_heads import BoxAndMaskHeads
 
 BOX = [10.0, 20, 50, 40]
 CONFIG = MaskRCNNConfig(**MASK_RCNN)
@@ -30,7 +30,7 @@ def test_the_losses_of_proposals() -> None:
 
 def test_the_losses_of_the_heads() -> None:
     """A head that knows nothing: of a proposal beside the object, one far away, and the object itself."""
-    heads = RegionHeads(CONFIG)
+    heads = BoxAndMaskHeads(CONFIG)
     for module in (heads.box_predictor, heads.mask_predictor):
         for parameter in module.parameters():
             nn.init.zeros_(parameter)
@@ -44,7 +44,7 @@ def test_the_losses_of_the_heads() -> None:
 
 def test_a_mask_is_learned_for_its_own_class() -> None:
     """Of a mask head that is sure of class 2, and wrong for every other."""
-    heads = RegionHeads(CONFIG)
+    heads = BoxAndMaskHeads(CONFIG)
     for parameter in heads.mask_predictor.parameters():
         nn.init.zeros_(parameter)
     with torch.no_grad():

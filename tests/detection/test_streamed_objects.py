@@ -12,7 +12,7 @@ import torch
 from detection.cases import mask_rcnn, retinanet
 from streaming.streaming_helpers import picture
 from vision_longformer.detection import RetinaNet
-from vision_longformer.detection.streamed.find_objects import find_objects_streamed, way_to_stream
+from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.streamed.memory import (
     SMALLEST_BAND_BYTES,
     StreamedDetection,
@@ -37,30 +37,35 @@ def model() -> RetinaNet:
 
 def test_what_does_not_fit_is_streamed_unless_tiles_are_asked_for(model: RetinaNet) -> None:
     needed = forecast_dense_memory(model, LARGE)
-    assert way_to_stream(model, LARGE, Tiling(model, memory=needed)) is None
-    way = way_to_stream(model, LARGE, Tiling(model, memory=needed - 1))
-    assert way is not None
-    assert way.bytes < needed
-    assert not way.spilled
-    assert way_to_stream(model, LARGE, Tiling(model, memory=needed - 1, tile=512)) is None
-    assert way_to_stream(model, LARGE, Tiling(model, memory=needed - 1, overlap=64)) is None
-    assert way_to_stream(model, LARGE, Tiling(model, memory=1000)) is None
+    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed)) is None
+    strategy = streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1))
+    assert strategy is not None
+    assert strategy.bytes < needed
+    assert not strategy.spilled
+    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1, tile=512)) is None
+    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1, overlap=64)) is None
+    assert streaming_strategy(model, LARGE, Tiling(model, memory=1000)) is None
     other = mask_rcnn(torch.float32)
-    assert way_to_stream(other, LARGE, Tiling(other, memory=needed // 2)) is None
+    assert streaming_strategy(other, LARGE, Tiling(other, memory=needed // 2)) is None
 
 
 def test_bands_shrink_before_maps_go_to_disk(model: RetinaNet) -> None:
     size = (20_000, 3000)
     ways = [choose_streaming(model, size, memory=memory) for memory in range(30_000_000, 1_000_000_000, 5_000_000)]
-    found = [way for way in ways if way is not None]
+    found = [strategy for strategy in ways if strategy is not None]
     assert ways[: len(ways) - len(found)] == [None] * (len(ways) - len(found))  # more memory is never worse
     assert None in ways
-    order = [(not way.spilled, way.band_bytes) for way in found]
+    order = [(not strategy.spilled, strategy.band_bytes) for strategy in found]
     assert order == sorted(order)
-    assert {way.spilled for way in found} == {True, False}
-    assert {way.band_bytes for way in found if way.spilled} >= {SMALLEST_BAND_BYTES, 8 * SMALLEST_BAND_BYTES}
-    for way in found:
-        assert way.bytes == forecast_streamed_memory(model, size, band_bytes=way.band_bytes, spilled=way.spilled)
+    assert {strategy.spilled for strategy in found} == {True, False}
+    assert {strategy.band_bytes for strategy in found if strategy.spilled} >= {
+        SMALLEST_BAND_BYTES,
+        8 * SMALLEST_BAND_BYTES,
+    }
+    for strategy in found:
+        assert strategy.bytes == forecast_streamed_memory(
+            model, size, band_bytes=strategy.band_bytes, spilled=strategy.spilled
+        )
 
 
 def test_the_need_of_a_spilled_image_grows_with_its_width_only(model: RetinaNet) -> None:
@@ -74,8 +79,8 @@ def test_the_need_of_a_spilled_image_grows_with_its_width_only(model: RetinaNet)
 def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: bool, tmp_path: Path) -> None:
     pixels = picture(203, 150)
     expected = find_objects(model, pixels, tiling=Tiling(model, tile=256), **COLOURS)
-    way = StreamedDetection(0, 50_000, spilled)
-    found = find_objects_streamed(model, ArrayReader(pixels), way, work_folder=tmp_path, **COLOURS)
+    strategy = StreamedDetection(0, 50_000, spilled)
+    found = find_objects_streamed(model, ArrayReader(pixels), strategy, work_folder=tmp_path, **COLOURS)
     assert not list(tmp_path.iterdir())
     assert found.left_out == expected.left_out > 0
     assert len(found.boxes) == len(expected.boxes) == model.config.detections

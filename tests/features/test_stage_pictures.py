@@ -19,7 +19,7 @@ from vision_longformer import (
 )
 from vision_longformer.attention import build_attention
 from vision_longformer.config import Attention, Position
-from vision_longformer.features.stage_pictures import attention_of_global_token, watch
+from vision_longformer.features.stage_pictures import attention_of_global_token, picture_stages
 from vision_longformer.padding import UNPADDED, Padding
 
 HEIGHT, WIDTH, CHANNELS, HEADS = 5, 7, 12, 3
@@ -89,16 +89,16 @@ def test_every_stage_and_the_last_global_tokens_are_seen(tokens: tuple[int, ...]
     network, images = model(tokens=tokens), torch.randn(1, 3, 51, 70)
     with torch.inference_mode():
         expected = network(images)
-        with watch(network) as watched:
+        with picture_stages(network) as pictures:
             assert torch.equal(network(images), expected)
-    assert [stage.tokens for stage in watched.stages] == [(13, 18), (7, 9), (4, 5), (2, 3)][: len(tokens)]
-    assert [stage.stride for stage in watched.stages] == [4, 8, 16, 32][: len(tokens)]
-    assert watched.attention_stage == stage
+    assert [stage.tokens for stage in pictures.stages] == [(13, 18), (7, 9), (4, 5), (2, 3)][: len(tokens)]
+    assert [stage.stride for stage in pictures.stages] == [4, 8, 16, 32][: len(tokens)]
+    assert pictures.attention_stage == stage
     if stage:
-        assert watched.attention is not None
-        assert watched.attention.shape == watched.stages[stage - 1].tokens
+        assert pictures.attention is not None
+        assert pictures.attention.shape == pictures.stages[stage - 1].tokens
     else:
-        assert watched.attention is None
+        assert pictures.attention is None
 
 
 @pytest.mark.parametrize("first", [Windowed(3), None])
@@ -108,23 +108,23 @@ def test_global_tokens_that_score_no_tokens_have_no_picture(attention: Attention
     mechanisms = (first or attention, attention, attention)
     stages = tuple(StageConfig(1, 8, 2, position="none", attention=mechanism) for mechanism in mechanisms)
     network, images = VisionLongformer(ModelConfig(stages)).eval(), torch.randn(1, 3, 51, 70)
-    with torch.inference_mode(), watch(network) as watched:
+    with torch.inference_mode(), picture_stages(network) as pictures:
         network(images)
-    assert len(watched.stages) == 3
-    assert watched.attention_stage == (0 if first is None else 1)
+    assert len(pictures.stages) == 3
+    assert pictures.attention_stage == (0 if first is None else 1)
     if first is None:
-        assert watched.attention is None
+        assert pictures.attention is None
     else:
-        assert watched.attention is not None
-        assert watched.attention.shape == watched.stages[0].tokens
+        assert pictures.attention is not None
+        assert pictures.attention.shape == pictures.stages[0].tokens
 
 
 def test_nothing_stays_on_the_model() -> None:
     network = model()
-    with watch(network) as watched, torch.inference_mode():
+    with picture_stages(network) as pictures, torch.inference_mode():
         network(torch.randn(1, 3, 51, 70))
     with torch.inference_mode():
         network(torch.randn(1, 3, 51, 70))
-    assert len(watched.stages) == 4
+    assert len(pictures.stages) == 4
     hooks: list[Tensor | nn.Module] = [m for m in network.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not hooks

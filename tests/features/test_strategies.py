@@ -23,7 +23,7 @@ from vision_longformer.features.formats import write_features
 from vision_longformer.features.load import load_features
 from vision_longformer.features.resume import PLAN
 from vision_longformer.features.strategies import Limits, work_folder_of
-from vision_longformer.memory.plans import WAYS, Way
+from vision_longformer.memory.plans import STRATEGIES, Strategy
 
 HEIGHT, WIDTH = 301, 212
 
@@ -67,9 +67,9 @@ def features(output: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(output / "x.png.safetensors"))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", STRATEGIES)
 def test_every_way_gives_the_features_of_the_whole_image(
-    way: Way, photo: Path, model: VisionLongformer, tmp_path: Path
+    way: Strategy, photo: Path, model: VisionLongformer, tmp_path: Path
 ) -> None:
     expected = Encoder(model, stages=(2, 4)).encode(photo)
     (result,) = encode(photo, tmp_path / "out", model, way)
@@ -211,7 +211,7 @@ def test_a_disk_without_room_is_seen_before_work_begins(
     ("way", "kind"), [("streamed", "safetensors"), ("spilled", "safetensors"), ("spilled", "zarr")]
 )
 def test_an_image_that_cannot_be_read_for_its_mask_is_a_sentence_and_its_maps_stay(
-    way: Way, kind: str, raster: Path, model: VisionLongformer, tmp_path: Path
+    way: Strategy, kind: str, raster: Path, model: VisionLongformer, tmp_path: Path
 ) -> None:
     def lose(_source: object, share: float, _pixels: int) -> None:
         if share > 1 - 1e-9:

@@ -19,23 +19,23 @@ def model() -> VisionLongformer:
 
 def needed(model: VisionLongformer, height: int, width: int) -> dict[str, int]:
     found = plan(model, height, width, memory=UNBOUNDED, outputs=[4])
-    return {forecast.way: forecast.memory for forecast in found.forecasts}
+    return {forecast.strategy: forecast.memory for forecast in found.forecasts}
 
 
 def test_the_fastest_way_that_fits_is_chosen(model: VisionLongformer) -> None:
     memory = needed(model, 20_000, 30_000)
     assert memory["whole"] > 2 * memory["streamed"] > 2 * memory["spilled"]
     for limit, way in ((UNBOUNDED, "whole"), (memory["streamed"] + 10**8, "streamed")):
-        assert plan(model, 20_000, 30_000, memory=limit, outputs=[4]).chosen.way == way
+        assert plan(model, 20_000, 30_000, memory=limit, outputs=[4]).chosen.strategy == way
     spilled = plan(model, 20_000, 30_000, memory=memory["spilled"], outputs=[4])
-    assert spilled.chosen.way == "spilled"
+    assert spilled.chosen.strategy == "spilled"
     assert spilled.chosen.disk > 10**9
-    assert "of memory are more than" in spilled.forecasts[0].obstacle
+    assert "of memory are more than" in spilled.forecasts[0].reason
 
 
 def test_bands_shrink_to_fit(model: VisionLongformer) -> None:
-    roomy = plan(model, 20_000, 3000, memory=UNBOUNDED, ways=["spilled"], outputs=[4]).chosen
-    tight = plan(model, 20_000, 3000, memory=roomy.memory - 10**8, ways=["spilled"], outputs=[4]).chosen
+    roomy = plan(model, 20_000, 3000, memory=UNBOUNDED, strategies=["spilled"], outputs=[4]).chosen
+    tight = plan(model, 20_000, 3000, memory=roomy.memory - 10**8, strategies=["spilled"], outputs=[4]).chosen
     assert tight.memory <= roomy.memory - 10**8
     assert tight.band_bytes is not None
     assert roomy.band_bytes is not None
@@ -45,14 +45,14 @@ def test_bands_shrink_to_fit(model: VisionLongformer) -> None:
 def test_what_fits_nowhere_is_refused_with_what_would_fit(model: VisionLongformer) -> None:
     with pytest.raises(PlanError, match=r"an image of 30000×20000 pixels does not fit \(whole: ") as caught:
         plan(model, 20_000, 30_000, memory=2 * 10**7)
-    assert [forecast.way for forecast in caught.value.forecasts] == ["whole", "streamed", "spilled"]
+    assert [forecast.strategy for forecast in caught.value.forecasts] == ["whole", "streamed", "spilled"]
     least = min(forecast.memory for forecast in caught.value.forecasts)
-    assert plan(model, 20_000, 30_000, memory=round(1.05 * least)).chosen.way == "spilled"
+    assert plan(model, 20_000, 30_000, memory=round(1.05 * least)).chosen.strategy == "spilled"
 
 
 def test_a_small_disk_is_an_obstacle(model: VisionLongformer) -> None:
     with pytest.raises(PlanError, match=r"of files are more than the 1\.0 MB that are free\): make room") as caught:
-        plan(model, 20_000, 3000, memory=UNBOUNDED, ways=["spilled"], disk=10**6)
+        plan(model, 20_000, 3000, memory=UNBOUNDED, strategies=["spilled"], disk=10**6)
     assert "of memory" not in str(caught.value)
 
 
@@ -61,23 +61,23 @@ def test_every_obstacle_is_named_and_the_advice_removes_them(model: VisionLongfo
     with pytest.raises(
         PlanError, match=r"\(spilled: .* of memory are more than 20\.0 MB, and .* of files are"
     ) as caught:
-        plan(model, *size, memory=2 * 10**7, ways=["spilled"], outputs=[4], disk=10**6)
+        plan(model, *size, memory=2 * 10**7, strategies=["spilled"], outputs=[4], disk=10**6)
     assert "or more and make room for files" in str(caught.value)
 
     memory = needed(model, *size)["spilled"] + 10**8
     with pytest.raises(PlanError, match=r"allow .* or more, make room for files or choose another work folder"):
         plan(model, *size, memory=memory, outputs=[4], disk=10**6)
-    assert plan(model, *size, memory=memory, outputs=[4]).chosen.way == "spilled"
+    assert plan(model, *size, memory=memory, outputs=[4]).chosen.strategy == "spilled"
 
 
 def test_models_that_cannot_be_streamed_have_one_way() -> None:
     full = create_model("vision_longformer_nano_full").eval()
     assert isinstance(full, VisionLongformer)
     found = plan(full, 300, 200, memory=UNBOUNDED)
-    assert found.chosen.way == "whole"
-    assert "stage 3: FullAttention needs the whole map" in found.forecasts[1].obstacle
+    assert found.chosen.strategy == "whole"
+    assert "stage 3: FullAttention needs the whole map" in found.forecasts[1].reason
     with pytest.raises(PlanError, match="FullAttention"):
-        plan(full, 300, 200, memory=UNBOUNDED, ways=["streamed"])
+        plan(full, 300, 200, memory=UNBOUNDED, strategies=["streamed"])
 
 
 def test_times_grow_with_the_image_and_with_files(model: VisionLongformer) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_longformer.datasets.loaders import Key
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.utils.seeding import epoch_order, seed_sample, seed_step, seed_weights
 
 
@@ -23,11 +23,11 @@ def an_order(
     ranks: int = 1,
     rank: int = 0,
     accumulation: int = 1,
-) -> Order:
-    return Order(samples, batch_size, repeats, seed, ranks, rank, accumulation)
+) -> Sampler:
+    return Sampler(samples, batch_size, repeats, seed, ranks, rank, accumulation)
 
 
-def epoch(order: Order, number: int) -> list[Key]:
+def epoch(order: Sampler, number: int) -> list[Key]:
     first = number * order.steps_per_epoch
     return [key for step in range(first, first + order.steps_per_epoch) for key in order.step(step)]
 

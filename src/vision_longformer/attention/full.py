@@ -3,7 +3,7 @@
 B batch, H×W map, N = H·W tokens, C channels, h heads, d head width, G global tokens
 
 The bias table has ((2H − 1)(2W − 1), h) entries for the H×W it was trained at, row (Δr + H − 1)(2W − 1) + (Δc + W − 1)
-with Δ = query − key position. For other maps it is resized bilinearly. Queries are walked in bands of rows, so that
+with Δ = query − key position. For other maps it is resized bilinearly. Queries are taken in bands of rows, so that
 the N×N bias never exists at once.
 """
 

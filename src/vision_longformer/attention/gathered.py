@@ -2,12 +2,12 @@
 
 B batch, H×W map, h heads, d head width, G global tokens, w window, n chunks in a band, K keys of one chunk
 
-Chunks whose neighbours are laid out alike form a region (`geometry.regions`). A region is walked in bands of chunks;
+Chunks whose neighbours are laid out alike form a region (`geometry.regions`). A region is taken in bands of chunks;
 each band copies its queries to (n, h, w², d) and its neighbourhoods to (n, h, K, d), attends, and puts the result
 back. So the 9-fold copy of keys and values exists for one band at a time. Chunks at the edge have fewer keys rather
 than masked ones; a mask is needed only where `valid` hides a key. The backward pass gathers again.
 
-The walk stands behind a custom operator, so that tracing sees one call whatever the size of the map. Where the fused
+The loop stands behind a custom operator, so that tracing sees one call whatever the size of the map. Where the fused
 kernel can be used, the operator calls that instead, forward and backward.
 """
 
@@ -39,7 +39,7 @@ from vision_longformer.config import WindowShape
 BAND_BYTES = 16 * 2**20
 
 
-def banded_windowed_attention(
+def gathered_windowed_attention(
     query: Tensor,
     key_value: Tensor,
     global_key_value: Tensor,
@@ -327,7 +327,7 @@ def _add_region_bias(grad: Tensor, region: Region, grad_bias: Tensor, *, window:
 
 
 def _bands(region: Region, query: Tensor, *, window: int, top: int, left: int) -> Iterator[_Band]:
-    """Walk a region in bands whose gathered keys and values take at most `BAND_BYTES`, or one chunk."""
+    """Take a region in bands whose gathered keys and values take at most `BAND_BYTES`, or one chunk."""
     images, _, _, heads, head_width = query.shape
     keys = sum((r[1] - r[0]) * (c[1] - c[0]) for r, c in region.keys)
     chunks = max(1, BAND_BYTES // (2 * keys * heads * head_width * query.itemsize))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vision_longformer.attention.backend import attention_backend
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.gathered import banded_windowed_attention, windowed_attention
+from vision_longformer.attention.gathered import gathered_windowed_attention, windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
@@ -53,7 +53,7 @@ class WindowedAttention(nn.Module):
             (B, H, W, C) and (B, G, C).
         """
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
-        attend = dense_windowed_attention if attention_backend() == "dense" else banded_windowed_attention
+        attend = dense_windowed_attention if attention_backend() == "dense" else gathered_windowed_attention
         out = attend(
             *local,
             of_global.key_value,

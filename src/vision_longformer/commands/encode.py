@@ -18,7 +18,7 @@ from vision_longformer.features.formats import FORMATS, check_format
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images.decode import MAX_PIXELS
 from vision_longformer.images.open import AS_STORED, Reading
-from vision_longformer.memory.plans import WAYS
+from vision_longformer.memory.plans import STRATEGIES
 from vision_longformer.registry import create_model
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import parse_bytes
@@ -57,7 +57,7 @@ def arguments() -> Parser:
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
     add_reading(parser)
-    add("--way", choices=["auto", *WAYS], default="auto", help=WAY_HELP)
+    add("--way", choices=["auto", *STRATEGIES], default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=MEMORY_HELP)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
     add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")

@@ -121,12 +121,18 @@ def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int,
         except PlanError as error:
             refusal, forecasts = str(error), error.forecasts
         about: dict[str, Any] = {"image": image.name, "size": [image.height, image.width], "limit": limit}
-        about |= {"ways": [dataclasses.asdict(forecast) for forecast in forecasts]}
-        about |= {"chosen": chosen.chosen.way} if chosen else {"refusal": refusal}
-        reason = f"{chosen.chosen.way}, the fastest way that fits" if chosen else refusal
+        about |= {"ways": [_described(forecast) for forecast in forecasts]}
+        about |= {"chosen": chosen.chosen.strategy} if chosen else {"refusal": refusal}
+        reason = f"{chosen.chosen.strategy}, the fastest way that fits" if chosen else refusal
         line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {reason}."
         shown.append((about, line, _ways(forecasts, None if chosen is None else chosen.chosen)))
     return shown
+
+
+def _described(forecast: Forecast) -> dict[str, Any]:
+    """Return a forecast under the names that `--json` has for it."""
+    names = {"strategy": "way", "reason": "obstacle"}
+    return {names.get(name, name): value for name, value in dataclasses.asdict(forecast).items()}
 
 
 def _speed(model: VisionLongformer, work_folder: Path) -> Speed:
@@ -146,9 +152,9 @@ def _ways(forecasts: tuple[Forecast, ...], chosen: Forecast | None) -> Table:
     table.add_column("", overflow="fold")
     for one in forecasts:
         seconds = "–" if one.seconds is None else duration(one.seconds)
-        remark = "chosen" if one is chosen else one.obstacle or "fits, but is slower"
+        remark = "chosen" if one is chosen else one.reason or "fits, but is slower"
         memory, disk = (gigabytes(size) if size else "–" for size in (one.memory, one.disk))
-        table.add_row(one.way, memory, disk, seconds, remark)
+        table.add_row(one.strategy, memory, disk, seconds, remark)
     return table
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vision_longformer.detection.boxes import Detections, Target, check_targets
 from vision_longformer.detection.config import MaskRCNNConfig
 from vision_longformer.detection.proposals import ProposalNetwork
-from vision_longformer.detection.roi_heads import RegionHeads
+from vision_longformer.detection.roi_heads import BoxAndMaskHeads
 from vision_longformer.fpn.features import Features
 from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch
@@ -46,7 +46,7 @@ class MaskRCNN(nn.Module):
         self.config = config
         self.backbone = FeaturePyramid(features, width=config.pyramid_width, top="subsampled")
         self.rpn = ProposalNetwork(config)
-        self.roi_heads = RegionHeads(config)
+        self.roi_heads = BoxAndMaskHeads(config)
 
     def forward(
         self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Sequence[Target]

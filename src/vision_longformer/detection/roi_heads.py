@@ -24,7 +24,7 @@ from vision_longformer.detection.roi_align import RegionPool, masks_in_boxes
 from vision_longformer.padding import Size
 
 
-class RegionHeads(RoIHeads):  # type: ignore[misc]
+class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
     """Look at each proposal's square of the pyramid twice: for class and box, then for the mask.
 
     Attributes:

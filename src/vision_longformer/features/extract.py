@@ -49,7 +49,7 @@ from vision_longformer.reports.encoding_page import Entry, Report, picture_entry
 from vision_longformer.reports.streamed_entries import streamed_entry
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.utils.atomic_files import check_writable
-from vision_longformer.utils.memory_trace import Span, watch_memory
+from vision_longformer.utils.memory_trace import Span, trace_memory
 from vision_longformer.utils.system_memory import gigabytes, resident_memory
 from vision_longformer.utils.version import __version__
 from vision_longformer.weights import weights_digest
@@ -197,7 +197,7 @@ def encode_files(
     except OSError as error:
         raise OutputError(str(error)) from error
     pages = Report(output, title=model_name, remark=remark)
-    with watch_memory() as memory:
+    with trace_memory() as memory:
         for source in sources:
             start = memory.now()
             result, plan = job.encode(source, pages)
@@ -211,9 +211,9 @@ def encode_files(
 def _span(plan: Plan | None, start: float, end: float) -> Span:
     if plan is None:
         return Span(start, end, None, None)
-    if plan.chosen.way == "whole":
+    if plan.chosen.strategy == "whole":
         return Span(start, end, plan.chosen.memory, None)
-    whole = next(forecast.memory for forecast in plan.forecasts if forecast.way == "whole")
+    whole = next(forecast.memory for forecast in plan.forecasts if forecast.strategy == "whole")
     return Span(start, end, plan.chosen.memory, whole or None)
 
 
@@ -321,7 +321,7 @@ class _Job:
             reading=self.reading,
             identity=hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest(),
             georeference=self._georeference(source),
-            watched=self.report,
+            pictures=self.report,
             on_plan=self._check_format,
             on_band=report,
         )
@@ -336,7 +336,7 @@ class _Job:
     def _format(self, plan: Plan) -> Format:
         if self.kind != "auto":
             return self.kind
-        return "zarr" if plan.chosen.way == "spilled" else "safetensors"
+        return "zarr" if plan.chosen.strategy == "spilled" else "safetensors"
 
     def _check_format(self, plan: Plan) -> None:
         """Refuse, before work begins, what could not be written at its end."""
@@ -345,7 +345,7 @@ class _Job:
             check_format(kind)
         except ImportError as error:
             raise ImageError(f"its maps would be spilled, and {error}") from error
-        if kind == "safetensors" and plan.chosen.way == "spilled":
+        if kind == "safetensors" and plan.chosen.strategy == "spilled":
             needed = safetensors_bytes(
                 self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
             ) + (resident_memory() or 0)
@@ -387,9 +387,9 @@ class _Job:
     def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
         if image.reader is not None:
             return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
-        if image.pixels is None or image.watched is None:
+        if image.pixels is None or image.pictures is None:
             return entry
-        return picture_entry(entry, image.pixels, image.watched)
+        return picture_entry(entry, image.pixels, image.pictures)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

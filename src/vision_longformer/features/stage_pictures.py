@@ -1,4 +1,4 @@
-"""Watch a model work: each stage reduced to a picture as soon as it is there, so that large maps are not kept.
+"""Hooks that reduce each stage to a picture as soon as it is there, so that large maps are not kept.
 
 B batch, H×W map, C channels, h heads, d head width, G global tokens
 """
@@ -40,7 +40,7 @@ class StagePicture:
 
 
 @dataclass
-class Watched:
+class StagePictures:
     """What was seen of one image.
 
     Attributes:
@@ -56,29 +56,29 @@ class Watched:
 
 
 @contextmanager
-def watch(model: VisionLongformer) -> Iterator[Watched]:
-    """Watch the first image of the batch that passes through `model` inside the `with` block."""
-    watched = Watched()
+def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
+    """Picture the stages of the first image of the batch that passes through `model` inside the `with` block."""
+    pictures = StagePictures()
 
     def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Padding]) -> None:
         x, _, padding = outputs
         colours = principal_colours(x[0], None if padding.valid is None else padding.valid[0])
         picture = encode_picture(colours, max_width=STAGE_WIDTH)
-        stride = model.config.strides[len(watched.stages)]
-        watched.stages.append(StagePicture(picture, (x.shape[1], x.shape[2]), stride))
+        stride = model.config.strides[len(pictures.stages)]
+        pictures.stages.append(StagePicture(picture, (x.shape[1], x.shape[2]), stride))
 
     def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
-        watched.attention = attention_of_global_token(module, *inputs)[0].cpu()
+        pictures.attention = attention_of_global_token(module, *inputs)[0].cpu()
 
     hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]
     for number, stage in reversed(list(enumerate(model.stages, start=1))):
         attention = cast(Block, cast(Stage, stage).blocks[-1]).attn
         if isinstance(attention, SCORING_TOKENS) and cast(Stage, stage).patch_embed.global_tokens is not None:
-            watched.attention_stage = number
+            pictures.attention_stage = number
             hooks.append(attention.register_forward_pre_hook(see_attention))
             break
     try:
-        yield watched
+        yield pictures
     finally:
         for hook in hooks:
             hook.remove()

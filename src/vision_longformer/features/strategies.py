@@ -18,12 +18,12 @@ import torch
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.formats.encoded import Encoded, encoded_from_features, encoded_from_stream
 from vision_longformer.features.resume import WorkFolder
-from vision_longformer.features.stage_pictures import Watched, watch
+from vision_longformer.features.stage_pictures import StagePictures, picture_stages
 from vision_longformer.images.decode import ImageError, Pixels
 from vision_longformer.images.geotiff import scaled_georeference
 from vision_longformer.images.open import AS_STORED, Reading, open_reader
 from vision_longformer.images.reader import ImageInfo, Reader
-from vision_longformer.memory.plans import WAYS, Plan, Way, free_disk, plan
+from vision_longformer.memory.plans import STRATEGIES, Plan, Strategy, free_disk, plan
 from vision_longformer.streaming import Progress, stream
 from vision_longformer.streaming.source import unit_rows
 from vision_longformer.utils.system_memory import default_bound, resident_memory
@@ -38,13 +38,13 @@ class Limits:
     """What encoding an image may take.
 
     Attributes:
-        way: To go; "auto" takes the fastest that fits.
+        strategy: "auto" takes the fastest that fits.
         memory: Bytes that the process may hold; None for what it holds and 60% of what is free.
         work_folder: Where maps are spilled, each image's in a folder of its own that is removed at the end; by default
             below the output.
     """
 
-    way: Literal["auto"] | Way = "auto"
+    strategy: Literal["auto"] | Strategy = "auto"
     memory: int | None = None
     work_folder: Path | None = None
 
@@ -67,7 +67,7 @@ class EncodedImage:
         plan: That was followed.
         reader: The image, where it was streamed; else None.
         pixels: The image, where it was encoded whole; else None.
-        watched: What was seen of the model, likewise, if that was asked for.
+        pictures: What was seen of the model, likewise, if that was asked for.
     """
 
     encoded: Encoded
@@ -76,7 +76,7 @@ class EncodedImage:
     plan: Plan
     reader: Reader | None = None
     pixels: Pixels | None = None
-    watched: Watched | None = None
+    pictures: StagePictures | None = None
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def encoded_image(
     reading: Reading = AS_STORED,
     identity: str = "",
     georeference: dict[str, Any] | None = None,
-    watched: bool = False,
+    pictures: bool = False,
     on_plan: Callable[[Plan], None] = lambda _: None,
     on_band: OnBand | None = None,
 ) -> Iterator[EncodedImage]:
@@ -106,7 +106,7 @@ def encoded_image(
         reading: How to read the image; not with an encoder that shrinks images.
         identity: Changes with the contents of the image, with the model and with the settings of the encoder.
         georeference: Where on earth it lies, as stored.
-        watched: Whether to watch the model work, where the image is encoded whole.
+        pictures: Whether to picture the stages, where the image is encoded whole.
         on_plan: Called before work begins; it may raise what is to be raised here.
         on_band: Called after each band of a streamed image.
 
@@ -124,22 +124,22 @@ def encoded_image(
             pixels = encoder.read(path)
             height, width = pixels.valid.shape
             chosen = _plan(encoder, (height, width), limits, work, None)
-            if chosen.chosen.way != "whole":
+            if chosen.chosen.strategy != "whole":
                 raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
             on_plan(chosen)
             factors = (pixels.original_size[0] / height, pixels.original_size[1] / width)
             place = scaled_georeference(georeference or {}, factors)
-            yield _whole(encoder, pixels, chosen, place, watched=watched)
+            yield _whole(encoder, pixels, chosen, place, pictures=pictures)
             return
         with contextlib.closing(open_reader(path, **vars(reading), max_pixels=encoder.max_pixels)) as reader:
             chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work, reader.info)
             on_plan(chosen)
-            if chosen.chosen.way == "whole":
+            if chosen.chosen.strategy == "whole":
                 pixels = read_whole(reader, encoder.model.in_chans)
                 reader.close()
-                yield _whole(encoder, pixels, chosen, georeference, watched=watched)
+                yield _whole(encoder, pixels, chosen, georeference, pictures=pictures)
                 return
-            if chosen.chosen.way == "spilled":
+            if chosen.chosen.strategy == "spilled":
                 assert chosen.chosen.band_bytes is not None
                 work.begin(chosen.chosen.band_bytes)
             yield _streamed(encoder, reader, chosen, georeference, work, on_band)
@@ -171,15 +171,15 @@ def read_whole(reader: Reader, channels: int) -> Pixels:
 
 
 def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFolder, image: ImageInfo | None) -> Plan:
-    ways: tuple[Way, ...] = WAYS if limits.way == "auto" else (limits.way,)
-    if work.band_bytes is not None and limits.way == "auto":
-        ways = ("spilled",)  # another way would not go on from there
+    strategies: tuple[Strategy, ...] = STRATEGIES if limits.strategy == "auto" else (limits.strategy,)
+    if work.band_bytes is not None and limits.strategy == "auto":
+        strategies = ("spilled",)  # another one would not go on from there
     return plan(
         encoder.model,
         *size,
         memory=limits.bytes(encoder.device),
         outputs=encoder.stages,
-        ways=ways,
+        strategies=strategies,
         image=image,
         disk=free_disk(work.path),
         band_bytes=work.band_bytes,
@@ -191,14 +191,14 @@ def _strides(encoder: Encoder) -> list[int]:
 
 
 def _whole(
-    encoder: Encoder, pixels: Pixels, chosen: Plan, georeference: dict[str, Any] | None, *, watched: bool
+    encoder: Encoder, pixels: Pixels, chosen: Plan, georeference: dict[str, Any] | None, *, pictures: bool
 ) -> EncodedImage:
-    with watch(encoder.model) if watched else contextlib.nullcontext(None) as seen:
+    with picture_stages(encoder.model) if pictures else contextlib.nullcontext(None) as seen:
         features = encoder.encode(pixels)
     encoded = encoded_from_features(
         features, stages=encoder.stages, strides=_strides(encoder), georeference=georeference
     )
-    return EncodedImage(encoded, pixels.original_size, pixels.note, chosen, pixels=pixels, watched=seen)
+    return EncodedImage(encoded, pixels.original_size, pixels.note, chosen, pixels=pixels, pictures=seen)
 
 
 def _streamed(
@@ -214,7 +214,7 @@ def _streamed(
             on_band(progress.fraction, chosen.size[0] * chosen.size[1])
 
     assert chosen.chosen.band_bytes is not None
-    spilled = chosen.chosen.way == "spilled"
+    spilled = chosen.chosen.strategy == "spilled"
     features = stream(
         encoder.model,
         reader,

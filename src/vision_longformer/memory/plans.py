@@ -1,7 +1,7 @@
-"""What encoding an image will take, and which way to go: whole, streamed, or streamed with maps spilled to files.
+"""What encoding an image will take, and the strategy for it: whole, streamed, or streamed with maps spilled to files.
 
-Memory is the peak resident size of the process: what it holds with the model loaded, and what the way adds. On a GPU it
-is what PyTorch holds there.
+Memory is the peak resident size of the process: what it holds with the model loaded, and what the strategy adds. On a
+GPU it is what PyTorch holds there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ from vision_longformer.streaming.layout import Layout, Size
 from vision_longformer.streaming.streamable import check_streamable
 from vision_longformer.utils.system_memory import gigabytes, resident_memory
 
-Way = Literal["whole", "streamed", "spilled"]
-WAYS: tuple[Way, ...] = ("whole", "streamed", "spilled")  # fastest first: bands copy their halo, and files take time
+Strategy = Literal["whole", "streamed", "spilled"]
+STRATEGIES: tuple[Strategy, ...] = (
+    "whole",
+    "streamed",
+    "spilled",
+)  # fastest first: bands copy their halo, and files take time
 SMALLEST_BAND_BYTES = 2**20
 WARM_UP_SIDE = 64  # pixels
 TYPICAL = Stored(pixel_bytes=3, segment_rows=256)  # what is taken of an image that is not there yet: 8 bits, RGB, tiles
@@ -36,30 +40,30 @@ UNKNOWN_PROCESS = 900 * 10**6  # bytes of a process with a model, where the syst
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one way takes.
+    """What one strategy takes.
 
     Attributes:
-        way: Which.
+        strategy: Which.
         memory: Peak resident bytes of the process.
         disk: Bytes of files in the work folder.
         seconds: It takes; None without a speed to go by.
         band_bytes: What the bands of one block may hold; None for the whole image.
-        obstacle: Why it cannot be gone; "" if it can.
+        reason: Why it cannot be taken; "" if it can.
     """
 
-    way: Way
+    strategy: Strategy
     memory: int
     disk: int
     seconds: float | None
     band_bytes: int | None
-    obstacle: str = ""
+    reason: str = ""
 
 
 class PlanError(ValueError):
-    """An image does not fit in any way that was allowed; the message says what would.
+    """An image does not fit with any strategy that was allowed; the message says what would.
 
     Attributes:
-        forecasts: Of all ways.
+        forecasts: Of all strategies.
     """
 
     def __init__(self, message: str, forecasts: tuple[Forecast, ...]) -> None:
@@ -74,7 +78,7 @@ class Plan:
     Attributes:
         size: (height, width) in pixels.
         limit: Bytes that the process may take.
-        forecasts: Of all ways, fastest first.
+        forecasts: Of all strategies, fastest first.
         chosen: The fastest of those that fit.
     """
 
@@ -92,13 +96,13 @@ def plan(
     memory: int,
     dtype: torch.dtype = torch.float32,
     outputs: Sequence[int] | None = None,
-    ways: Sequence[Way] = WAYS,
+    strategies: Sequence[Strategy] = STRATEGIES,
     image: ImageInfo | None = None,
     disk: int | None = None,
     band_bytes: int | None = None,
     speed: Speed | None = None,
 ) -> Plan:
-    """Choose the fastest way to encode an image.
+    """Choose the fastest strategy to encode an image.
 
     A small image goes through the model first, so that what libraries load for it counts as held by the process.
 
@@ -109,14 +113,14 @@ def plan(
         memory: Bytes that the process may hold at its peak.
         dtype: In which the model computes.
         outputs: Stages whose maps are kept, counted from 1; by default all.
-        ways: Among which to choose.
+        strategies: Among which to choose.
         image: How the image is stored; by default 8-bit RGB in tiles.
         disk: Bytes that files may take; None for any number.
         band_bytes: What the bands of one block may hold at most, where they fit.
         speed: Of the machine, for forecasts of time.
 
     Raises:
-        PlanError: It does not fit, or the model cannot go that way.
+        PlanError: It does not fit, or the model cannot take that strategy.
         ValueError: A size is below 1, or the model has no such stage.
     """
     size = _checked(model, height, width, outputs)
@@ -133,11 +137,14 @@ def plan(
         held=held_memory(model),
         speed=speed,
     )
-    found = [task.whole(), *(task.streamed(way, memory=memory, band_bytes=band_bytes) for way in WAYS[1:])]
+    found = [
+        task.whole(),
+        *(task.streamed(strategy, memory=memory, band_bytes=band_bytes) for strategy in STRATEGIES[1:]),
+    ]
     forecasts = tuple(_held_to(one, memory=memory, disk=disk) for one in found)
-    fitting = [one for one in forecasts if one.way in ways and not one.obstacle]
+    fitting = [one for one in forecasts if one.strategy in strategies and not one.reason]
     if not fitting:
-        refusal = _refusal(size, [one for one in forecasts if one.way in ways], memory=memory, disk=disk)
+        refusal = _refusal(size, [one for one in forecasts if one.strategy in strategies], memory=memory, disk=disk)
         raise PlanError(refusal, forecasts)
     return Plan(size, memory, forecasts, fitting[0])
 
@@ -174,17 +181,17 @@ class _Task:
             return Forecast("whole", 0, 0, None, None, str(error))
         return Forecast("whole", self.held + max(of_reading, read + of_pass), 0, self._seconds(0), None)
 
-    def streamed(self, way: Way, *, memory: int, band_bytes: int | None) -> Forecast:
+    def streamed(self, strategy: Strategy, *, memory: int, band_bytes: int | None) -> Forecast:
         """Forecast with the largest bands that fit, or with the smallest."""
         if unable := _why_not_streamed(self.model):
-            return Forecast(way, 0, 0, None, None, unable)
+            return Forecast(strategy, 0, 0, None, None, unable)
         layout = Layout(self.model.config, self.size, self.itemsize, band_bytes or BAND_BYTES)
-        spilled = way == "spilled"
+        spilled = strategy == "spilled"
         while True:
             needs = forecast_streaming(layout, self.stored, wanted=self.wanted, spilled=spilled, resume=spilled)
             total = self.held + needs.memory
             if total <= memory or layout.band_bytes <= SMALLEST_BAND_BYTES:
-                return Forecast(way, total, needs.disk, self._seconds(needs.traffic), layout.band_bytes)
+                return Forecast(strategy, total, needs.disk, self._seconds(needs.traffic), layout.band_bytes)
             layout = replace(layout, band_bytes=layout.band_bytes // 2)
 
     def _seconds(self, traffic: int) -> float | None:
@@ -226,21 +233,21 @@ def _why_not_streamed(model: VisionLongformer) -> str:
 
 def _held_to(found: Forecast, *, memory: int, disk: int | None) -> Forecast:
     """Say why a forecast does not fit."""
-    if found.obstacle:
+    if found.reason:
         return found
-    obstacles = []
+    reasons = []
     if found.memory > memory:
-        obstacles.append(f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}")
+        reasons.append(f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}")
     if disk is not None and found.disk > disk:
-        obstacles.append(f"{gigabytes(found.disk)} of files are more than the {gigabytes(disk)} that are free")
-    return replace(found, obstacle=", and ".join(obstacles))
+        reasons.append(f"{gigabytes(found.disk)} of files are more than the {gigabytes(disk)} that are free")
+    return replace(found, reason=", and ".join(reasons))
 
 
 def _refusal(size: Size, found: Sequence[Forecast], *, memory: int, disk: int | None) -> str:
     """Say in a sentence what was tried, what is in the way of each, and what would fit."""
-    obstacles = "; ".join(f"{one.way}: {one.obstacle}" for one in found)
+    reasons = "; ".join(f"{one.strategy}: {one.reason}" for one in found)
     return (
-        f"an image of {size[1]}×{size[0]} pixels does not fit ({obstacles}): {_advice(found, memory, disk)}, keep "
+        f"an image of {size[1]}×{size[0]} pixels does not fit ({reasons}): {_advice(found, memory, disk)}, keep "
         "fewer stages, shrink the image, or take a smaller model"
     )
 

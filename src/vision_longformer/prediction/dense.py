@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.detection.streamed.find_objects import find_objects_streamed, way_to_stream
+from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.tiled import find_objects
 from vision_longformer.features.small_pictures import small_photograph
 from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
@@ -98,11 +98,11 @@ def predict_dense(
     def stream(path: Path) -> DensePrediction | None:
         info = describe_image(path)
         size = (info.height, info.width)
-        if scale != 1 or (way := way_to_stream(model, size, tiling)) is None:
+        if scale != 1 or (strategy := streaming_strategy(model, size, tiling)) is None:
             return None
         with contextlib.closing(open_reader(path)) as reader:
             found = find_objects_streamed(
-                model, reader, way, work_folder=work_folder, on_band=on_band, **wanted, **common
+                model, reader, strategy, work_folder=work_folder, on_band=on_band, **wanted, **common
             )
             picture = Image.fromarray(small_photograph(reader, 3, max_width=PICTURE_WIDTH).numpy())
         return DensePrediction(path, picture, size, 1, streamed=True, objects=found)

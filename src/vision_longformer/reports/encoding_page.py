@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_longformer.features.stage_pictures import Watched
+from vision_longformer.features.stage_pictures import StagePictures
 from vision_longformer.images.decode import Pixels
 from vision_longformer.images.thumbnails import (
     INFERNO,
@@ -22,7 +22,7 @@ from vision_longformer.images.thumbnails import (
 from vision_longformer.reports.memory_chart import STYLE as CHART_STYLE
 from vision_longformer.reports.memory_chart import memory_section
 from vision_longformer.utils.atomic_files import replacing
-from vision_longformer.utils.memory_trace import MemoryCourse
+from vision_longformer.utils.memory_trace import MemoryTrace
 
 PHOTO_WIDTH = 960  # pixels of the photograph and of the attention laid over it
 FULL_IMAGES = 12  # up to here pictures keep their size; a page of more images shows smaller ones
@@ -78,23 +78,23 @@ class Entry:
         return 0.0 if self.size is None else self.size[0] * self.size[1] / 1e6
 
 
-def picture_entry(entry: Entry, pixels: Pixels, watched: Watched) -> Entry:
+def picture_entry(entry: Entry, pixels: Pixels, pictures: StagePictures) -> Entry:
     """Return `entry` with figures of the image, its stages and the attention of the global token."""
     photo = photograph(pixels.values, pixels.valid, max_width=PHOTO_WIDTH)
     height, width = pixels.valid.shape
     figures = [Figure("Image", "As the model sees it, turned upright.", encode_picture(photo, max_width=PHOTO_WIDTH))]
-    for number, stage in enumerate(watched.stages, start=1):
+    for number, stage in enumerate(pictures.stages, start=1):
         rows, columns = stage.tokens
         caption = f"{columns} × {rows} tokens. Alike colours are alike features."
         figures.append(Figure(f"Stage {number}", caption, stage.picture, columns * stage.stride / width))
-    if watched.attention is not None:
-        seen = watched.attention[watched.attention > 0]
-        of_stage = watched.stages[watched.attention_stage - 1]
+    if pictures.attention is not None:
+        seen = pictures.attention[pictures.attention > 0]
+        of_stage = pictures.stages[pictures.attention_stage - 1]
         covered = (height / (of_stage.tokens[0] * of_stage.stride), width / (of_stage.tokens[1] * of_stage.stride))
-        overlay = heat_overlay(photo, watched.attention, covered=covered)
+        overlay = heat_overlay(photo, pictures.attention, covered=covered)
         figures.append(
             Figure(
-                f"Global token, stage {watched.attention_stage}",
+                f"Global token, stage {pictures.attention_stage}",
                 f"Bright: much attention. From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share.",
                 encode_picture(overlay, max_width=PHOTO_WIDTH),
             )
@@ -133,7 +133,7 @@ class Report:
         """Drop pictures kept by an earlier run, which no longer show what is in the features."""
         self._waiting(name).unlink(missing_ok=True)
 
-    def write(self, memory: MemoryCourse | None = None) -> Path:
+    def write(self, memory: MemoryTrace | None = None) -> Path:
         """Write the page.
 
         Args:
@@ -161,7 +161,7 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError):
             return None  # never kept, or damaged: the image is then listed without pictures
 
-    def _page(self, memory: MemoryCourse | None) -> Iterator[str]:
+    def _page(self, memory: MemoryTrace | None) -> Iterator[str]:
         yield _HEAD.format(title=html.escape(self.title), style=_STYLE)
         yield f"<p class='lead'>{html.escape(_summary(self._entries))}</p>"
         if self.remark:

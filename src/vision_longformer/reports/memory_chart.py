@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from vision_longformer.reports.axes import Axis
-from vision_longformer.utils.memory_trace import MemoryCourse, Span
+from vision_longformer.utils.memory_trace import MemoryTrace, Span
 from vision_longformer.utils.system_memory import gigabytes
 
 WIDTH, HEIGHT = 960, 340  # in SVG units, near CSS pixels
@@ -18,32 +18,32 @@ OFF_CHART = 2.0  # what is beyond so many times all else is told, not drawn
 UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
-def memory_section(course: MemoryCourse) -> str:
+def memory_section(trace: MemoryTrace) -> str:
     """Return a section of the page; "" if there is too little to show."""
-    if len(course.samples) < FEWEST:
+    if len(trace.samples) < FEWEST:
         return ""
     return (
         "<section><h2>Memory over the run</h2><figure class='chart'>"
-        f"{_legend(course)}{_draw(course)}<figcaption>{html.escape(_caption(course))}</figcaption></figure></section>\n"
+        f"{_legend(trace)}{_draw(trace)}<figcaption>{html.escape(_caption(trace))}</figcaption></figure></section>\n"
     )
 
 
-def _caption(course: MemoryCourse) -> str:
-    peak = max(sample.bytes for sample in course.samples)
+def _caption(trace: MemoryTrace) -> str:
+    peak = max(sample.bytes for sample in trace.samples)
     parts = [f"The process held {gigabytes(peak)} of memory at most, everything it loaded included."]
-    forecasts = [span.forecast for span in course.spans if span.forecast is not None]
+    forecasts = [span.forecast for span in trace.spans if span.forecast is not None]
     if forecasts:
         share = peak / max(forecasts)
         parts.append(f"The plan forecast {gigabytes(max(forecasts))} at most; the peak is {share:.0%} of it.")
-    wholes = [span.whole for span in course.spans if span.whole is not None]
+    wholes = [span.whole for span in trace.spans if span.whole is not None]
     if wholes:
         whole = max(wholes)
-        parts.append(f"A pass over {_largest(course)} as a whole would need {gigabytes(whole)}{_times(whole, peak)}.")
+        parts.append(f"A pass over {_largest(trace)} as a whole would need {gigabytes(whole)}{_times(whole, peak)}.")
     return " ".join(parts)
 
 
-def _largest(course: MemoryCourse) -> str:
-    return "the image" if len(course.spans) == 1 else "the largest image"
+def _largest(trace: MemoryTrace) -> str:
+    return "the image" if len(trace.spans) == 1 else "the largest image"
 
 
 def _times(whole: int, peak: int) -> str:
@@ -51,23 +51,23 @@ def _times(whole: int, peak: int) -> str:
     return f", {times} times as much as was held" if whole > 1.05 * peak else ""
 
 
-def _legend(course: MemoryCourse) -> str:
+def _legend(trace: MemoryTrace) -> str:
     entries = [("held", "Held by the process")]
-    if any(span.forecast is not None for span in course.spans):
+    if any(span.forecast is not None for span in trace.spans):
         entries.append(("forecast", "Forecast by the plan"))
-    if any(span.whole is not None for span in course.spans) and not _top(course)[1]:
+    if any(span.whole is not None for span in trace.spans) and not _top(trace)[1]:
         entries.append(("whole", "Needed for the image as a whole"))
     return "".join(f"<span class='entry'><span class='key {kind}'></span>{text}</span>" for kind, text in entries)
 
 
-def _draw(course: MemoryCourse) -> str:
-    end = max(course.samples[-1].seconds, *(span.end for span in course.spans), 1e-3)
-    top, hidden = _top(course)
+def _draw(trace: MemoryTrace) -> str:
+    end = max(trace.samples[-1].seconds, *(span.end for span in trace.spans), 1e-3)
+    top, hidden = _top(trace)
     step, unit = (1e9, "GB") if top >= 1e9 else (1e6, "MB")
     seconds, time_unit = next((size, name) for least, size, name in UNITS if end >= least)
     x = Axis(0.0, end / seconds, LEFT, WIDTH - RIGHT)
     y = Axis(0.0, top / step, HEIGHT - BOTTOM, TOP)
-    places = [(x(sample.seconds / seconds), y(sample.bytes / step)) for sample in course.samples]
+    places = [(x(sample.seconds / seconds), y(sample.bytes / step)) for sample in trace.samples]
     curve = "L".join(f"{across:.1f} {down:.1f}" for across, down in places)
     floor = HEIGHT - BOTTOM
     parts = [f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='Memory in {unit} by {time_unit}'>"]
@@ -76,18 +76,18 @@ def _draw(course: MemoryCourse) -> str:
     parts.append(f"<path class='line held' d='M{curve}'/>")
     kinds: tuple[Literal["forecast", "whole"], ...] = ("forecast",) if hidden else ("forecast", "whole")
     for kind in kinds:
-        parts.append(_steps(course.spans, kind, lambda at: x(at / seconds), lambda size: y(size / step)))
+        parts.append(_steps(trace.spans, kind, lambda at: x(at / seconds), lambda size: y(size / step)))
     if hidden:
-        text = f"↑ {_largest(course)} as a whole: {gigabytes(hidden)}"
+        text = f"↑ {_largest(trace)} as a whole: {gigabytes(hidden)}"
         parts.append(f"<text class='off' x='{WIDTH - RIGHT}' y='{TOP - 10}' text-anchor='end'>{text}</text>")
     return "".join([*parts, "</svg>"])
 
 
-def _top(course: MemoryCourse) -> tuple[float, int]:
+def _top(trace: MemoryTrace) -> tuple[float, int]:
     """Return the bytes at the top of the chart, and what lies too far beyond them to be drawn; 0 if nothing does."""
-    near = max(sample.bytes for sample in course.samples)
-    near = max([near, *(span.forecast for span in course.spans if span.forecast is not None)])
-    whole = max((span.whole for span in course.spans if span.whole is not None), default=0)
+    near = max(sample.bytes for sample in trace.samples)
+    near = max([near, *(span.forecast for span in trace.spans if span.forecast is not None)])
+    whole = max((span.whole for span in trace.spans if span.whole is not None), default=0)
     hidden = whole if whole > OFF_CHART * near else 0
     return 1.08 * max(near, 0 if hidden else whole), hidden
 

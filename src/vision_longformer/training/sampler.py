@@ -22,7 +22,7 @@ from vision_longformer.utils.seeding import epoch_order
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class Sampler:
     """The order of a run.
 
     Attributes:
@@ -49,7 +49,7 @@ class Order:
     @classmethod
     def of(
         cls, config: TrainConfig, *, samples: int, processes: Processes, sizes: NDArray[np.int32] | None = None
-    ) -> Order:
+    ) -> Sampler:
         """Return the order of one of the processes of a run."""
         return cls(
             samples=samples,

@@ -34,7 +34,7 @@ from vision_longformer.training.config import TrainConfig, read, walk
 from vision_longformer.training.optimizers import build_optimizer, build_schedule
 from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.tasks.base import Batch, Result
 from vision_longformer.training.tensorboard import Scalars
@@ -475,7 +475,7 @@ def sum_of(losses: Mapping[str, Tensor]) -> Tensor:
 class _Keys:
     """The parts of the steps that are left, for a data loader: a sampler may be iterated anew in each worker."""
 
-    def __init__(self, order: Order, first: int, last: int) -> None:
+    def __init__(self, order: Sampler, first: int, last: int) -> None:
         self.order, self.first, self.last = order, first, last
 
     def __iter__(self) -> Iterator[Any]:

@@ -19,7 +19,7 @@ class Sample:
     """Resident memory at a moment.
 
     Attributes:
-        seconds: Since the course began.
+        seconds: Since the trace began.
         bytes: That the process held.
     """
 
@@ -32,7 +32,7 @@ class Span:
     """When an image was worked on, and what was forecast for the process meanwhile.
 
     Attributes:
-        start: In seconds since the course began, as is `end`.
+        start: In seconds since the trace began, as is `end`.
         end: In seconds.
         forecast: Bytes that the plan allowed for; None without a plan.
         whole: Bytes that a pass over the whole image would need; None if it is not known.
@@ -45,7 +45,7 @@ class Span:
 
 
 @dataclass
-class MemoryCourse:
+class MemoryTrace:
     """What was seen of the memory of a run.
 
     Attributes:
@@ -58,7 +58,7 @@ class MemoryCourse:
     _begin: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
-        """Return the seconds since the course began."""
+        """Return the seconds since the trace began."""
         return time.monotonic() - self._begin
 
     @contextmanager
@@ -72,30 +72,30 @@ class MemoryCourse:
 
 
 @contextmanager
-def watch_memory() -> Iterator[MemoryCourse]:
+def trace_memory() -> Iterator[MemoryTrace]:
     """Sample the memory of this process inside the `with` block, in a thread of its own."""
-    course, stop = MemoryCourse(), threading.Event()
-    thread = threading.Thread(target=_sample, args=(course, stop), daemon=True)
+    trace, stop = MemoryTrace(), threading.Event()
+    thread = threading.Thread(target=_sample, args=(trace, stop), daemon=True)
     thread.start()
     try:
-        yield course
+        yield trace
     finally:
         stop.set()
         thread.join()
 
 
-def _sample(course: MemoryCourse, stop: threading.Event) -> None:
+def _sample(trace: MemoryTrace, stop: threading.Event) -> None:
     interval = INTERVAL
     while True:
         resident = resident_memory()
         if resident is None:
             return
-        course.samples.append(Sample(course.now(), resident))
-        if len(course.samples) >= MAX_SAMPLES:
-            course.samples[:] = thinned(course.samples)
+        trace.samples.append(Sample(trace.now(), resident))
+        if len(trace.samples) >= MAX_SAMPLES:
+            trace.samples[:] = thinned(trace.samples)
             interval *= 2
         if stop.wait(interval):
-            course.samples.append(Sample(course.now(), resident_memory() or resident))
+            trace.samples.append(Sample(trace.now(), resident_memory() or resident))
             return
 
 

@@ -19,7 +19,7 @@ from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.tiling.tiles import Tile
 
 
-def way_to_stream(model: object, size: Size, tiling: Tiling) -> StreamedDetection | None:
+def streaming_strategy(model: object, size: Size, tiling: Tiling) -> StreamedDetection | None:
     """Return how to stream an image; None where it is looked at whole, or must be cut into tiles.
 
     Args:
@@ -39,7 +39,7 @@ def _asks_for_tiles(tiling: Tiling) -> bool:
 def find_objects_streamed(
     model: RetinaNet,
     reader: Reader,
-    way: StreamedDetection,
+    strategy: StreamedDetection,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -53,7 +53,7 @@ def find_objects_streamed(
     Args:
         model: In evaluation mode.
         reader: The image.
-        way: From `way_to_stream`.
+        strategy: From `streaming_strategy`.
         mean: Of the three channels, whose values are from 0 to 1.
         std: Standard deviation, likewise.
         work_folder: Where a folder for maps is made and removed, if they do not fit into memory; None takes the
@@ -70,14 +70,14 @@ def find_objects_streamed(
         MemoryError: There was less memory than was free before.
         WorkFolderError: Maps cannot be kept in the work folder.
     """
-    with _folder(work_folder, way) as folder, memory_errors(Tile(0, 0, reader.info.height, reader.info.width)):
+    with _folder(work_folder, strategy) as folder, memory_errors(Tile(0, 0, reader.info.height, reader.info.width)):
         found = detect_streamed(
             model,
             reader,
             mean=mean,
             std=std,
             work_folder=folder,
-            band_bytes=way.band_bytes,
+            band_bytes=strategy.band_bytes,
             progress=on_band,
         )
     chosen = wanted(found.scores, found.labels, min_score=min_score, classes=classes)
@@ -87,9 +87,9 @@ def find_objects_streamed(
 
 
 @contextlib.contextmanager
-def _folder(parent: Path | None, way: StreamedDetection) -> Iterator[str | None]:
+def _folder(parent: Path | None, strategy: StreamedDetection) -> Iterator[str | None]:
     """Make a folder for maps if they need one, and remove it."""
-    if not way.spilled:
+    if not strategy.spilled:
         yield None
         return
     try:

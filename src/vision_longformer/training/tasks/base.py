@@ -15,7 +15,7 @@ from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.utils.distributed import Processes
 
 
@@ -70,7 +70,7 @@ class Task(ABC):
         """Return a digest of the names and labels of the training images, in their order."""
 
     @abstractmethod
-    def order(self, processes: Processes) -> Order:
+    def order(self, processes: Processes) -> Sampler:
         """Return the order in which a process takes the training images."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
 from vision_longformer.utils.distributed import Processes
 
@@ -51,8 +51,8 @@ class Classification(Task):
         lines = (f"{path.name}\t{label}\n" for path, label in zip(self.samples.paths, self.samples.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def order(self, processes: Processes) -> Order:
-        return Order.of(self.config, samples=len(self.samples), processes=processes)
+    def order(self, processes: Processes) -> Sampler:
+        return Sampler.of(self.config, samples=len(self.samples), processes=processes)
 
     def build_model(self) -> nn.Module:
         return build_model(self.config.model, num_classes=len(self.classes), size=self.config.input.size)

@@ -15,7 +15,7 @@ from vision_longformer.datasets.dense_loaders import DenseImages, training_scale
 from vision_longformer.datasets.semantic import SemanticSplit
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
-from vision_longformer.training.sampler import Order
+from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
 from vision_longformer.utils.distributed import Processes
 
@@ -60,8 +60,8 @@ class DenseTask(Task):
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(path_of(self.training, index)) for index in indices]
 
-    def order(self, processes: Processes) -> Order:
-        return Order.of(self.config, samples=len(self.training), processes=processes, sizes=self.training.sizes)
+    def order(self, processes: Processes) -> Sampler:
+        return Sampler.of(self.config, samples=len(self.training), processes=processes, sizes=self.training.sizes)
 
     def build_model(self) -> nn.Module:
         return build_dense_model(self.config, num_classes=len(self.classes))
