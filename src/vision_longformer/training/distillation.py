@@ -59,17 +59,17 @@ class Student(nn.Module):
         self.backbone: Any = backbone
         width = self.backbone.get_classifier().in_features
         self.features = nn.Linear(width, components)
-        self.labels = nn.Linear(width, labels) if labels else None
+        self.labels: nn.Linear | None = nn.Linear(width, labels) if labels else None
 
     def forward(self, images: Tensor) -> Answers:
         """Return (n, 3, H, W) images' answers."""
         pooled = self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True)
-        labels = None if self.labels is None else self.labels(pooled)
+        labels = self.labels(pooled) if self.labels is not None else None
         return Answers(self.backbone.get_classifier()(pooled), self.features(pooled), labels)
 
     def no_weight_decay(self) -> set[str]:
         """Name the backbone's parameters without weight decay, as timm's models do."""
-        names = getattr(self.backbone, "no_weight_decay", set)()
+        names: set[str] = getattr(self.backbone, "no_weight_decay", set)()
         return {f"backbone.{name}" for name in names}
 
     def get_classifier(self) -> nn.Module:

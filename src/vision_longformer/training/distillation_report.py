@@ -82,9 +82,9 @@ def write_distillation_report(
     )
     guide = (
         "Agreement says how well the student repeats its teacher on images that it was not trained on, not how often "
-        "either is right. Features are often useful long before agreement is high. To use them: <code>vil train "
-        f"--model.checkpoint {escape(str(folder.best))}</code> starts from these weights, <code>vil encode --checkpoint "
-        f"{escape(str(folder.best))}</code> encodes with them."
+        "either is right. Features are often useful long before agreement is high. <code>vil train "
+        f"--model.checkpoint {escape(str(folder.best))}</code> starts from these weights, and <code>vil encode "
+        f"--checkpoint {escape(str(folder.best))}</code> encodes with them."
     )
     parts = [
         headline(lead, [*tiles, *training_tiles(progress, about)], guide),
@@ -123,7 +123,9 @@ def _alike(result: Agreement, classes: Sequence[str], picture: Callable[[int], I
         similarity = features @ features[query]
         similarity[query] = -2
         nearest = similarity.topk(NEIGHBOURS)
-        words = f"{escape(classes[result.student[query]])}<br>teacher: {escape(classes[result.teacher[query]])}"
+        words = (
+            f"{escape(classes[int(result.student[query])])}<br>teacher: {escape(classes[int(result.teacher[query])])}"
+        )
         figures = [_thumbnail(picture(int(result.images[query])), words)]
         for other, value in zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True):
             figures.append(_thumbnail(picture(int(result.images[other])), f"{value:.2f}"))

@@ -97,7 +97,7 @@ class _LogitsAndFeatures(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model: Any = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: Any = model.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.model.forward_head(self.model.forward_features(images), pre_logits=True)
@@ -140,7 +140,8 @@ def load_teacher(teacher: str, *, size: int | None) -> Teacher:
     try:
         if path.is_file():
             trained = load_weights(path)
-            model, names = trained.model, trained.classes
+            names = trained.classes
+            model: nn.Module = trained.model
             description = dict(trained.preprocessing)
             own_size = int(description.get("size", 224))
         else:
@@ -149,7 +150,7 @@ def load_teacher(teacher: str, *, size: int | None) -> Teacher:
             model = timm.create_model(f"local-dir:{path}" if path.is_dir() else teacher, pretrained=True)
             description = dict(model.pretrained_cfg)
             names, own_size = description.get("label_names"), int(description["input_size"][-1])
-        classes = int(model.num_classes)
+        classes = int(getattr(model, "num_classes", 0))
     except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"teacher {teacher!r}: cannot be loaded ({' '.join(str(error).split())})") from error
     if classes < 2 or not hasattr(model, "forward_head"):

@@ -167,11 +167,11 @@ class Distillation(Task):
         self.basis = basis
         if not self.options.views:
             return
-        for done, shard in self._rounds(processes):
-            if shard is not None and not has_said(folder, shard):
-                images = images_of(shard, len(self.paths))
+        for done, own in self._rounds(processes):
+            if own is not None and not has_said(folder, own):
+                images = images_of(own, len(self.paths))
                 said = [self._said_of_shard(images, v, device) for v in range(self.options.views)]
-                write_said(folder, shard, said)
+                write_said(folder, own, said)
             yield "images seen by the teacher", done, len(self.paths)
         processes.wait()
         self.said = KeptSaid(folder, len(shards_of(len(self.paths))))
