@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vision_longformer.commands.progress import LOG_SECONDS, StreamedShare, duration
-from vision_longformer.features.extract import Source
+from vision_longformer.images.find import Source
 
 FIRST, SECOND = (Source(Path(name), name) for name in ("first.tif", "second.tif"))
 

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, Result, encode_files, find_images, read_metadata
+from vision_longformer.features.extract import OutputError, Result, encode_files, read_metadata
 from vision_longformer.features.formats import table
 from vision_longformer.images import Reading
+from vision_longformer.images.find import find_images
 
 HEIGHT, WIDTH = 45, 77
 

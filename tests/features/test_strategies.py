@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features import extract, strategies
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, Result, encode_files, find_images
+from vision_longformer.features.extract import OutputError, Result, encode_files
 from vision_longformer.features.formats import write_features
 from vision_longformer.features.load import load_features
 from vision_longformer.features.resume import PLAN
 from vision_longformer.features.strategies import Limits, work_folder_of
+from vision_longformer.images.find import find_images
 from vision_longformer.memory.plans import STRATEGIES, Strategy
 
 HEIGHT, WIDTH = 301, 212

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vision_longformer import VisionLongformer
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import Source, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.images.find import Source
 from vision_longformer.images.thumbnails import encode_picture
 from vision_longformer.reports import encoding_page
 from vision_longformer.reports.encoding_page import Entry, Figure, Report

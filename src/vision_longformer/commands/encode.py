@@ -13,10 +13,11 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, Parser, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow, summary
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, encode_files, find_images
+from vision_longformer.features.extract import OutputError, encode_files
 from vision_longformer.features.formats import FORMATS, check_format
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images.find import find_images
 from vision_longformer.images.open import AS_STORED, Reading
 from vision_longformer.memory.plans import STRATEGIES
 from vision_longformer.registry import create_model

@@ -25,6 +25,7 @@ from vision_longformer.commands import (
     models,
     plan,
     predict,
+    pretrain,
     train,
 )
 from vision_longformer.commands.common import Arguments, Parser, StoppedError, UsageError, tell
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "benchmark": benchmark,
     "plan": plan,
     "train": train,
+    "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,
 }

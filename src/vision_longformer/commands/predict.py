@@ -5,7 +5,7 @@ from __future__ import annotations
 from vision_longformer.commands.common import Arguments, Parser, UsageError
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
-from vision_longformer.features.extract import find_images
+from vision_longformer.images.find import find_images
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 

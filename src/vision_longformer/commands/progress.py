@@ -11,7 +11,8 @@ from rich.text import Text
 
 from vision_longformer.benchmarking.benchmark import Row as BenchmarkRow
 from vision_longformer.benchmarking.comparison import Row
-from vision_longformer.features.extract import OnBand, Result, Source
+from vision_longformer.features.extract import OnBand, Result
+from vision_longformer.images.find import Source
 
 LOG_SECONDS = 60.0  # between the lines of a log
 

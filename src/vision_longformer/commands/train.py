@@ -47,6 +47,11 @@ def run(arguments: Arguments) -> int:
         config = _config(arguments)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    return carry_out(config, data=arguments.data, output=arguments.output)
+
+
+def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int:
+    """Train, show what happens, and return the exit code."""
     console = Console(stderr=True)
     try:
         processes = join(config.compute.device)
@@ -55,9 +60,7 @@ def run(arguments: Arguments) -> int:
         return 1
     with stop_requests() as request:
         try:
-            events = train(
-                config, data=arguments.data, output=arguments.output, processes=processes, should_stop=request
-            )
+            events = train(config, data=data, output=output, processes=processes, should_stop=request)
             last = _follow(events, console=console, quiet=not processes.is_first)
         except (OSError, RuntimeError, ValueError) as error:
             return _fail(error, processes)
@@ -69,7 +72,7 @@ def run(arguments: Arguments) -> int:
         best = in_a_line({last.values["measure"]: last.values["best"]})
         print(
             f"Finished: {best} after epoch {last.values['best_epoch']}, {last.values['seconds']:.0f} s of "
-            f"training. {arguments.output}/best.safetensors has these weights; look at {arguments.output}/report.html."
+            f"training. {output}/best.safetensors has these weights; look at {output}/report.html."
         )
     return 0
 
@@ -99,16 +102,17 @@ def _fail(error: Exception, processes: Processes) -> int:
 
 def _config(arguments: Arguments) -> TrainConfig:
     values = {} if arguments.recipe is None else read_recipe(arguments.recipe)
-    given: list[str] = []
-    for option in walk(TrainConfig()):
-        text = arguments[option.path]
-        if text is not None:
-            given += [f"--{option.path}={text}"]
     try:
-        return build(override(values, given))
+        return build(override(values, options_given(arguments)))
     except ValueError as error:
         where = "" if arguments.recipe is None else f"{arguments.recipe}: "
         raise ValueError(f"{where}{error}") from error
+
+
+def options_given(arguments: Arguments) -> list[str]:
+    """Return the options of a configuration that were given, as `override` takes them."""
+    texts = {option.path: arguments.get(option.path) for option in walk(TrainConfig())}
+    return [f"--{path}={text}" for path, text in texts.items() if text is not None]
 
 
 def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
@@ -132,6 +136,11 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
         for event in events:
             values = event.values
             match event.kind:
+                case "preparing":
+                    progress.update(task, total=values["total"], completed=values["done"], text=values["what"])
+                    if not console.is_terminal and time.monotonic() - shown_at > 60:
+                        shown_at = time.monotonic()
+                        say(f"{values['done']} of {values['total']} {values['what']}")
                 case "begun" | "continued":
                     progress.update(task, total=values["steps"], completed=event.step)
                     say(_opening(event))

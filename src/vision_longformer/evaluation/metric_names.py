@@ -11,9 +11,14 @@ _WORDS = {
     "loss": "loss",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
+    "agreement": "agreement with the teacher",
+    "divergence": "divergence",
 }
-_PERCENT = ("top1", "top5")
-_IN_A_LINE = ("top1", "top5", "loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "miou", "pixel_accuracy")
+_PERCENT = ("top1", "top5", "agreement")
+_IN_A_LINE = (
+    *("top1", "top5", "loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "miou", "pixel_accuracy"),
+    *("agreement", "divergence"),
+)
 
 
 def name_of(measure: str) -> str:

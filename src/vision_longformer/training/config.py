@@ -19,7 +19,7 @@ from vision_longformer.datasets.options import option as _option
 
 Precision = Literal["float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "qhm", "sgd"]
-Task = Literal["classification", "detection", "instance_segmentation", "semantic_segmentation"]
+Task = Literal["classification", "detection", "instance_segmentation", "semantic_segmentation", "distillation"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,33 @@ class ModelOptions:
     checkpoint: str | None = _option(None, "Weights to start from: a file of this library. Without, from scratch.")
     drop_rate: float = _option(0.0, "Dropout.")
     drop_path_rate: float = _option(0.1, "Drop path of the last block; grows linearly from 0 at the first.")
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Pretraining on images without labels, by a teacher. Other tasks have none of it."""
+
+    teacher: str | None = _option(
+        None, "A weight file of this library, a folder in timm's hub layout, or a name of timm."
+    )
+    teacher_size: int | None = _option(None, "Side in pixels at which the teacher sees a view; by default its own.")
+    runtime: Literal["pytorch", "openvino"] = _option(
+        "pytorch", "What the teacher runs in; OpenVINO, once installed, is several times as fast on CPUs."
+    )
+    views: int = _option(
+        4, "Views of each image that the teacher is asked about once; 0 asks about new ones at every step."
+    )
+    sides: tuple[int, ...] = _option((64, 72, 80), "Sides in pixels of the student's images; a batch draws one.")
+    final_sides: tuple[int, ...] = _option((112, 128, 144, 160), "Those of the last part of the run.")
+    final_share: float = _option(0.15, "Share of the epochs that have them.")
+    stored_side: int = _option(192, "Largest side in pixels at which images are kept.")
+    components: int = _option(256, "Principal components of the teacher's features that the student learns.")
+    temperature: float = _option(1.0, "That logits are divided by.")
+    logits_weight: float = _option(1.0, "Weight of the teacher's logits in the loss.")
+    features_weight: float = _option(1.0, "Weight of the teacher's features.")
+    labels_weight: float = _option(0.0, "Weight of labels, where a folder has nothing but folders of classes.")
+    validation_share: float = _option(0.02, "Share of the images that is kept for evaluation, 2,000 at most.")
+    cache: str | None = _option(None, "Folder of decoded images and the teacher's answers; by default in the run's.")
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,7 @@ class TrainConfig:
     model: ModelOptions = ModelOptions()
     input: InputOptions = InputOptions()
     dense: DenseOptions = DenseOptions()
+    distillation: DistillationOptions = DistillationOptions()
     augmentation: AugmentationOptions = AugmentationOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
@@ -126,6 +154,7 @@ class TrainConfig:
 # A rule, its condition, and the fields that it holds for.
 _ALLOWED: dict[str, Any] = {
     "must be at least 1": lambda value: value >= 1,
+    "must be at least 64": lambda value: value >= 64,
     "must not be negative": lambda value: value >= 0,
     "must be above 0": lambda value: value > 0,
     "must be above 0 and at most 1": lambda value: 0 < value <= 1,
@@ -149,6 +178,8 @@ _RULES: dict[str, tuple[str, ...]] = {
         "input.max_pixels",
         "dense.max_side",
         "dense.crop",
+        "distillation.teacher_size",
+        "distillation.components",
         "augmentation.repeats",
         "schedule.epochs",
         "compute.batch_size",
@@ -159,6 +190,10 @@ _RULES: dict[str, tuple[str, ...]] = {
     ),
     "must not be negative": (
         "seed",
+        "distillation.views",
+        "distillation.logits_weight",
+        "distillation.features_weight",
+        "distillation.labels_weight",
         "augmentation.mixup",
         "augmentation.cutmix",
         "augmentation.color_jitter",
@@ -167,9 +202,16 @@ _RULES: dict[str, tuple[str, ...]] = {
         "schedule.final_learning_rate",
         "compute.workers",
     ),
-    "must be above 0": ("optimizer.learning_rate", "optimizer.clip_norm", "logging.checkpoint_minutes"),
+    "must be above 0": (
+        "distillation.temperature",
+        "optimizer.learning_rate",
+        "optimizer.clip_norm",
+        "logging.checkpoint_minutes",
+    ),
     "must be above 0 and at most 1": ("input.crop_share", "optimizer.layer_decay"),
     "must lie between 0 and 1": (
+        "distillation.final_share",
+        "distillation.validation_share",
         "augmentation.horizontal_flip",
         "augmentation.vertical_flip",
         "augmentation.switch",
@@ -187,7 +229,8 @@ _RULES: dict[str, tuple[str, ...]] = {
     ),
     "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
-    "must be whole numbers from 1 on": ("dense.sides",),
+    "must be whole numbers from 1 on": ("dense.sides", "distillation.sides", "distillation.final_sides"),
+    "must be at least 64": ("distillation.stored_side",),
     "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),
     "must be two numbers above 0, the smaller first": (
         "augmentation.crop_scale",

@@ -11,7 +11,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks import build_task
-from vision_longformer.training.tasks.base import Batch, Result
+from vision_longformer.training.tasks.base import Batch, Preparation, Result, Task
 from vision_longformer.training.tensorboard import Scalars
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
@@ -46,7 +46,7 @@ from vision_longformer.utils.version import __version__
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Options that may change when a run is continued, as they do not change its weights.
-MAY_CHANGE = ("compute.workers", "input.check")
+MAY_CHANGE = ("compute.workers", "input.check", "distillation.cache")
 SMALLER_STEPS = (
     "Try a smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
 )
@@ -61,12 +61,15 @@ class Event:
     """What happened, for progress bars and logs.
 
     Attributes:
-        kind: "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped" or "finished".
+        kind: "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped" or
+            "finished".
         step: Steps taken so far.
         values: Numbers and texts that belong to it.
     """
 
-    kind: Literal["begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "finished"]
+    kind: Literal[
+        "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "finished"
+    ]
     step: int
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -74,7 +77,7 @@ class Event:
 def train(
     config: TrainConfig,
     *,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     output: str | Path,
     processes: Processes | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -83,7 +86,8 @@ def train(
 
     Args:
         config: What to train.
-        data: A folder with splits "train" and "val", as the task has it (see `training.tasks`).
+        data: A folder with splits "train" and "val", as the task has it (see `training.tasks`); of distillation, one
+            or several folders of images.
         output: Folder of the run. One that holds a run of the same configuration is continued.
         processes: Those that share the work; each calls this function.
         should_stop: Asked after every step; where any process says so, the run is saved and ends with "stopped".
@@ -105,7 +109,16 @@ def train(
     try:
         number = processes.local_rank if processes.count > 1 else None
         with _numerics(config, choose_device(config.compute.device, number=number)) as device:
-            trainer = _Trainer(config, Path(data), folder, processes, device, should_stop)
+            task = build_task(config, [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data])
+            if folder.recipe.exists():
+                _refuse_other_run(config, folder)
+            preparation = Preparation(folder, processes, device, DTYPES[config.compute.precision])
+            for what, done, total in task.prepare(preparation):
+                yield Event("preparing", 0, {"what": what, "done": done, "total": total})
+                if _any_asks_to_stop(should_stop, processes, device):
+                    yield Event("stopped", 0)
+                    return
+            trainer = _Trainer(config, task, folder, processes, device, should_stop)
             begun = True
             yield from trainer.run()
     finally:
@@ -120,22 +133,19 @@ class _Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        data: Path,
+        task: Task,
         folder: RunFolder,
         processes: Processes,
         device: torch.device,
         should_stop: Callable[[], bool],
     ) -> None:
         self.config, self.folder, self.processes, self.device = config, folder, processes, device
-        self.should_stop = should_stop
+        self.should_stop, self.task = should_stop, task
         if config.compute.batch_size < processes.count:
             raise ValueError(
                 f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
                 f"({processes.count})"
             )
-        self.task = build_task(config, data)
-        if folder.recipe.exists():
-            self._refuse_other_run()
         if config.input.check != "none" and processes.is_first:
             self.task.check()
 
@@ -194,7 +204,7 @@ class _Trainer:
             if step == self.steps:
                 break
             yield self._step(step, parts)
-            if self._asked_to_stop():
+            if _any_asks_to_stop(self.should_stop, self.processes, self.device):
                 self._save()
                 yield Event("stopped", self.progress.step)
                 return
@@ -218,7 +228,7 @@ class _Trainer:
             synchronised = contextlib.nullcontext() if last or self.wrapped is self.model else self.wrapped.no_sync()  # type: ignore[operator]
             seed_step(self.config.seed, step=step, rank=self.processes.rank, part=number)
             with synchronised:
-                with self._autocast():
+                with _autocast(self.config, self.device):
                     losses = self.task.losses(self.wrapped, batch, self.device)
                 losses = {name: loss / size if count else loss * 0 for name, loss in losses.items()}
                 # gradients of several processes are averaged
@@ -322,10 +332,6 @@ class _Trainer:
             self._save()
             raise TrainingError(f"{error}; the run is saved, mend this and run the same command to continue") from error
 
-    def _autocast(self) -> torch.autocast:
-        dtype = DTYPES[self.config.compute.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-
     def _set_neighbours(self, step: int) -> None:
         """Begin with random shift, if the recipe says so, and end it when its share of the epochs is over."""
         schedule = self.config.schedule
@@ -338,10 +344,6 @@ class _Trainer:
                 windowed = [s.attention for s in model.config.stages if isinstance(s.attention, Windowed)]
                 if any(attention.neighbours != wanted for attention in windowed):
                     model.set_neighbours(wanted)
-
-    def _asked_to_stop(self) -> bool:
-        asked = torch.tensor(float(self.should_stop()), device=self.device)
-        return bool(self.processes.maximum(asked))
 
     def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
         files = self.task.files(indices)
@@ -453,18 +455,28 @@ class _Trainer:
         if self.processes.is_first:
             self.folder.forget_metrics_after(self.progress)
 
-    def _refuse_other_run(self) -> None:
-        """Make sure that the folder's run was begun with this configuration."""
-        begun = build(read_recipe(self.folder.recipe))
-        for path, _, _, value in walk(self.config):
-            if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
-                raise ValueError(
-                    f"{self.folder.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
-                    "repeat that to continue it, or give another --output"
-                )
-
     def _epochs_done(self) -> float:
         return self.progress.step / self.order.steps_per_epoch
+
+
+def _refuse_other_run(config: TrainConfig, folder: RunFolder) -> None:
+    """Make sure that the folder's run was begun with this configuration."""
+    begun = build(read_recipe(folder.recipe))
+    for path, _, _, value in walk(config):
+        if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
+            raise ValueError(
+                f"{folder.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
+                "repeat that to continue it, or give another --output"
+            )
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    dtype = DTYPES[config.compute.precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _any_asks_to_stop(should_stop: Callable[[], bool], processes: Processes, device: torch.device) -> bool:
+    return bool(processes.maximum(torch.tensor(float(should_stop()), device=device)))
 
 
 def sum_of(losses: Mapping[str, Tensor]) -> Tensor:

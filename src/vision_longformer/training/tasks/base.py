@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,23 @@ class Result(Protocol):
         """Return measures by name, as files and logs have them."""
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """Where a task prepares its data.
+
+    Attributes:
+        folder: Of the run.
+        processes: Those that share the work.
+        device: Where to compute.
+        dtype: To compute in, with autocast; None for a model's own.
+    """
+
+    folder: RunFolder
+    processes: Processes
+    device: torch.device
+    dtype: torch.dtype | None
+
+
 class Task(ABC):
     """A task on the data of a run.
 
@@ -52,6 +70,17 @@ class Task(ABC):
     training_images: int
     validation_images: int
     remarks: Sequence[str] = ()
+
+    def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
+        """Do what takes long and is done once, before the model is built; what was done before a stop stays done.
+
+        Yields:
+            What is done, how much of it, and how much there is; a run may be stopped there.
+
+        Raises:
+            ValueError: The data do not fit.
+        """
+        yield from ()
 
     @abstractmethod
     def check(self) -> None:

@@ -1,0 +1,115 @@
+"""What a student learns from a teacher: its logits, its features, and labels where folders have them.
+
+n images, K classes of the teacher, C components of its features, L labels of all folders together
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a student does on images that it was not trained on.
+
+    Attributes:
+        images: (n,) numbers of the images among all.
+        teacher: (n,) the teacher's first class.
+        student: (n,) the student's.
+        divergence: (n,) of the student's probabilities from the teacher's, in nats.
+        features: (n, F) the student's pooled features.
+    """
+
+    images: Tensor
+    teacher: Tensor
+    student: Tensor
+    divergence: Tensor
+    features: Tensor
+
+    def metrics(self) -> dict[str, Any]:
+        """Return "agreement" in percent, and the mean "divergence"."""
+        return {
+            "agreement": 100 * float((self.teacher == self.student).double().mean()),
+            "divergence": float(self.divergence.double().mean()),
+        }
+
+
+class Answers(NamedTuple):
+    """What a student gives for images."""
+
+    logits: Tensor  # (n, K)
+    features: Tensor  # (n, C)
+    labels: Tensor | None  # (n, L), where there are any
+
+
+class Student(nn.Module):
+    """A classifier of the teacher's classes, with two linear layers that are needed in training alone.
+
+    Attributes:
+        backbone: The model that is kept. Its pooled features are what both layers see.
+    """
+
+    def __init__(self, backbone: nn.Module, *, components: int, labels: int) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        width = self.backbone.get_classifier().in_features
+        self.features = nn.Linear(width, components)
+        self.labels = nn.Linear(width, labels) if labels else nn.Identity()
+        self._has_labels = labels > 0
+
+    def forward(self, images: Tensor) -> Answers:
+        """Return (n, 3, H, W) images' answers."""
+        pooled = self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True)
+        labels = self.labels(pooled) if self._has_labels else None
+        return Answers(self.backbone.get_classifier()(pooled), self.features(pooled), labels)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the backbone's parameters without weight decay, as timm's models do."""
+        names: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in names}
+
+    def get_classifier(self) -> nn.Module:
+        """Return the layer of the logits."""
+        classifier: nn.Module = self.backbone.get_classifier()
+        return classifier
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the backbone's activations again in backward, to save memory."""
+        self.backbone.set_grad_checkpointing(enable)
+
+
+def logits_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Return the (n,) divergences of the student's probabilities from the teacher's, in nats.
+
+    Logits are divided by the temperature first, and the result is multiplied by its square, so that its gradients
+    stay alike (Hinton et al., arXiv 1503.02531).
+    """
+    targets = F.log_softmax(teacher.float() / temperature, dim=1)
+    given = F.log_softmax(student.float() / temperature, dim=1)
+    return (targets.exp() * (targets - given)).sum(1) * temperature**2
+
+
+def features_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the (n,) mean squared errors of features whose mean variance is 1: the share that is not explained."""
+    return (student.float() - teacher.float()).square().mean(1)
+
+
+def labels_loss(student: Tensor, labels: Tensor, folder_of_label: Tensor) -> Tensor:
+    """Return the (n,) cross-entropies among the labels of an image's own folder; 0 for images without a label.
+
+    Args:
+        student: (n, L).
+        labels: (n,), −1 where there is none.
+        folder_of_label: (L,).
+    """
+    known = labels >= 0
+    folders = folder_of_label[labels.clamp(min=0)]
+    others = folder_of_label[None] != folders[:, None]
+    logits = student.float().masked_fill(others, float("-inf"))
+    losses = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
+    return torch.where(known, losses, student.float().sum(1) * 0)
