@@ -47,26 +47,46 @@ class Answers(NamedTuple):
     labels: Tensor | None  # (n, L), where there are any
 
 
+class LogitsAndFeatures(nn.Module):
+    """A classifier of timm's interface that also gives what its last layer sees: the pooled features."""
+
+    model: Any
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._seen: list[Tensor] = []
+        self.model.get_classifier().register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (n, K) logits and (n, F) features."""
+        self._seen.clear()
+        logits = self.model(images)
+        return logits, self._seen.pop()
+
+
 class Student(nn.Module):
     """A classifier of the teacher's classes, with two linear layers that are needed in training alone.
 
     Attributes:
-        backbone: The model that is kept. Its pooled features are what both layers see.
+        backbone: The model that is kept, of timm's interface. Its pooled features are what both layers see.
     """
+
+    backbone: Any
 
     def __init__(self, backbone: nn.Module, *, components: int, labels: int) -> None:
         super().__init__()
-        self.backbone: Any = backbone
-        width = self.backbone.get_classifier().in_features
+        self.backbone = backbone
+        self._pair = [LogitsAndFeatures(backbone)]  # in a list: its parameters are the backbone's
+        width = int(self.backbone.get_classifier().in_features)
         self.features = nn.Linear(width, components)
         self.labels = nn.Linear(width, labels) if labels else nn.Identity()
         self._has_labels = labels > 0
 
     def forward(self, images: Tensor) -> Answers:
         """Return (n, 3, H, W) images' answers."""
-        pooled = self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True)
-        labels = self.labels(pooled) if self._has_labels else None
-        return Answers(self.backbone.get_classifier()(pooled), self.features(pooled), labels)
+        logits, pooled = self._pair[0](images)
+        return Answers(logits, self.features(pooled), self.labels(pooled) if self._has_labels else None)
 
     def no_weight_decay(self) -> set[str]:
         """Name the backbone's parameters without weight decay, as timm's models do."""

@@ -32,6 +32,7 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import (
     Agreement,
     Answers,
+    LogitsAndFeatures,
     Student,
     features_loss,
     labels_loss,
@@ -331,6 +332,7 @@ class Distillation(Task):
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Agreement | None:
         backbone: Any = backbone_of(model).eval()
+        pair = LogitsAndFeatures(backbone)
         count = len(self.validation)
         place = {int(image): number for number, image in enumerate(self.validation)}
         teacher, student = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
@@ -341,10 +343,7 @@ class Distillation(Task):
             first = [0] * len(batch.indices)
             views = self._views(batch.indices, first, self.config.input.size, how.device)
             with how.autocast():
-                pooled = backbone.forward_head(
-                    backbone.forward_features(self._normalised(views, backbone)), pre_logits=True
-                )
-                logits = backbone.get_classifier()(pooled).float()
+                logits, pooled = pair(self._normalised(views, backbone))
             if self.options.views:
                 said = self.said.gather(batch.indices, first, how.device)
             else:
