@@ -105,10 +105,14 @@ class Block(nn.Module):
         return self._add(x, update, global_tokens, global_update)
 
     def rest(self, x: Tensor, update: Tensor) -> Tensor:
-        """Take (..., C) tokens through the rest of the block in inference; `update` is what attention adds to them."""
-        x = x + update
-        tokens: Tensor = x + self.mlp(self.norm2(x))
-        return tokens
+        """Take (..., C) tokens through the rest of the block, in inference.
+
+        Args:
+            x: The tokens as they entered the block.
+            update: What attention adds to them; it is overwritten by the result, which saves new memory for it.
+        """
+        x = update.add_(x)
+        return x.add_(self.mlp(self.norm2(x)))
 
     def _add(self, x: Tensor, update: Tensor, global_tokens: Tensor, global_update: Tensor) -> tuple[Tensor, Tensor]:
         """Add the residual branch, dropped for the map and the global tokens of an image together (drop path)."""

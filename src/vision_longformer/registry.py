@@ -30,7 +30,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
         name: One of `list_models()`.
         **options: `num_classes`, `in_chans`, `img_size` (that position tables are sized for), `global_pool`,
             `drop_rate`, `drop_path_rate`, `device`, `dtype`, `config` (a `ModelConfig`, or its dictionary, in place
-            of the variant's), `attention` and `partial` (another mechanism, see `mechanisms.with_attention`) and all
+            of the variant's), `attention` and `partial` (another mechanism, see `ablations.with_attention`) and all
             that `timm.create_model` takes, such as `features_only` and `checkpoint_path`.
 
     Returns:

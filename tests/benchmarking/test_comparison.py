@@ -228,7 +228,7 @@ def test_sizes_go_from_small_to_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def child(code: str, settings: Settings) -> dict[str, Any]:
-    """Run Python code in place of `measuring`."""
+    """Run Python code in place of `worker`."""
     return run_child(TASK, settings, command=[sys.executable, "-S", "-c", code])
 
 

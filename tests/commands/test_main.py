@@ -277,14 +277,15 @@ def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_pat
     """Also if it comes twice."""
     program = (
         "import os, signal, sys\n"
-        "from vision_longformer import cli, feature_files\n"
+        "from vision_longformer.commands import main\n"
+        "from vision_longformer.features import extract\n"
         "def stop(*arguments, **options):\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    finally:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "feature_files.write_features = stop\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+        "extract.write_features = stop\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
     )
     command = ["encode", str(photo), "--output", str(tmp_path / "out"), NANO, "--way=spilled", "--no-report"]
     command += ["--format=safetensors"]

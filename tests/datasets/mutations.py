@@ -1,4 +1,4 @@
-"""Annotation files spoilt at random: `python tests/data/mutations.py [NUMBER] [SEED]` tries many of them.
+"""Annotation files spoilt at random: `python tests/datasets/mutations.py [NUMBER] [SEED]` tries many of them.
 
 Whatever is done to a file, reading it gives a split, or a ValueError that names the file and the image, annotation or
 category concerned; and with `skip_invalid` all else is read.

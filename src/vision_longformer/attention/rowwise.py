@@ -32,7 +32,8 @@ KEPT_BYTES = 32 * 2**20
 EMBEDDED_BYTES = 4 * 2**20  # of patches that are embedded at once where their map is larger than that
 CHUNK_TOKENS = 4096  # that go through the rest of a block at once
 
-Rest = Callable[[Tensor, Tensor], Tensor]  # (n, C) tokens and what attention adds to them, to tokens after the block
+# Makes of (n, C) tokens, and of what attention adds to them, the tokens after the block, in the place of the latter.
+Rest = Callable[[Tensor, Tensor], Tensor]
 
 
 def _is_inference(x: Tensor) -> bool:
@@ -81,13 +82,13 @@ def in_chunks(rest: Rest, x: Tensor, update: Tensor) -> Tensor:
     out = update.contiguous()  # some mechanisms return a slice; chunks are views
     before, after = x.reshape(-1, x.shape[-1]), out.flatten(0, 2)
     for chunk in _chunks(len(after)):
-        after[chunk] = rest(before[chunk], after[chunk])
+        rest(before[chunk], after[chunk])
     return out
 
 
 def chunk_bytes(tokens: int, channels: int, itemsize: int) -> int:
-    """Return what a chunk takes in a block: added, normalised, 4C channels twice, and transformed."""
-    return min(tokens, CHUNK_TOKENS) * 11 * channels * itemsize
+    """Return what a chunk takes in a block: normalised, 4C channels twice, and transformed."""
+    return min(tokens, CHUNK_TOKENS) * 10 * channels * itemsize
 
 
 def _chunks(tokens: int) -> Iterator[slice]:
@@ -334,7 +335,7 @@ def finish(layer: RowwiseLayer, rest: Rest, x: Tensor, attended: Attended, *, ou
     for chunk in _chunks(len(flat[0])):
         before, update, after = (tokens[chunk] for tokens in flat)
         _linear_into(after, layer.projections.proj, update)
-        after.copy_(rest(before, after))
+        rest(before, after)
     if attended.valid is not None:
         out.masked_fill_(~attended.valid[..., None], 0)
 

@@ -30,7 +30,7 @@ def unfolded_windowed_attention(
     left: int,
     exact: bool,
 ) -> Tensor:
-    """Compute what the operator `banded.windowed_attention` does, from the same arguments.
+    """Compute what the operator `gathered.windowed_attention` does, from the same arguments.
 
     `offsets` has no values while a model is traced, so it is known by its length: nine are all chunks around a query's
     own, one is its own.

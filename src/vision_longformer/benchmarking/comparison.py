@@ -1,7 +1,7 @@
 """The mechanisms side by side: time, memory, multiply-adds and parameters against resolution.
 
-Each mechanism at each size is measured in a process of its own (`measuring`), so that its peak memory is its own. What
-would not fit is forecast (`forecasting`) and not begun; what grows beyond the bound all the same is ended.
+Each mechanism at each size is measured in a process of its own (`worker`), so that its peak memory is its own. What
+would not fit is forecast (`activations`) and not begun; what grows beyond the bound all the same is ended.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Peak memory of one model at one size, in a process of its own: `python -m vision_longformer.benchmarking.memory`.
 
-A `MemoryTask` comes in as JSON on stdin. Lines of JSON go out on stdout, as `measuring` writes them:
+A `MemoryTask` comes in as JSON on stdin. Lines of JSON go out on stdout, as `worker` writes them:
 `{"loaded": bytes}` once the model is loaded, then `{"peak_memory": bytes}` or `{"refused": sentence}`.
 """
 

@@ -4,7 +4,7 @@ Index images: DIR/SPLIT holds the images; the label of DIR/SPLIT/NAME.jpg is DIR
 is no such folder, DIR/SPLIT/NAME.png beside the image (which then is no PNG itself). A label has one channel, whose
 values are classes: gray of 8 or 16 bits, or a palette's indices. DIR/classes.txt names them, one a line, from 0 on.
 Labels refer to the pixels as stored or upright, whichever their size fits, as those of COCO files do
-(see `data.coco`).
+(see `datasets.coco`).
 
 COCO masks: 0 is the background, class k of the file is k + 1, in the union of the masks of its objects, crowd regions
 included. Where objects of different classes overlap, the smaller one is on top.

@@ -1,6 +1,6 @@
 """Images with boxes, masks and maps of classes: resized, mirrored and normalised together.
 
-What is random is drawn first, from torch's own generator, which `training.randomness.seed_sample` has seeded for the
+What is random is drawn first, from torch's own generator, which `utils.seeding.seed_sample` has seeded for the
 image, and handed on as an `Augmentation`. The rest is arithmetic. Evaluation and prediction resize only where their
 caller names a size.
 
@@ -163,7 +163,7 @@ def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation)
 def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
     """Return masks or classes (..., H, W) after what happens to their image: each pixel takes the nearest one.
 
-    Masks that `masks.segmentations_to_masks` has made in the new size are mirrored and cut only.
+    Masks that `masks.rle.segmentations_to_masks` has made in the new size are mirrored and cut only.
     """
     height, width = values.shape[-2:]
     if (height, width) != how.size:

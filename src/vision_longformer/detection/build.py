@@ -31,7 +31,7 @@ def build_retinanet(
     """Build RetinaNet, untrained.
 
     Args:
-        backbone: See `features.build_features`.
+        backbone: See `fpn.features.build_features`.
         num_classes: Classes of objects.
         backbone_options: Further options of a backbone given by name, such as {"drop_path_rate": 0.1}.
         **settings: Fields of `RetinaNetConfig`.

@@ -50,7 +50,7 @@ def evaluate_detector(
     Args:
         model: RetinaNet or Mask R-CNN; put into evaluation mode.
         split: Its classes are the model's.
-        preprocessing: See `dense_images`.
+        preprocessing: See `dense_loaders`.
         how: See there.
         max_pixels: Refuse larger images.
 

@@ -44,7 +44,7 @@ def for_each_batch(images: Dataset[Any], how: EvaluationSetup, take: Callable[[A
     """Hand this process's batches of a split to `take`, one after the other.
 
     Args:
-        images: By number; see `loading.batches`.
+        images: By number; see `loaders.batches`.
         how: See there.
         take: What to do with a batch.
 

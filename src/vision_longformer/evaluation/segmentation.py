@@ -71,7 +71,7 @@ def evaluate_semantic(
         model: See `SemanticFPN`; put into evaluation mode.
         split: The images.
         classes: The model's.
-        preprocessing: See `dense_images`.
+        preprocessing: See `dense_loaders`.
         how: See there.
         max_pixels: Refuse larger images.
 

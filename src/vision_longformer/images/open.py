@@ -94,7 +94,7 @@ def open_reader(
 
 
 def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
-    """Return where on earth a TIFF lies (see `readers.geotiff`); empty if it is none, or does not say.
+    """Return where on earth a TIFF lies (see `images.geotiff`); empty if it is none, or does not say.
 
     Args:
         path: Of the file.

@@ -10,7 +10,7 @@ from vision_longformer.images.zarr import ArrayReader
 
 
 class PillowReader(ArrayReader):
-    """Reads an image file as `images.read_pixels` does. It is decoded as a whole, and kept as it is stored.
+    """Reads an image file as `images.decode.read_pixels` does. It is decoded as a whole, and kept as it is stored.
 
     Args:
         path: Of the file.

@@ -44,7 +44,7 @@ class ImageInfo:
         note: What of the file is left out, for people to read; "" if nothing is.
         opacity: Whether the last of two or four channels is opacity.
         identity: Changes when the file does; "" where there is no file.
-        georeference: Where on earth the image lies (see `readers.geotiff`); empty if it does not say.
+        georeference: Where on earth the image lies (see `images.geotiff`); empty if it does not say.
         value_range: Stored values that become 0 and 1; None where their type says.
     """
 

@@ -1,6 +1,6 @@
 """How much memory a dense model takes for an image of any size, known before it runs.
 
-Everything whose size is known runs on fake tensors, as in `forecasting`. What follows goes by what an image shows; of
+Everything whose size is known runs on fake tensors, as in `activations`. What follows goes by what an image shows; of
 it, the most that can be is counted.
 """
 

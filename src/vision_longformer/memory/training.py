@@ -1,6 +1,6 @@
 """How many images a training step can take, and whether their activations must be computed twice to fit.
 
-The very step is run on fake tensors (see `forecasting`), with one image and with two: what a batch takes grows evenly.
+The very step is run on fake tensors (see `activations`), with one image and with two: what a batch takes grows evenly.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def build_semantic_fpn(
     """Build a semantic segmentation model, untrained.
 
     Args:
-        backbone: See `detection.features.build_features`.
+        backbone: See `fpn.features.build_features`.
         num_classes: Classes of pixels.
         backbone_options: Further options of a backbone given by name, such as {"drop_path_rate": 0.1}.
         **settings: Fields of `SemanticConfig`.

@@ -33,7 +33,7 @@ def label_pixels(
     deepest.
 
     Args:
-        model: In evaluation mode; arguments are those of `detection.large_images.find_objects`.
+        model: In evaluation mode; arguments are those of `detection.tiled.find_objects`.
         image: See there.
         tiling: See there.
         mean: See there.

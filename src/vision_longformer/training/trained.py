@@ -16,7 +16,7 @@ class Trained:
         model: In evaluation mode.
         classes: Names of its outputs; None if the file does not say.
         preprocessing: "mean", "std", "interpolation", "crop_pct" and "size"; of detectors and segmentation models
-            "side", "max_side" and "scale" in place of the last two (see `dense_images`).
+            "side", "max_side" and "scale" in place of the last two (see `dense_loaders`).
         task: What it was trained for.
     """
 

@@ -48,7 +48,7 @@ def find_objects_streamed(
     classes: Collection[int] | None = None,
     on_band: Callable[[float], None] | None = None,
 ) -> FoundObjects:
-    """Find what `detection.large_images.find_objects` would find if it looked at the whole image.
+    """Find what `detection.tiled.find_objects` would find if it looked at the whole image.
 
     Args:
         model: In evaluation mode.

@@ -54,7 +54,7 @@ class Encoded:
         global_tokens: (G, C) of each; G is 0 where a stage has none.
         embedding: (C,).
         valid: Which pixels were encoded.
-        georeference: Where on earth the encoded image lies (see `readers.geotiff`); empty if unknown.
+        georeference: Where on earth the encoded image lies (see `images.geotiff`); empty if unknown.
     """
 
     size: tuple[int, int]

@@ -112,7 +112,7 @@ class Task(ABC):
 
     @abstractmethod
     def training_data(self, model: nn.Module) -> Dataset[Any]:
-        """Return the training images by `Key`, augmented; see `loading.batches`."""
+        """Return the training images by `Key`, augmented; see `loaders.batches`."""
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:

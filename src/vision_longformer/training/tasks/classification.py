@@ -26,7 +26,7 @@ from vision_longformer.utils.distributed import Processes
 
 
 class Classification(Task):
-    """Class folders or a CSV file; see `data.classification`."""
+    """Class folders or a CSV file; see `datasets.classification`."""
 
     best = "top1"
 

@@ -22,7 +22,7 @@ from vision_longformer.training.tasks.detection import digest_of, read_coco_spli
 
 
 class Semantic(DenseTask):
-    """COCO files with masks, or index images; `dense.labels` says which (see `data.semantic`)."""
+    """COCO files with masks, or index images; `dense.labels` says which (see `datasets.semantic`)."""
 
     best = "miou"
     learned = "semantic"
