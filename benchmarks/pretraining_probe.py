@@ -166,9 +166,9 @@ def ridge(known: Tensor, labels: Tensor, asked: Tensor, classes: int) -> Tensor:
 def _fit(known: Tensor, labels: Tensor, classes: int, strength: float) -> Tensor:
     targets = F.one_hot(labels, classes).double()
     gram = known.T @ known / len(known)
-    return torch.linalg.solve(
-        gram + strength * torch.eye(len(gram), dtype=gram.dtype), known.T @ (targets - targets.mean(0)) / len(known)
-    )
+    towards = known.T @ (targets - targets.mean(0)) / len(known)
+    solved: Tensor = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=gram.dtype), towards)
+    return solved
 
 
 def accuracy(predicted: Tensor, truth: Tensor) -> float:

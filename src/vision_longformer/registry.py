@@ -18,9 +18,10 @@ from torch import nn
 from vision_longformer.attention.ablations import with_attention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import Attention, ModelConfig
+from vision_longformer.pretrained import backbones
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.variants import CONFIGS
-from vision_longformer.weights import resize_position_tables
+from vision_longformer.weights import describe, resize_position_tables
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -90,6 +91,11 @@ def _register(name: str) -> None:
             # timm fills these in from the default configuration of `name` unless they are given
             for option in ("num_classes", "in_chans", "global_pool"):
                 options.setdefault(option, getattr(config, option))
+        from_package = pretrained and not any(
+            isinstance(options.get(option), Mapping) for option in ("pretrained_cfg", "pretrained_cfg_overlay")
+        )
+        if from_package:
+            require_weights(name)
         stages = len(_as_config(options.get("config") or CONFIGS[name]).stages)
         model: nn.Module = build_model_with_cfg(
             functools.partial(_configured, name),
@@ -99,6 +105,10 @@ def _register(name: str) -> None:
             feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter"},
             **options,
         )
+        if from_package and isinstance(model, VisionLongformer):
+            names = describe(backbones()[name].path).get("class_names")
+            if names is not None and len(names) == model.num_classes:
+                model.pretrained_cfg = model.default_cfg = dict(model.pretrained_cfg) | {"label_names": names}
         return model
 
     entry.__name__ = entry.__qualname__ = name
@@ -106,6 +116,33 @@ def _register(name: str) -> None:
     register_model(entry)
 
 
-default_cfgs = generate_default_cfgs({name: default_cfg(config) for name, config in CONFIGS.items()})
+def require_weights(name: str) -> None:
+    """Make sure that a model's weights come with the package, and are whole.
+
+    Raises:
+        ValueError: There are none; names the models that have some.
+        DamagedWeightsError: The file has changed.
+    """
+    if name not in backbones():
+        having = ", ".join(backbones()) or "none has"
+        raise ValueError(f"pretrained=True: {name} has no trained weights; these models have: {having}")
+    backbones()[name].checked_path()
+
+
+def _described(name: str, config: ModelConfig) -> dict[str, Any]:
+    """Return timm's description of a model, with its weights if it has any."""
+    description = default_cfg(config)
+    if name not in backbones():
+        return description
+    entry = backbones()[name]
+    about = describe(entry.path).get("preprocessing", {})
+    return description | {"file": str(entry.path), "license": "mit", "description": entry.summary, **about}
+
+
+def _tagged(name: str) -> str:
+    return f"{name}.{backbones()[name].tag}" if name in backbones() else name
+
+
+default_cfgs = generate_default_cfgs({_tagged(name): _described(name, config) for name, config in CONFIGS.items()})
 for _name in CONFIGS:
     _register(_name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from vision_longformer.config import Full, ModelConfig, Position, StageConfig, Windowed
+from vision_longformer.pretrained import backbones
 
 PREFIX = "vision_longformer_"
 
@@ -114,9 +115,13 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 
 
-def list_models() -> list[str]:
-    """Return the names that `create_model` takes, in the order of the published table."""
-    return list(CONFIGS)
+def list_models(*, pretrained: bool = False) -> list[str]:
+    """Return the names that `create_model` takes, in the order of the published table.
+
+    Args:
+        pretrained: Only those whose weights come with the package.
+    """
+    return [name for name in CONFIGS if name in backbones() or not pretrained]
 
 
 def variant_of(name: str) -> Variant:

@@ -33,6 +33,7 @@ from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import CONFIGS
 
 METADATA_KEY = "vision_longformer"
+HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as float16
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
@@ -131,14 +132,46 @@ def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
     return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Return the tensors of a weight file, and the description in its metadata as it stands there.
+
+    What was halved for storage alone (see `halve`) is widened again.
+
+    Raises:
+        ValueError: It is no safetensors file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
+            is_halved = (file.metadata() or {}).get(HALVED_KEY) is not None
             # copies, as the file's own tensors may lie at odd addresses, which changes how products are rounded
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+    if is_halved:
+        state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+    return state, text
+
+
+def halve(source: Path, target: Path) -> None:
+    """Write a weight file anew with float32 stored as float16, which `read_tensors` widens again.
+
+    Raises:
+        ValueError: A weight is too large for float16.
+    """
+    with safe_open(source, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    halved = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in state.items()}
+    for name, tensor in halved.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} does not fit into float16")
+    with replacing(target) as temporary:
+        save_file(halved, temporary, metadata=metadata | {HALVED_KEY: "float32"})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    state, text = read_tensors(path)
     if text is None:
         raise ValueError(
             f"{path}: its metadata do not say which model it is for (no {METADATA_KEY!r} entry). Load it into a "
@@ -183,7 +216,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def resize_position_tables(state: Mapping[str, Tensor], model: VisionLongformer) -> dict[str, Tensor]:
-    """Fit the position tables of a state dict, trained at some image size, to `model`'s image size.
+    """Fit the position tables of a state dict, trained at some image size and window, to those of `model`.
 
     timm calls this on what it loads. Entries that fit, or are no such tables, are passed on.
     """
@@ -194,6 +227,8 @@ def resize_position_tables(state: Mapping[str, Tensor], model: VisionLongformer)
                 key = f"{name}.{axis}"
                 if key in state and len(state[key]) != len(getattr(module, axis)):
                     state[key] = resize_axis_table(state[key], len(getattr(module, axis)))
+        elif isinstance(module, WindowedAttention) and module.position is not None:
+            _fit_window(state, f"{name}.position.table", module.window)
         elif isinstance(module, FullAttention) and module.position is not None:
             key = f"{name}.position.table"
             if key in state and len(state[key]) != len(module.position.table):

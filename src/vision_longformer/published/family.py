@@ -10,6 +10,7 @@ from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.costs import multiply_adds
+from vision_longformer.pretrained import backbones
 from vision_longformer.variants import CONFIGS, PREFIX, list_models, variant_of
 
 PUBLISHED_SIZE = 224
@@ -24,7 +25,8 @@ def describe_family(size: int) -> list[dict[str, Any]]:
     Returns:
         For each of `list_models()`: "name", "parameters", "multiply_adds" (by side in pixels, as text), and the
         published ImageNet-1K accuracies in percent of its variant, "top1_absolute" and "top1_relative", None where
-        there is none. "published_at" is the side in pixels of these.
+        there is none. "published_at" is the side in pixels of these. "weights" is the tag of weights that come with
+        the package, None where there are none.
     """
     rows = []
     for name in list_models():
@@ -41,6 +43,7 @@ def describe_family(size: int) -> list[dict[str, Any]]:
                 "top1_absolute": published and published.top1_absolute,
                 "top1_relative": published and published.top1_relative,
                 "published_at": published and published.image_size,
+                "weights": backbones()[name].tag if name in backbones() else None,
             }
         )
     return rows
@@ -57,8 +60,8 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
             "Parameters in millions; multiply-adds (MACs) in billions, for squares of so many pixels a side. NAME has "
             "relative positions and windowed attention in all stages; the form that was published, NAME_ape_full, "
             "has absolute positions and full attention in stages 3 and 4. Top-1 on ImageNet-1K in percent, as "
-            "published with absolute (APE) and relative (RPE) positions; * at 384 pixels. The library comes without "
-            "trained weights."
+            "published with absolute (APE) and relative (RPE) positions; * at 384 pixels. Weights: of this library's "
+            "own, which come with it (pretrained=True); the published ones were never measured with it."
         ),
         caption_justify="left",
         title_justify="left",
@@ -68,6 +71,7 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
     costs = [f"{form}\nat {side}" for form in ("MACs", "_ape_full") for side in sides]
     for heading in ("params", *costs, "APE", "RPE"):
         table.add_column(heading, justify="right")
+    table.add_column("weights")
     by_name = {row["name"]: row for row in rows}
     for row in rows:
         form = by_name.get(f"{row['name']}_ape_full")
@@ -82,5 +86,6 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
             f"{row['parameters'] / 1e6:.1f}",
             *(f"{which['multiply_adds'][side] / 1e9:,.1f}" for which in (row, form) for side in sides),
             *accuracies,
+            row["weights"] or "",
         )
     return table

@@ -13,7 +13,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,6 +32,7 @@ from vision_longformer.weights import (
     load,
     load_exactly,
     pretrained_cfg_of,
+    read_tensors,
     save,
 )
 
@@ -156,8 +156,7 @@ def load_classifier(path: Path) -> Trained:
     metadata = describe(path)
     if metadata.get("content") == "timm":
         model = timm.create_model(metadata["name"], **metadata["options"])
-        with safe_open(path, framework="pt") as file:
-            load_exactly(model, {name: file.get_tensor(name) for name in file.keys()}, source=str(path))  # noqa: SIM118
+        load_exactly(model, read_tensors(path)[0], source=str(path))
         return Trained(model.eval(), tuple(metadata["class_names"]), metadata["preprocessing"])
     model = load(path)
     description = pretrained_cfg_of(model)

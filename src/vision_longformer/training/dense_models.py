@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
@@ -22,7 +21,7 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import list_models
-from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly
+from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly, read_tensors
 
 FORMAT_VERSION = 1
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -131,9 +130,7 @@ def load_dense(path: Path) -> Trained:
         preprocessing = about["preprocessing"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
-    with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no mapping
-    load_exactly(model, state, source=str(path))
+    load_exactly(model, read_tensors(path)[0], source=str(path))
     return Trained(model.eval(), classes, preprocessing, task)
 
 
