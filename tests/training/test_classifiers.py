@@ -108,8 +108,17 @@ def test_another_architecture_is_refused_with_every_entry_that_does_not_fit(
 def test_only_files_and_models_of_this_library_fit(source: tuple[VisionLongformer, Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         start_from(of(tiny()), tmp_path / "other.safetensors", classes=CLASSES)
-    with pytest.raises(ValueError, match="only models of this library can start from a file"):
+    with pytest.raises(ValueError, match="has no weights that fit this model"):
         start_from(build_model(RESNET, num_classes=3, size=32), source[1], classes=CLASSES)
+
+
+def test_a_model_of_timm_starts_from_its_own_kind(tmp_path: Path) -> None:
+    source = build_model(RESNET, num_classes=3, size=32)
+    save_weights(source, tmp_path / "x.safetensors", options=RESNET, inputs=InputOptions(size=32), classes=CLASSES)
+    model = build_model(RESNET, num_classes=5, size=32)
+    remarks = start_from(model, tmp_path / "x.safetensors", classes=("a", "b", "c", "d", "e"))
+    assert remarks == ["fc.weight: untrained", "fc.bias: untrained"]
+    assert differing(model, source) == {"fc.weight", "fc.bias"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ from training.cases import asked_at, disturb, largest_difference, metrics, outco
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vision_longformer import VisionLongformer, save
 from vision_longformer.datasets.dense_loaders import DenseImages
+from vision_longformer.datasets.options import InputOptions
 from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.training.classifiers import build_model, save_weights
+from vision_longformer.training.config import ModelOptions
 from vision_longformer.training.dense_models import load_dense
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.tasks import build_task
@@ -184,8 +187,23 @@ def test_a_file_without_anything_that_fits_is_refused(data: Path, tmp_path: Path
     save(VisionLongformer(BACKBONE), tmp_path / "x.safetensors")
     config = dense_recipe("detection", model={"name": "resnet10t", "options": {}, "drop_path_rate": 0.0})
     task = build_task(config, data)
-    with pytest.raises(ValueError, match="only models of this library can start from a file"):
+    with pytest.raises(ValueError, match="has no weights that fit this model"):
         task.start_from(task.build_model(), str(tmp_path / "x.safetensors"))
+
+
+def test_a_detector_on_a_backbone_of_timm_starts_from_a_classifier_of_it(data: Path, tmp_path: Path) -> None:
+    options = ModelOptions(name="resnet10t", drop_path_rate=0.0)
+    source = build_model(options, num_classes=4, size=32)
+    path = tmp_path / "x.safetensors"
+    save_weights(source, path, options=options, inputs=InputOptions(size=32), classes=("a", "b", "c", "d"))
+    task = build_task(
+        dense_recipe("detection", model={"name": "resnet10t", "options": {}, "drop_path_rate": 0.0}), data
+    )
+    model = task.build_model()
+    assert task.start_from(model, str(path)) == ["all but the backbone: untrained"]
+    own = {name.removeprefix("backbone.features.model."): tensor for name, tensor in model.state_dict().items()}
+    kept = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
+    assert largest_difference({name: own[name] for name in kept}, kept) == 0
 
 
 # --- data -------------------------------------------------------------------------------------------------------

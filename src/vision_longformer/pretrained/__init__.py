@@ -82,3 +82,20 @@ def backbones() -> dict[str, Shipped]:
 def ready_models() -> dict[str, Shipped]:
     """Return those that are trained for a task: `vil predict --model NAME`."""
     return {name: entry for name, entry in shipped().items() if entry.tag is None}
+
+
+def find_weights(checkpoint: str | Path) -> Path:
+    """Return the weight file that a person means: a path, or the name of weights of the package.
+
+    Raises:
+        FileNotFoundError: It is neither; names those of the package.
+        DamagedWeightsError: The package's file has changed.
+    """
+    path = Path(checkpoint)
+    if path.exists():
+        return path
+    if str(checkpoint) in shipped():
+        return shipped()[str(checkpoint)].checked_path()
+    names = ", ".join(shipped())
+    hint = f"; weights that come with the package: {names}" if names else ""
+    raise FileNotFoundError(f"{checkpoint}: no such file{hint}")

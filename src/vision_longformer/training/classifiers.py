@@ -19,6 +19,7 @@ from torch import nn
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.loaders import kept_share
 from vision_longformer.datasets.options import InputOptions
+from vision_longformer.pretrained import find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.training.config import ModelOptions
 from vision_longformer.training.trained import Trained
@@ -68,8 +69,8 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
     """Give a new model the weights of a file, fitted to its image size, windows and classes.
 
     Args:
-        model: Of this library.
-        checkpoint: A weight file of this library.
+        model: Of this library, or of timm.
+        checkpoint: A weight file that was written here, of such a model; or the name of weights of the package.
         classes: Of the new model.
 
     Returns:
@@ -79,9 +80,10 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
         FileNotFoundError: There is no such file.
         ValueError: The file does not fit the model; lists every entry that does not.
     """
+    path = find_weights(checkpoint)
     if not isinstance(model, VisionLongformer):
-        raise ValueError(f"model.checkpoint={str(checkpoint)!r}: only models of this library can start from a file")
-    source = load(checkpoint)
+        return start_timm_from(model, path)
+    source = load(path)
     state, remarks = fit_positions(source, model)
     known = source.pretrained_cfg.get("label_names")
     if source.num_classes != model.num_classes or (known is not None and list(known) != list(classes)):
@@ -93,6 +95,29 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
         remarks.append(f"head: untrained, as the classes are others ({source.num_classes} before, {len(classes)} here)")
     load_exactly(model, {name: t.detach().clone() for name, t in state.items()}, source=str(checkpoint))
     return remarks
+
+
+def start_timm_from(model: nn.Module, path: Path, *, prefix: str = "") -> list[str]:
+    """Give one of timm's models the weights of a file that has them, as far as they fit.
+
+    Args:
+        model: It, or a model that holds it.
+        path: A classifier that was trained here.
+        prefix: Of its names within `model`.
+
+    Returns:
+        What was left untrained.
+
+    Raises:
+        ValueError: The file is of no such model.
+    """
+    state = {f"{prefix}{name}": tensor for name, tensor in read_tensors(path)[0].items()}
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
+    if describe(path).get("content") != "timm" or len(fitting) < len(state) // 2:
+        raise ValueError(f"{path}: has no weights that fit this model")
+    model.load_state_dict(own | fitting)
+    return [f"{name}: untrained" for name in own if name.startswith(prefix) and name not in fitting]
 
 
 @torch.no_grad()

@@ -16,7 +16,9 @@ from vision_longformer.datasets.dense_loaders import Preprocessing
 from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
+from vision_longformer.pretrained import find_weights
 from vision_longformer.segmentation.semantic import build_semantic_fpn
+from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.atomic_files import replacing
@@ -62,7 +64,8 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
 
     Args:
         model: See `build_dense_model`.
-        checkpoint: A classifier of this library, whose weights its backbone gets; or a model of the same task.
+        checkpoint: A classifier that was trained here, whose weights the backbone gets; a model of the same task; or
+            the name of weights of the package.
 
     Returns:
         What was resized or left untrained, a sentence each; everything else was taken as it is.
@@ -71,14 +74,18 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
         FileNotFoundError: There is no such file.
         ValueError: The file has nothing that fits.
     """
-    remarks: list[str] = []
-    if describe(Path(checkpoint)).get("content") == "dense":
-        state = load_dense(Path(checkpoint)).model.state_dict()
+    path = find_weights(checkpoint)
+    content, remarks = describe(path).get("content"), list[str]()
+    if content == "timm":
+        start_timm_from(model, path, prefix=BACKBONE)
+        return ["all but the backbone: untrained"]
+    if content == "dense":
+        state = load_dense(path).model.state_dict()
     else:
-        source = load(checkpoint)
+        source = load(path)
         backbone = model.get_submodule(BACKBONE.rstrip("."))
         if not isinstance(backbone, VisionLongformer):
-            raise ValueError(f"model.checkpoint={checkpoint!r}: only models of this library can start from a file")
+            raise ValueError(f"{path}: has no weights that fit this model")
         source_state, remarks = fit_positions(source, backbone)
         state = {f"{BACKBONE}{name}": tensor for name, tensor in source_state.items()}
     own = model.state_dict()
