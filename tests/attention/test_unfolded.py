@@ -52,6 +52,7 @@ def dense(case: Case, **replaced: Any) -> Tensor:
 def test_equals_dense_oracle(case: Case) -> None:
     assume(case.offsets in (ALL, (OWN,)))
     expected = dense(case)
+    assume(expected.abs().max() > 0.01)  # less is what is left of values that cancel, but for rounding
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         assert relative_error(unfolded(case, dtype), expected) <= tolerance, dtype
 

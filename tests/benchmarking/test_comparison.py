@@ -31,6 +31,7 @@ from vision_longformer.benchmarking.comparison import (
 )
 from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison
 from vision_longformer.benchmarking.worker import AttentionClock, Measurement, Task, measure
+from vision_longformer.utils import system_memory
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
 NANO = comparison_config("nano", "windowed")
@@ -185,8 +186,8 @@ def test_linear_layers_are_no_part_of_attention_proper(monkeypatch: pytest.Monke
 
 
 def test_elsewhere_than_on_linux_memory_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker, "_STATUS", tmp_path / "none")
-    monkeypatch.setattr(worker, "_CLEAR", tmp_path / "none" / "none")
+    monkeypatch.setattr(system_memory, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(system_memory, "_CLEAR", tmp_path / "none" / "none")
     found = measure(TASK)
     assert found.peak_memory is None
     shown = text(result(dataclasses.replace(row("full", 224), measurement=found)))

@@ -64,9 +64,9 @@ def test_annotations_of_each_kind_give_the_masks_of_pycocotools(split: tuple[dic
         size = coco.size(image)
         for place in coco.annotations(image):
             segmentation = entries[coco.annotation_ids[place]]["segmentation"]
-            rle = reference.frPyObjects(segmentation, *size) if not is_compressed(segmentation) else segmentation
-            rle = reference.merge(rle) if isinstance(rle, list) else rle
-            expected = reference.decode(rle) == 1
+            runs = reference.frPyObjects(segmentation, *size) if not is_compressed(segmentation) else segmentation
+            runs = reference.merge(runs) if isinstance(runs, list) else runs
+            expected = reference.decode(runs) == 1
             np.testing.assert_array_equal(rle.segmentation_to_mask(coco.segmentations, place, size), expected)
             ours = rle.segmentation_to_rle(coco.segmentations, place, size)
             np.testing.assert_array_equal(rle.rle_to_mask(ours), expected)
@@ -116,7 +116,7 @@ def test_boxes_of_masks_and_crops_of_boxes() -> None:
 def test_masks_are_compared_as_pycocotools_does() -> None:
     generator = np.random.default_rng(2)
     rles = [rle.mask_to_rle(generator.random(SIZE) < share) for share in (0.0, 0.3, 0.5, 0.9, 1.0)]
-    expected = reference.iou([dict(rle) for rle in rles], [dict(rle) for rle in rles[1:]], [0] * 4)
+    expected = reference.iou([dict(one) for one in rles], [dict(one) for one in rles[1:]], [0] * 4)
     np.testing.assert_allclose(rle.rle_iou(rles, rles[1:]), expected, rtol=0, atol=1e-12)
     assert rle.rle_iou([], rles).shape == (0, 5)
     with pytest.raises(ValueError, match="masks of different sizes cannot be compared"):

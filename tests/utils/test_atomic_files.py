@@ -46,8 +46,8 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
 WRITER = """
 import sys, time
 from pathlib import Path
-from vision_longformer import files
-with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+from vision_longformer.utils import atomic_files
+with getattr(atomic_files, sys.argv[1])(Path(sys.argv[2])) as temporary:
     (temporary if temporary.is_file() else temporary / "a").write_text("half")
     print("writing", flush=True)
     time.sleep(600)
