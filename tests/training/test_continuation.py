@@ -124,7 +124,9 @@ def test_every_way_to_train_continues_exactly(groups: dict[str, dict[str, Any]],
     assert metrics(tmp_path / "in parts") == metrics(tmp_path / "at once")
 
 
-CHANGES: list[tuple[dict[str, Any], int | None]] = [  # and the first step whose loss is another
+# And the first step whose loss is another, None if none is. AdamW's first update does not depend on the length of the
+# gradient but for rounding, which some processors show.
+CHANGES: list[tuple[dict[str, Any], int | tuple[int, int] | None]] = [
     ({"seed": 1}, 1),
     ({"augmentation": {"mixup": 0.0}}, 1),
     ({"augmentation": {"erasing": 0.0}}, 1),
@@ -132,7 +134,7 @@ CHANGES: list[tuple[dict[str, Any], int | None]] = [  # and the first step whose
     ({"model": {"drop_rate": 0.0}}, 1),
     ({"schedule": {"random_shift": False}}, 1),
     ({"schedule": {"random_shift_share": 0.5}}, 7),
-    ({"optimizer": {"clip_norm": None}}, 3),
+    ({"optimizer": {"clip_norm": None}}, (2, 3)),
     ({"optimizer": {"layer_decay": 1.0}}, 2),
     ({"compute": {"gradient_checkpointing": True}}, None),
     ({"logging": {"every_steps": 3}}, None),
@@ -141,16 +143,17 @@ CHANGES: list[tuple[dict[str, Any], int | None]] = [  # and the first step whose
 
 @pytest.mark.parametrize(("groups", "first"), CHANGES, ids=[str(groups) for groups, _ in CHANGES])
 def test_every_random_stream_reaches_the_loss_of_the_recipe_that_is_tested_here(
-    groups: dict[str, Any], first: int | None, data: Path, tmp_path: Path, uninterrupted: Path
+    groups: dict[str, Any], first: int | tuple[int, int] | None, data: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
     expected = {line["step"]: line["loss"] for line in metrics(uninterrupted) if "loss" in line}
+    firsts = first if isinstance(first, tuple) else (first,)
     other = []
     for event in train(recipe(**groups), data=data, output=tmp_path):
         if event.kind == "step" and event.values["loss"] != expected[event.step]:
             other.append(event.step)
-        if event.step == (4 if first is None else first):
+        if event.step == (firsts[-1] or 4):
             break
-    assert other == ([] if first is None else [first])
+    assert (other[0] if other else None) in firsts
 
 
 def test_settings_of_torch_are_put_back(data: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
 REGIONS_AT_ONCE = 16  # whose masks are turned to numbers at a time: four bytes for every pixel of an image
+HALF = 0.5 - 1e-4  # covered: a point just at a half, as is common, must not hang on the last bit of its box
 
 
 class RegionPool(nn.Module):
@@ -64,5 +65,5 @@ def masks_in_boxes(masks: Tensor, numbers: Tensor, boxes: Tensor, *, size: int) 
     for chosen, part in zip(numbers.split(REGIONS_AT_ONCE), boxes.split(REGIONS_AT_ONCE), strict=True):
         pixels = masks[chosen, None].to(part.dtype)  # (regions, 1, h, w)
         rois = torch.cat([torch.arange(len(part), device=part.device)[:, None].to(part), part], dim=1)
-        seen.append(roi_align(pixels, rois, size, aligned=True)[:, 0] >= 0.5)
+        seen.append(roi_align(pixels, rois, size, aligned=True)[:, 0] >= HALF)
     return torch.cat(seen)
