@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vil import main
 from vision_longformer.benchmarking import benchmark as side_by_side
-from vision_longformer.commands.main import main
 
 TINY = ("--models", "vision_longformer_nano", "resnet50", "xcit_tiny_12_p16_224", "--sizes", "32", "40x64")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from vil import main
 from vision_longformer.benchmarking import comparison
 from vision_longformer.benchmarking.comparison import Settings
 from vision_longformer.benchmarking.worker import Task, measure
-from vision_longformer.commands.main import main
 
 TINY = ("--model", "nano", "--size", "32", "64", "--repeats", "1")
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from datasets.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
+from vil import main
 from vision_longformer.commands import evaluate, predict_dense
-from vision_longformer.commands.main import main
 from vision_longformer.datasets.coco import read_coco
 from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.evaluation.loop import EvaluationSetup

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from vil import main
 from vision_longformer.benchmarking import benchmark, comparison
-from vision_longformer.commands.main import main
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rich.console import Console
 from vision_longformer.benchmarking.benchmark import Plan, benchmark, parse_size
 from vision_longformer.benchmarking.benchmark_page import Benchmark, benchmark_tables, write_benchmark
 from vision_longformer.benchmarking.machine import describe_machine
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.progress import follow_benchmark
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
@@ -24,24 +24,6 @@ MODELS = [
     "convnext_tiny",
     "resnet50",
 ]
-
-
-def arguments() -> Parser:
-    parser = Parser(
-        description="Measure models side by side, ours and any of timm's: time, memory, share of the machine's peak."
-    )
-    add = parser.add_argument
-    add("--models", nargs="+", type=str, default=MODELS, metavar="NAME", help="Of `vil models`, or timm's.")
-    add("--sizes", nargs="+", type=str, default=["448", "896"], metavar="SIZE", help="Pixels, or HEIGHTxWIDTH.")
-    add("--training", action="store_true", help="Measure training steps too.")
-    add("--batch", type=int, default=1, metavar="N", help="Images of a pass.")
-    add("--runtimes", nargs="+", type=str, default=["eager"], metavar="NAME", help="eager, onnxruntime, openvino.")
-    add("--repeats", type=int, default=7, metavar="N", help="Timed turns.")
-    add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
-    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
-    add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
-    add("--output", default="benchmark", type=str, metavar="DIR", help="Folder for index.html, PNGs, benchmark.json.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:

@@ -9,32 +9,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.benchmarking.comparison import Settings, compare, comparison_config
 from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.benchmarking.machine import describe_machine
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.progress import follow_comparison
 from vision_longformer.images.decode import MAX_SIDE
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
-
-
-def arguments() -> Parser:
-    parser = Parser(
-        description="Measure attention mechanisms side by side: time, memory, multiply-adds, parameters by resolution."
-    )
-    add = parser.add_argument
-    add("--size", nargs="+", type=int, default=[224, 448, 896, 1792], metavar="PIXELS", help="Sides of square images.")
-    add("--model", default="small", type=str, metavar="NAME", help="As in the table of `vil models`.")
-    add("--attention", nargs="+", type=str, default=list_mechanisms(), metavar="NAME", help="By default all.")
-    add("--output", default="compare", type=str, metavar="DIR", help="Folder for index.html, PNGs and comparison.json.")
-    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
-    add("--repeats", type=int, default=5, metavar="N", help="Timed passes; fewer once they took a minute.")
-    add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each mechanism at each size.")
-    add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
-    add("--json", type=str | None, metavar="FILE", help="Write comparison.json here too.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:

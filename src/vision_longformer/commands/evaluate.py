@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
@@ -22,43 +22,6 @@ from vision_longformer.training.tasks.base import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import choose_device
-
-
-def arguments() -> Parser:
-    parser = Parser(
-        description=(
-            "Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
-            "intersection over union, by what they were trained for."
-        )
-    )
-    add = parser.add_argument
-    add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
-    add(
-        "--data",
-        required=True,
-        type=str,
-        metavar="PATH",
-        help="Folder of SPLIT/CLASS/images or a CSV file; of SPLIT.json and SPLIT/; or of SPLIT/ and SPLIT_labels/.",
-    )
-    add("--split", default="val", type=str, help="Which images.")
-    add(
-        "--json",
-        type=str | None,
-        metavar="FILE",
-        help="Write the measures as JSON: top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions.",
-    )
-    add(
-        "--size",
-        type=int | None,
-        metavar="PIXELS",
-        help="Side of a classifier's square, or shorter side that others see; by default that of training.",
-    )
-    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
-    add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
-    add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
-    add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
-    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:
