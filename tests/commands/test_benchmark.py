@@ -75,7 +75,7 @@ def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.Ca
         (["--sizes", "large"], "size 'large': write a number of pixels, or HEIGHTxWIDTH such as 896x1344"),
         (["--sizes", "9" * 20], "height and width must be at most 10,000,000 pixels"),
         (["--batch", "0"], "batch 0: must be at least 1"),
-        (["--time-limit", "0"], "time limit 0: must be more than 0 seconds"),
+        (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
         (["--runtimes", "tensorrt"], "no runtime 'tensorrt'"),
     ],
 )

@@ -36,8 +36,9 @@ from vision_longformer.training.recipes import build, read_recipe, write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks import build_task
-from vision_longformer.training.tasks.base import Batch, Preparation, Result, Task
+from vision_longformer.training.tasks.base import Batch, Preparation, Task
 from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes

@@ -41,6 +41,7 @@ from vision_longformer.training.distillation import (
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Preparation, Task
+from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.training.teachers import (
     Basis,
     KeptSaid,
@@ -90,6 +91,8 @@ class Distillation(Task):
     """Folders of images."""
 
     best = "agreement"
+    trained = Classifier  # of the teacher's classes
+    takes_several_folders = True
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         self.config, self.options = config, config.distillation
