@@ -17,9 +17,10 @@ from rich.text import Text
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.learner import TrainingError
 from vision_longformer.training.recipes import build, over, read_options, read_recipe
 from vision_longformer.training.signals import stop_requests
-from vision_longformer.training.trainer import Event, TrainingError, train
+from vision_longformer.training.trainer import Event, train
 from vision_longformer.utils.distributed import Processes, join, leave
 
 
