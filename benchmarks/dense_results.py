@@ -25,7 +25,6 @@ from vision_longformer.evaluation.metric_names import name_of
 from vision_longformer.prediction.draw_objects import draw_objects, select
 from vision_longformer.reports.plots import COLOURS
 from vision_longformer.training import checkpoints
-from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.weight_files import load_weights
 
 EXAMPLES = 3
@@ -42,8 +41,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = {}
     for run in arguments.runs:
-        measurement = Measurement(load_weights(run / "best.safetensors"), arguments.data, arguments.split)
-        results[run] = measurement.run(EvaluationSetup(batch_size=1, workers=0, device=torch.device("cpu")))
+        trained = load_weights(run / "best.safetensors")
+        setup = EvaluationSetup(batch_size=1, workers=0, device=torch.device("cpu"))
+        results[run] = trained.evaluate(trained.read(arguments.data, arguments.split), setup)
     measures = list(next(iter(results.values())).metrics())  # type: ignore[union-attr]
     header = ["run", "M parameters", "epochs", "minutes", *map(name_of, measures)]
     print(markdown_table(header, [row(run, result, measures) for run, result in results.items()]))

@@ -18,7 +18,6 @@ from vision_longformer.datasets.dense_loaders import read_label
 from vision_longformer.images.decode import MAX_PIXELS
 from vision_longformer.segmentation.tiled import label_pixels
 from vision_longformer.tiling.choosing import Tiling
-from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.weight_files import load_weights
 
 
@@ -39,7 +38,7 @@ def iou(run: Path, arguments: argparse.Namespace, *, tile: int | None) -> float:
     """Return the intersection over union of class 1."""
     trained = load_weights(run / "best.safetensors")
     model: Any = trained.model.eval()
-    split: Any = Measurement(trained, arguments.data, arguments.split).split
+    split: Any = trained.read(arguments.data, arguments.split)
     colours: Any = {"mean": trained.preprocessing["mean"], "std": trained.preprocessing["std"]}
     both = either = 0
     for image in range(len(split)):

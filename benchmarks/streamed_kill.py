@@ -26,7 +26,7 @@ WORK = "work"
 
 def command(arguments: argparse.Namespace, folder: Path, output: Path) -> list[str]:
     """Return the command that encodes the image."""
-    vil = [sys.executable, "-m", "vision_longformer.commands.main", "encode", str(folder / "mosaic.tif")]
+    vil = [sys.executable, "-m", "vil", "encode", str(folder / "mosaic.tif")]
     return [
         *vil,
         *("--output", str(output), "--model", arguments.model, "--way", "spilled"),

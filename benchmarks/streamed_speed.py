@@ -24,8 +24,8 @@ from planning import DiskWatch
 
 import vision_longformer
 from vision_longformer.benchmarking.machine import machine_line
-from vision_longformer.benchmarking.timing import markdown_table
-from vision_longformer.benchmarking.worker import Task, measure
+from vision_longformer.benchmarking.models import Step
+from vision_longformer.benchmarking.timing import interleaved, markdown_table
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.formats import write_features
 from vision_longformer.features.strategies import Limits, encoded_image
@@ -72,9 +72,10 @@ def encode(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def whole(arguments: argparse.Namespace) -> float:
     """Return the pixels a second of a pass over a whole image in this process, after one that warms up."""
-    config = vision_longformer.create_model(arguments.model).config
-    measured = measure(Task(config, (SIDE, SIDE), repeats=1, threads=arguments.threads))  # type: ignore[arg-type]
-    return SIDE**2 / min(measured.seconds)
+    torch.set_num_threads(arguments.threads)
+    model = vision_longformer.create_model(arguments.model)
+    step = Step(model, torch.randn(1, 3, SIDE, SIDE), training=False)
+    return SIDE**2 / min(interleaved({"whole": step}, repeats=1)["whole"])
 
 
 def alone(arguments: argparse.Namespace, what: str) -> Any:

@@ -52,7 +52,7 @@ def train(name: str, seed: int, data: str, output: Path, options: Sequence[str])
     if is_finished(folder):
         return
     model = MODELS[name]
-    command = [sys.executable, "-m", "vision_longformer.commands.main", "train", "--recipe", str(RECIPE)]
+    command = [sys.executable, "-m", "vil", "train", "--recipe", str(RECIPE)]
     command += ["--data", data, "--output", str(folder), f"--seed={seed}", f"--model.name={model.name}"]
     command += [f"--model.options={json.dumps(model.options)}", f"--schedule.random_shift={model.random_shift}"]
     subprocess.run([*command, *options], check=True)

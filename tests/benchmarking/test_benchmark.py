@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import pytest
 import torch
 
 from vision_longformer.benchmarking import benchmark as side_by_side
-from vision_longformer.benchmarking import memory
+from vision_longformer.benchmarking import worker
 from vision_longformer.benchmarking.benchmark import Plan, Row, benchmark, parse_size, size_name
-from vision_longformer.benchmarking.comparison import ChildEndedError, Settings, run_child
-from vision_longformer.benchmarking.memory import MemoryTask
+from vision_longformer.benchmarking.children import ChildEndedError, run_child
 from vision_longformer.benchmarking.models import build_model, count_multiply_adds, count_parameters
 from vision_longformer.benchmarking.runtimes import check_output, export, open_session, require_runtime
+from vision_longformer.benchmarking.worker import Task
 from vision_longformer.export.onnx import ExportError
 
 NANO, RESNET, XCIT = "vision_longformer_nano", "resnet18", "xcit_tiny_12_p16_224"
@@ -31,19 +30,19 @@ def plan(*models: str, **changes: Any) -> Plan:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MemoryTask, Settings]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, dict[str, Any]]]:
     """Return what was asked of child processes."""
-    seen: list[tuple[MemoryTask, Settings]] = []
+    seen: list[tuple[Task, dict[str, Any]]] = []
 
-    def run_here(task: MemoryTask, settings: Settings, *, command: Any) -> dict[str, Any]:
-        seen.append((task, settings))
+    def run_here(task: Task, **bounds: Any) -> dict[str, Any]:
+        seen.append((task, bounds))
         return {"peak_memory": 1000 * len(seen)}
 
     monkeypatch.setattr(side_by_side, "run_child", run_here)
     return seen
 
 
-def test_models_are_measured_in_turns_at_each_size_and_mode(asked: list[tuple[MemoryTask, Settings]]) -> None:
+def test_models_are_measured_in_turns_at_each_size_and_mode(asked: list[tuple[Task, dict[str, Any]]]) -> None:
     steps: list[str] = []
     chosen = plan(NANO, RESNET, sizes=((64, 64), SIZE), training=True, batch=3, memory=10**9, time_limit=9.0)
     rows = list(benchmark(chosen, on_step=steps.append))
@@ -54,19 +53,19 @@ def test_models_are_measured_in_turns_at_each_size_and_mode(asked: list[tuple[Me
         for size in (SIZE, (64, 64))
         for model in (NANO, RESNET)
     ]
-    for row, (task, settings) in zip(rows, asked, strict=True):
+    for row, (task, bounds) in zip(rows, asked, strict=True):
         assert row.status == "measured"
         assert (len(row.seconds), len(row.product_seconds), row.product_multiply_adds) == (2, 2, 64**3)
         assert (task.model, task.size, task.batch) == (row.model, row.size, 3)
         assert (task.training, task.threads) == (row.mode == "training", 1)
-        assert settings == Settings(10**9, time_limit=9.0)
+        assert bounds == {"memory": 10**9, "time_limit": 9.0}
     assert [row.peak_memory for row in rows] == [1000 * number for number in range(1, 9)]
     passes, steps_of_training = rows[0], rows[4]
     assert passes.multiply_adds == count_multiply_adds(NANO, SIZE)
     assert steps_of_training.multiply_adds == 3 * count_multiply_adds(NANO, SIZE)
 
 
-def test_what_a_model_refuses_is_said_and_the_others_are_measured(asked: list[tuple[MemoryTask, Settings]]) -> None:
+def test_what_a_model_refuses_is_said_and_the_others_are_measured(asked: list[tuple[Task, dict[str, Any]]]) -> None:
     refused, measured = benchmark(plan(XCIT, NANO))
     assert (refused.status, refused.seconds) == ("refused", ())
     assert refused.note.startswith("does not take images of 40×64 pixels (")
@@ -75,7 +74,7 @@ def test_what_a_model_refuses_is_said_and_the_others_are_measured(asked: list[tu
 
 
 def test_a_model_that_needs_too_much_memory_is_not_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(task: MemoryTask, *_: Any, **__: Any) -> dict[str, Any]:
+    def end(task: Task, *_: Any, **__: Any) -> dict[str, Any]:
         if task.model == RESNET:
             raise ChildEndedError("killed", "needs more than 5 MB for a pass")
         return {"refused": "no"} if task.model == XCIT else {"peak_memory": None}
@@ -87,7 +86,7 @@ def test_a_model_that_needs_too_much_memory_is_not_run_here(monkeypatch: pytest.
 
 
 def test_what_is_forecast_not_to_fit_is_not_begun(
-    asked: list[tuple[MemoryTask, Settings]], monkeypatch: pytest.MonkeyPatch
+    asked: list[tuple[Task, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "randn", None)
     rows = list(benchmark(plan(NANO, RESNET, sizes=((100_000, 90_000),), training=True, batch=2, memory=10**9)))
@@ -96,7 +95,7 @@ def test_what_is_forecast_not_to_fit_is_not_begun(
     assert not asked
 
 
-def test_threads_are_restored(asked: list[tuple[MemoryTask, Settings]]) -> None:
+def test_threads_are_restored(asked: list[tuple[Task, dict[str, Any]]]) -> None:
     list(benchmark(plan(NANO, threads=2, repeats=1)))
     assert torch.get_num_threads() == 1
     assert [task.threads for task, _ in asked] == [2]
@@ -121,6 +120,12 @@ def test_a_share_of_the_peak_is_of_the_same_turn() -> None:
         ({"batch": -1}, "batch -1: must be at least 1"),
         ({"threads": 0}, "threads 0: must be at least 1"),
         ({"time_limit": 0.0}, "time limit 0: must be more than 0 seconds"),
+        ({"attentions": ("performer",)}, "there is no such model; did you mean 'nano'"),
+        ({"models": ("nano",), "attentions": ("perfomer",)}, "no such mechanism; did you mean 'performer'"),
+        (
+            {"models": ("nano",), "attentions": ("full",), "runtimes": ("eager", "onnxruntime")},
+            "in eager PyTorch, without other runtimes",
+        ),
         ({"runtimes": ("eager", "tensorrt")}, "no runtime 'tensorrt': choose among eager, onnxruntime, openvino"),
     ],
 )
@@ -152,11 +157,10 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def test_memory_is_that_of_a_fresh_process() -> None:
-    task = MemoryTask(NANO, (224, 160), batch=2, threads=1)
-    assert MemoryTask.from_json(task.to_json()) == task
-    command = (sys.executable, "-m", side_by_side.CHILD)
+    task = Task(NANO, (224, 160), batch=2, threads=1)
+    assert Task.from_json(task.to_json()) == task
     peaks = [
-        run_child(dataclasses.replace(task, training=training), Settings(None), command=command)["peak_memory"]
+        run_child(dataclasses.replace(task, training=training), memory=None, time_limit=600)["peak_memory"]
         for training in (False, True)
     ]
     if None in peaks:
@@ -170,8 +174,8 @@ def test_memory_is_that_of_a_fresh_process() -> None:
 def test_a_process_says_what_a_model_refuses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(MemoryTask(XCIT, SIZE, batch=1, threads=1).to_json()))
-    memory.main()
+    monkeypatch.setattr("sys.stdin", io.StringIO(Task(XCIT, SIZE, batch=1, threads=1).to_json()))
+    worker.main()
     assert "patch_size" in json.loads(capsys.readouterr().out.splitlines()[-1])["refused"]
 
 
@@ -190,7 +194,7 @@ def test_an_exported_model_gives_the_same_and_another_is_refused(runtime: Any, n
 
 
 def test_a_model_that_cannot_be_exported_is_measured_in_eager_mode_alone(
-    asked: list[tuple[MemoryTask, Settings]], monkeypatch: pytest.MonkeyPatch
+    asked: list[tuple[Task, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[str] = []
 

@@ -17,25 +17,26 @@ from vision_longformer import create_model
 from vision_longformer.attention import limits
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.benchmarking import comparison, comparison_page, worker
+from vision_longformer.benchmarking import benchmark as side_by_side
+from vision_longformer.benchmarking import children, comparison_page
+from vision_longformer.benchmarking.benchmark import Plan, benchmark
+from vision_longformer.benchmarking.children import ChildEndedError, run_child
 from vision_longformer.benchmarking.comparison import (
-    ChildEndedError,
+    Measurement,
     Row,
-    Settings,
-    compare,
-    comparison_config,
+    compared,
     describe,
     exponents,
     fitted_exponent,
-    run_child,
 )
 from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison
-from vision_longformer.benchmarking.worker import AttentionClock, Measurement, Task, measure
+from vision_longformer.benchmarking.models import comparison_config
+from vision_longformer.benchmarking.timing import AttentionClock
+from vision_longformer.benchmarking.worker import Task, measure
 from vision_longformer.utils import system_memory
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
-NANO = comparison_config("nano", "windowed")
-TASK = Task(NANO, (32, 32), repeats=1)
+TASK = Task("nano", (32, 32), batch=1, threads=1, attention="windowed")
 MACHINE = {"processor": "<abacus>", "capability": "beads", "threads": 3, "torch": "2", "vision_longformer": "1"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is known on Linux alone")
 
@@ -137,17 +138,24 @@ def test_unknown_names_suggest_the_nearest() -> None:
 
 
 def test_a_task_survives_json() -> None:
-    task = Task(comparison_config("nano", "partial_linformer"), (32, 45), repeats=7, threads=2)
+    task = Task("nano", (32, 45), batch=7, threads=2, attention="partial_linformer")
     assert Task.from_json(task.to_json()) == task
 
 
-def test_every_pass_is_timed_and_attention_is_a_part_of_it() -> None:
-    loaded: list[int | None] = []
-    found = measure(dataclasses.replace(TASK, repeats=3), on_loaded=loaded.append)
-    assert len(found.seconds) == len(found.attention_seconds) == 3
-    for whole, attention in zip(found.seconds, found.attention_seconds, strict=True):
+def test_every_pass_is_timed_and_attention_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 7})
+    (found,) = rows_of("windowed", repeats=3, memory=None)
+    measured = found.measurement
+    assert measured is not None
+    assert len(measured.seconds) == len(measured.attention_seconds) == 3
+    for whole, attention in zip(measured.seconds, measured.attention_seconds, strict=True):
         assert 0 < attention < whole
-    assert found.threads == torch.get_num_threads()
+    assert (measured.threads, measured.peak_memory) == (5, 7)
+
+
+def test_what_is_loaded_is_said_before_the_pass() -> None:
+    loaded: list[int | None] = []
+    measure(TASK, on_loaded=loaded.append)
     assert len(loaded) == 1
 
 
@@ -161,14 +169,7 @@ def test_the_peak_is_that_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(VisionLongformer, "forward", greedy)
     torch.ones(2 * held // 4)  # an earlier, higher peak
-    found = measure(TASK).peak_memory
-    assert found == pytest.approx(held, rel=0.1)
-
-
-@pytest.mark.parametrize(("slow", "passes"), [(25.0, 3), (70.0, 1)])
-def test_slow_passes_are_repeated_less(monkeypatch: pytest.MonkeyPatch, slow: float, passes: int) -> None:
-    monkeypatch.setattr(worker, "_timed", lambda *_: slow)
-    assert measure(dataclasses.replace(TASK, repeats=9)).seconds == [slow] * passes
+    assert measure(TASK) == pytest.approx(held, rel=0.1)
 
 
 def test_linear_layers_are_no_part_of_attention_proper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,22 +189,23 @@ def test_linear_layers_are_no_part_of_attention_proper(monkeypatch: pytest.Monke
 def test_elsewhere_than_on_linux_memory_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(system_memory, "_STATUS", tmp_path / "none")
     monkeypatch.setattr(system_memory, "_CLEAR", tmp_path / "none" / "none")
-    found = measure(TASK)
-    assert found.peak_memory is None
-    shown = text(result(dataclasses.replace(row("full", 224), measurement=found)))
+    assert measure(TASK) is None
+    shown = text(result(row("full", 224, memory=None)))
     assert "does not say how much memory" in shown
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
-def rows_of(settings: Settings, *attentions: str, side: int = 64) -> list[Row]:
-    return list(compare("nano", attentions, [side], settings))
+def rows_of(*attentions: str, sides: tuple[int, ...] = (64,), **changes: Any) -> list[Row]:
+    sizes = tuple((side, side) for side in sides)
+    plan = Plan(("nano",), sizes, attentions=attentions, **{"repeats": 1, "product_side": 64, **changes})
+    return [compared(row, threads=5) for row in benchmark(plan)]
 
 
 def test_what_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "run_child", None)
-    (found,) = rows_of(Settings(memory=5 * 10**6), "performer")
+    monkeypatch.setattr(side_by_side, "run_child", None)
+    (found,) = rows_of("performer", memory=5 * 10**6)
     assert found.status == "too large"
     assert found.note.startswith("would need ")
     assert "more than the bound of 5.0 MB" in found.note
@@ -212,46 +214,47 @@ def test_what_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_refused_size_has_its_sentence_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"measured": dataclasses.asdict(Measurement([1.0], [0.5], 10, 1))}
-    monkeypatch.setattr(comparison, "run_child", lambda *_: measured)
+    monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 10})
     monkeypatch.setattr(limits, "MAX_MULTIPLY_ADDS", 1)
-    refused, fine = rows_of(Settings(memory=None), "full", "windowed")
+    refused, fine = rows_of("full", "windowed")
     assert refused.status == "refused"
-    assert refused.note.startswith("full attention over a map of 16×16 tokens needs")
-    assert fine.measurement == Measurement([1.0], [0.5], 10, 1)
+    assert refused.note.startswith("does not take images of 64×64 pixels (full attention over a map of 16×16 tokens")
+    assert refused.measurement is None
+    assert fine.measurement is not None
 
 
 def test_sizes_go_from_small_to_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "measured_row", lambda row, *_: row)
-    rows = compare("nano", ["full", "performer"], [64, 32], Settings(memory=None))
+    monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 10})
+    rows = rows_of("full", "performer", sides=(64, 32))
     expected = [("full", 32), ("performer", 32), ("full", 64), ("performer", 64)]
     assert [(row.attention, row.side) for row in rows] == expected
 
 
-def child(code: str, settings: Settings) -> dict[str, Any]:
+def child(code: str, *, memory: int | None, time_limit: float = 60) -> dict[str, Any]:
     """Run Python code in place of `worker`."""
-    return run_child(TASK, settings, command=[sys.executable, "-S", "-c", code])
+    command = [sys.executable, "-S", "-c", code]
+    return run_child(TASK, memory=memory, time_limit=time_limit, command=command)
 
 
 @linux
 def test_a_process_that_grows_is_ended() -> None:
     grows = "print('{\"loaded\": 20000000}', flush=True)\nheld = []\nwhile True: held.append(bytearray(b'1' * 10**6))"
     with pytest.raises(ChildEndedError, match=r"^needs more than 50\.0 MB for a pass$") as ended:
-        child(grows, Settings(memory=50 * 10**6, time_limit=60))
+        child(grows, memory=50 * 10**6)
     assert ended.value.status == "killed"
 
 
 @linux
 def test_loading_is_not_bounded() -> None:
     loads = "held = b'1' * 10**8\nimport time; time.sleep(.3)\nprint('{\"refused\": \"no\"}')"
-    assert child(loads, Settings(memory=10**6)) == {"refused": "no"}
+    assert child(loads, memory=10**6) == {"refused": "no"}
 
 
 def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     sleeps = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
     with pytest.raises(ChildEndedError, match=r"^took longer than 0\.5 s$") as ended:
-        child(sleeps, Settings(memory=None, time_limit=0.5))
+        child(sleeps, memory=None, time_limit=0.5)
     assert ended.value.status == "timed out"
     if pid.exists() and pid.read_text():
         with pytest.raises(ProcessLookupError):
@@ -261,7 +264,7 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["raise OSError('no luck')", "print('{\"loaded\": 1}'); raise OSError('no luck')"])
 def test_a_process_that_fails_says_why(code: str) -> None:
     with pytest.raises(ChildEndedError, match=r"^failed: OSError: no luck$") as ended:
-        child(code, Settings(memory=None))
+        child(code, memory=None)
     assert ended.value.status == "failed"
 
 
@@ -272,9 +275,9 @@ def test_an_interrupt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
         started.append(process)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "_watch", interrupt)
+    monkeypatch.setattr(children, "_watch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        child("import time; time.sleep(100)", Settings(memory=None))
+        child("import time; time.sleep(100)", memory=None)
     assert started[0].poll() is not None
 
 
@@ -374,9 +377,6 @@ def test_partial_forms_are_drawn_like_their_whole_forms_but_dashed() -> None:
 
 def test_a_fresh_process_measures() -> None:
     """The one that `vil compare` starts, from JSON to JSON."""
-    start = time.monotonic()
-    answer = run_child(dataclasses.replace(TASK, threads=1), Settings(memory=10**9))
-    found = Measurement(**answer["measured"])
-    assert 0 < found.seconds[0] < time.monotonic() - start
-    assert found.threads == 1
-    assert (found.peak_memory is None) == (sys.platform != "linux")
+    peak = run_child(TASK, memory=10**9, time_limit=600)["peak_memory"]
+    assert (peak is None) == (sys.platform != "linux")
+    assert peak is None or 0 < peak < 10**9

@@ -31,6 +31,19 @@ def test_runs_take_turns_after_a_warm_up_that_is_not_counted() -> None:
     assert max(seconds["first"]) < 0.05
 
 
+@pytest.mark.parametrize(("slow", "passes"), [(25.0, 3), (70.0, 1)])
+def test_slow_runs_take_fewer_turns(monkeypatch: pytest.MonkeyPatch, slow: float, passes: int) -> None:
+    now = 0.0
+
+    def pass_by() -> None:
+        nonlocal now
+        now += slow
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    seconds = interleaved({"slow": pass_by, "fast": lambda: None}, repeats=9, most_seconds=60)
+    assert seconds == {"slow": [slow] * passes, "fast": [0.0] * 9}
+
+
 def test_time_is_that_of_the_run() -> None:
     seconds = interleaved({"sleep": lambda: time.sleep(0.02), "nothing": lambda: None}, repeats=2)
     assert all(0.02 <= taken < 0.2 for taken in seconds["sleep"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vil import main
 from vision_longformer.benchmarking import benchmark as side_by_side
-from vision_longformer.commands.main import main
 
 TINY = ("--models", "vision_longformer_nano", "resnet50", "xcit_tiny_12_p16_224", "--sizes", "32", "40x64")
 
@@ -75,7 +75,7 @@ def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.Ca
         (["--sizes", "large"], "size 'large': write a number of pixels, or HEIGHTxWIDTH such as 896x1344"),
         (["--sizes", "9" * 20], "height and width must be at most 10,000,000 pixels"),
         (["--batch", "0"], "batch 0: must be at least 1"),
-        (["--time-limit", "0"], "time limit 0: must be more than 0 seconds"),
+        (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
         (["--runtimes", "tensorrt"], "no runtime 'tensorrt'"),
     ],
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vision_longformer.benchmarking import comparison
-from vision_longformer.benchmarking.comparison import Settings
-from vision_longformer.benchmarking.worker import Task, measure
-from vision_longformer.commands.main import main
+from vil import main
+from vision_longformer.benchmarking import benchmark
+from vision_longformer.benchmarking.worker import Task
 
 TINY = ("--model", "nano", "--size", "32", "64", "--repeats", "1")
 
@@ -23,15 +21,15 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, Settings]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, dict[str, Any]]]:
     """Return what was asked of child processes."""
-    seen: list[tuple[Task, Settings]] = []
+    seen: list[tuple[Task, dict[str, Any]]] = []
 
-    def run_here(task: Task, settings: Settings) -> dict[str, Any]:
-        seen.append((task, settings))
-        return {"measured": dataclasses.asdict(measure(dataclasses.replace(task, threads=None)))}
+    def run_here(task: Task, **bounds: Any) -> dict[str, Any]:
+        seen.append((task, bounds))
+        return {"peak_memory": 5_000_000}
 
-    monkeypatch.setattr(comparison, "run_child", run_here)
+    monkeypatch.setattr(benchmark, "run_child", run_here)
     return seen
 
 
@@ -40,7 +38,7 @@ def run(*arguments: object) -> int:
 
 
 def test_mechanisms_are_measured_shown_and_written(
-    output: Path, tmp_path: Path, asked: list[tuple[Task, Settings]], capsys: pytest.CaptureFixture[str]
+    output: Path, tmp_path: Path, asked: list[tuple[Task, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy.json"
     assert run(*TINY, "--attention", "windowed", "performer", "--output", output, "--json", copy) == 0
@@ -48,7 +46,8 @@ def test_mechanisms_are_measured_shown_and_written(
     shown = capsys.readouterr()
     for cell in ("nano at 32 × 32 pixels", "nano at 64 × 64 pixels", "performer", str(output / "index.html")):
         assert cell in shown.out
-    assert "vil: 2/4: performer at 32, 2 left" in shown.err.splitlines()
+    assert "vil: inference at 32: memory of nano with performer" in shown.err.splitlines()
+    assert "vil: inference at 64: turn 1 of 1" in shown.err.splitlines()
     stored = json.loads((output / "comparison.json").read_text())
     assert stored == json.loads(copy.read_text())
     assert [(row["attention"], row["side"], row["status"]) for row in stored["rows"]] == [
@@ -61,16 +60,43 @@ def test_mechanisms_are_measured_shown_and_written(
     assert stored["command"].startswith("vil compare --size 32 64 --model nano --attention windowed performer")
 
 
-def test_every_option_of_the_measurement_reaches_it(output: Path, asked: list[tuple[Task, Settings]]) -> None:
+def test_every_option_of_the_measurement_reaches_it(output: Path, asked: list[tuple[Task, dict[str, Any]]]) -> None:
     options = ("--memory", "2GB", "--repeats", 2, "--time-limit", 7.5, "--threads", 3)
     assert run("--model", "nano", "--size", 32, 32, "--attention", "full", "full", *options, "--output", output) == 0
-    ((task, settings),) = asked
-    assert (task.repeats, task.threads) == (2, 3)
-    assert settings == Settings(memory=2 * 10**9, repeats=2, time_limit=7.5, threads=3)
+    ((task, bounds),) = asked
+    assert task == Task("nano", (32, 32), batch=1, threads=3, attention="full", backend=task.backend)
+    assert bounds == {"memory": 2 * 10**9, "time_limit": 7.5}
+    (row,) = json.loads((output / "comparison.json").read_text())["rows"]
+    assert len(row["measurement"]["seconds"]) == len(row["measurement"]["attention_seconds"]) == 2
+    assert row["measurement"]["threads"] == 3
+
+
+def test_benchmark_compares_mechanisms_too(output: Path, asked: list[tuple[Task, dict[str, Any]]]) -> None:
+    options = ["--models", "nano", "--sizes", "32", "--attention", "full", "performer", "--repeats", "1"]
+    assert main(["benchmark", *options, "--output", str(output)]) == 0
+    assert [task.attention for task, _ in asked] == ["full", "performer"]
+    stored = json.loads((output / "comparison.json").read_text())
+    assert [row["attention"] for row in stored["rows"]] == ["full", "performer"]
+    assert stored["command"].startswith("vil benchmark --models nano --attention full performer")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--models", "nano", "tiny"], "--models: with --attention, name one of our models"),
+        (["--sizes", "32x64"], "--sizes: with --attention, give the sides of squares"),
+        (["--training"], "--attention goes with none of --training, --batch and --runtimes"),
+    ],
+)
+def test_what_a_comparison_has_not_is_one_sentence(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "--attention", "full", *options, "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"vil: {sentence}\n"
 
 
 def test_a_bound_of_a_few_megabytes_lets_nothing_run(
-    output: Path, asked: list[tuple[Task, Settings]], capsys: pytest.CaptureFixture[str]
+    output: Path, asked: list[tuple[Task, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*TINY, "--attention", "windowed", "--memory", "5MB", "--output", output) == 0
     assert asked == []
@@ -96,7 +122,7 @@ def test_usage_errors_are_one_sentence(
     arguments: list[str],
     sentence: str,
     tmp_path: Path,
-    asked: list[tuple[Task, Settings]],
+    asked: list[tuple[Task, dict[str, Any]]],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,10 +139,10 @@ def test_usage_errors_are_one_sentence(
 def test_interrupting_writes_nothing(
     output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "run_child", interrupted)
+    monkeypatch.setattr(benchmark, "run_child", interrupted)
     assert run(*TINY, "--attention", "windowed", "--output", output) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "vil: interrupted; what was measured is lost"
     assert not output.exists()

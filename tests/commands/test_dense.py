@@ -20,15 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from datasets.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
+from vil import main
 from vision_longformer.commands import evaluate, predict_dense
-from vision_longformer.commands.main import main
 from vision_longformer.datasets.coco import read_coco
 from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.masks.rle import rle_to_mask
 from vision_longformer.memory.dense import forecast_dense_memory
 from vision_longformer.prediction import dense
-from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.weight_files import load_weights
 
@@ -271,7 +270,7 @@ def test_results_can_be_compared_with_the_annotations(
     )  # fmt: skip
 
     trained = load_weights(folder / "run/best.safetensors")
-    result = Measurement(trained, folder / "data", "val").run(EvaluationSetup(1, 0, torch.device("cpu")))
+    result = trained.evaluate(trained.read(folder / "data", "val"), EvaluationSetup(1, 0, torch.device("cpu")))
     expected = result.found[0]  # type: ignore[union-attr]
     boxes = np.array([entry["bbox"] for entry in found])
     boxes[:, 2:] += boxes[:, :2]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model_helpers import noise, relative_error
+from vil import main
 from vision_longformer import create_model, load, save
 from vision_longformer.commands import export as command
-from vision_longformer.commands.main import main
 
 
 def test_weights_become_a_file_for_other_runtimes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
-from vision_longformer.commands.main import main
+from vision_longformer.commands import options
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import read_metadata
-from vision_longformer.features.formats import table
+from vision_longformer.features.formats import FORMATS, table
 from vision_longformer.features.load import load_features
+from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.memory.plans import STRATEGIES
 from vision_longformer.published import family
 from vision_longformer.weights import save
 
@@ -277,7 +280,7 @@ def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_pat
     """Also if it comes twice."""
     program = (
         "import os, signal, sys\n"
-        "from vision_longformer.commands import main\n"
+        "import vil\n"
         "from vision_longformer.features import extract\n"
         "def stop(*arguments, **options):\n"
         "    try:\n"
@@ -285,7 +288,7 @@ def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_pat
         "    finally:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "extract.write_features = stop\n"
-        "sys.exit(main.main(sys.argv[1:]))\n"
+        "sys.exit(vil.main(sys.argv[1:]))\n"
     )
     command = ["encode", str(photo), "--output", str(tmp_path / "out"), NANO, "--way=spilled", "--no-report"]
     command += ["--format=safetensors"]
@@ -339,10 +342,39 @@ def test_the_table_of_models_fits_a_terminal(
 def test_help_exits_well_and_python_m_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", "--help"]) == 0
     assert "--max-side" in capsys.readouterr().out
-    ran = subprocess.run(
-        [sys.executable, "-m", "vision_longformer.commands.main", "--help"], check=True, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-m", "vil", "--help"], check=True, capture_output=True, text=True)
     assert "encode" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [("--help", 0), ("--version", 0), ("--wrong", 2), ("sing", 2), ("train --help", 0), ("train --seeds=1", 2)],
+)
+def test_what_needs_no_work_is_answered_without_the_package(argv: str, code: int) -> None:
+    program = (
+        "import resource, sys, vil\n"
+        "code = vil.script()\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print([used.ru_utime + used.ru_stime, code, *({'torch', 'timm', 'numpy', 'rich'} & sys.modules.keys())])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, *argv.split()], check=True, capture_output=True, text=True)
+    seconds, *others = ran.stdout.splitlines()[-1].strip("[]").split(", ")
+    assert others == [str(code)]
+    assert float(seconds) < 1
+
+
+def test_a_command_that_runs_has_the_whole_package() -> None:
+    program = "import sys, vil; vil.script(); import timm; print(timm.is_model('vision_longformer_tiny'))"
+    command = [sys.executable, "-c", program, "plan", "--size=0"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ran.stdout == "True\n"
+    assert one_line(ran.stderr).startswith("vil: --size 0: ")
+
+
+def test_choices_are_those_of_the_rooms_that_have_them() -> None:
+    assert ("auto", *FORMATS) == options.FORMATS
+    assert ("auto", *STRATEGIES) == options.WAYS
+    assert options.encode().get_defaults().max_pixels == options.plan().get_defaults().max_pixels == MAX_PIXELS
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vision_longformer.benchmarking import benchmark, comparison
-from vision_longformer.commands.main import main
+from vil import main
+from vision_longformer.benchmarking import benchmark
 
 
 @pytest.fixture
@@ -17,7 +17,6 @@ def _measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was measured")
 
     monkeypatch.setattr(benchmark, "run_child", run_child)
-    monkeypatch.setattr(comparison, "run_child", run_child)
 
 
 @pytest.mark.usefixtures("_measures_nothing")

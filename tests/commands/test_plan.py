@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from commands.test_main import NANO, one_line
+from vil import main
 from vision_longformer.commands import plan
-from vision_longformer.commands.main import main
 from vision_longformer.memory.speed import Speed
 
 HEIGHT, WIDTH = 45, 77

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from training.cases import CLASSES, make_csv, make_images, outcome, plain, recipe
+from vil import main
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.commands.main import main
 from vision_longformer.training import checkpoints
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.recipes import write_recipe

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vision_longformer.benchmarking.comparison import comparison_config
+from vision_longformer.benchmarking.models import comparison_config
 from vision_longformer.memory import activations
 from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory
 from vision_longformer.utils.system_memory import resident_memory

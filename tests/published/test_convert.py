@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attention.cases import relative_error
 from golden.fill import fill
-from vision_longformer.commands.main import main
+from vil import main
 from vision_longformer.config import Attention, Full, GlobalOnly, Linformer, Performer, SpatialReduction, Windowed
 from vision_longformer.published.convert import convert, model_from_reference, table_by_offset, to_windowed
 from vision_longformer.published.parse import (

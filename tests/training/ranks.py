@@ -64,7 +64,7 @@ def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> di
     processes = join("cpu")
     events = list(trainer.train(config, data=data, output=output, processes=processes, should_stop=should_stop))
     leave(processes)
-    parts = {"model": made[0].model, **({"ema": made[0].ema.module} if made[0].ema else {})}
+    parts = {"model": made[0].model, **({"ema": made[0].learner.ema.module} if made[0].learner.ema else {})}
     return {
         "last": events[-1].kind,
         "losses": [event.values["loss"] for event in events if event.kind == "step"],

@@ -23,8 +23,6 @@ from vision_longformer.datasets.options import InputOptions
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.classifiers import build_model, save_weights
 from vision_longformer.training.config import ModelOptions
-from vision_longformer.training.dense_models import load_dense
-from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.distributed import Processes
@@ -75,7 +73,7 @@ def test_weights_hold_all_that_is_needed_to_use_them(task: str, data: Path, fini
     trained = load_weights(finished(task) / "best.safetensors")
     assert trained.task == task
     assert trained.classes == (("background", *CLASSES) if task == "semantic_segmentation" else CLASSES)
-    result = Measurement(trained, data, "val").run(SETUP)
+    result = trained.evaluate(trained.read(data, "val"), SETUP)
     assert result is not None
     measured = result.metrics()
     assert MEASURES[task] <= measured.keys()
@@ -132,10 +130,10 @@ def test_processes_see_every_image_once(data: Path, finished: Callable[[str], Pa
     found: dict[int, Any] = {}
     for rank in range(2):
         setup = EvaluationSetup(batch_size=1, workers=0, device=torch.device("cpu"), processes=Apart(2, rank))
-        result: Any = Measurement(trained, data, "val").run(setup)
+        result: Any = trained.evaluate(trained.read(data, "val"), setup)
         assert not found.keys() & result.found.keys()
         found |= result.found
-    whole: Any = Measurement(trained, data, "val").run(SETUP)
+    whole: Any = trained.evaluate(trained.read(data, "val"), SETUP)
     assert found.keys() == whole.found.keys() == {0, 1, 2}
     for image, objects in found.items():
         np.testing.assert_allclose(objects.boxes, whole.found[image].boxes, atol=1e-2)
@@ -177,7 +175,7 @@ def test_a_detector_starts_from_one_of_other_classes(
     model = task.build_model()
     remarks = task.start_from(model, str(source))
     assert remarks == ["head.classification_head: untrained"]
-    given = load_dense(source).model.state_dict()
+    given = load_weights(source).model.state_dict()
     same = [name for name, tensor in model.state_dict().items() if tensor.shape == given[name].shape]
     own = model.state_dict()
     assert largest_difference({name: own[name] for name in same}, {name: given[name] for name in same}) == 0
@@ -225,12 +223,12 @@ def test_index_images_are_labels_too(tmp_path: Path) -> None:
     assert run(config, tmp_path, tmp_path / "run")[-1].kind == "finished"
     trained = load_weights(tmp_path / "run/best.safetensors")
     assert trained.classes == ("sky", "sea", "land")
-    result = Measurement(trained, tmp_path, "val").run(SETUP)
+    result = trained.evaluate(trained.read(tmp_path, "val"), SETUP)
     assert result is not None
     assert {"iou_sky", "iou_sea", "iou_land"} <= result.metrics().keys()
     # Objects of a COCO file leave a background, which these weights do not know.
     (tmp_path / "val.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    again = Measurement(trained, tmp_path, "val").run(SETUP)
+    again = trained.evaluate(trained.read(tmp_path, "val"), SETUP)
     assert again is not None
     assert again.metrics() == result.metrics()
 

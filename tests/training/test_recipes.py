@@ -9,9 +9,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vil import main
+from vision_longformer.commands.common import UsageError
+from vision_longformer.commands.options import COMMANDS
+from vision_longformer.commands.train import configuration
 from vision_longformer.datasets.options import AugmentationOptions
 from vision_longformer.training.config import OptimizerOptions, TrainConfig, walk
-from vision_longformer.training.recipes import build, override, read_recipe, write_recipe
+from vision_longformer.training.recipes import build, over, read_options, read_recipe, write_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -59,9 +63,12 @@ def test_an_unknown_option_is_named_with_the_nearest_there_is(values: dict[str, 
         ("--epochs", "schedule.epochs"),
     ],
 )
-def test_an_unknown_option_of_the_command_line_is_named_with_the_nearest_there_is(option: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"did you mean {nearest}\?"):
-        override({}, [option, "1"])
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_an_unknown_option_of_the_command_line_is_named_with_the_nearest_there_is(
+    command: str, option: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--data=x", "--output=y", option, "1"]) == 2
+    assert f"did you mean --{nearest}?" in capsys.readouterr().err
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -133,7 +140,7 @@ def test_a_group_must_be_a_mapping() -> None:
 def test_numbers_are_numbers_however_they_are_written(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(f"optimizer:\n  learning_rate: {text}\n")
     assert build(read_recipe(tmp_path / "recipe.yaml")).optimizer.learning_rate == 0.001
-    assert build(override({}, [f"--optimizer.learning_rate={text}"])).optimizer.learning_rate == 0.001
+    assert build(read_options({"optimizer": {"learning_rate": text}})).optimizer.learning_rate == 0.001
 
 
 def test_text_that_looks_a_little_like_a_number_stays_text(tmp_path: Path) -> None:
@@ -142,30 +149,56 @@ def test_text_that_looks_a_little_like_a_number_stays_text(tmp_path: Path) -> No
     assert yaml.safe_load("1e-3") == "1e-3"  # PyYAML's own loader is left alone
 
 
-def test_options_of_the_command_line_override_those_of_a_recipe_which_stays_as_it_is() -> None:
-    values = {"schedule": {"epochs": 3, "warmup_epochs": 1}}
-    given = override(values, ["--schedule.epochs", "7", "--seed=4", "--augmentation.crop_scale=[0.3, 1]"])
-    assert given == {
+def configured(*options: str, command: str = "train", recipe: Path | None = None) -> TrainConfig:
+    """Return the configuration that options of a command make, with a recipe."""
+    arguments = COMMANDS[command]().parse_args(["--data=x", "--output=y", *options])
+    arguments.recipe = recipe
+    return configuration(arguments)
+
+
+def test_options_of_the_command_line_override_those_of_a_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("schedule: {epochs: 3, warmup_epochs: 1}\nmodel: {options: {a: 1}}\n")
+    options = ["--schedule.epochs", "7", "--seed=4", "--augmentation.crop_scale=[0.3, 1]", "--model.options={b: 2}"]
+    expected = {
         "schedule": {"epochs": 7, "warmup_epochs": 1},
         "seed": 4,
         "augmentation": {"crop_scale": [0.3, 1]},
+        "model": {"options": {"b": 2}},
     }
-    assert values == {"schedule": {"epochs": 3, "warmup_epochs": 1}}
-    assert override({}, ["--optimizer.clip_norm", "null"]) == {"optimizer": {"clip_norm": None}}
+    assert configured(*options, recipe=recipe) == build(expected)
+    assert configured("--optimizer.clip_norm", "null") == build({"optimizer": {"clip_norm": None}})
+    assert configured("--optimizer.learning_rate=1e-3").optimizer.learning_rate == 0.001
+    assert configured() == configured(command="pretrain") == TrainConfig()  # what is not given has no value
+    recipe.write_text("optimizer: 3\n")
+    with pytest.raises(UsageError, match=r"recipe\.yaml: optimizer=3: must be a mapping of options"):
+        configured(recipe=recipe)
+
+
+def test_values_are_put_over_others_which_stay_as_they_are() -> None:
+    values = {"schedule": {"epochs": 3, "warmup_epochs": 1}, "seed": 1}
+    found = over(values, {"schedule": {"epochs": 7}, "model": {"name": "x"}})
+    assert found == {"schedule": {"epochs": 7, "warmup_epochs": 1}, "seed": 1, "model": {"name": "x"}}
+    assert values == {"schedule": {"epochs": 3, "warmup_epochs": 1}, "seed": 1}
+    assert over({"schedule": {"epochs": 3}}, {"schedule": 5}) == {"schedule": 5}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["seed", "1"], "'seed': expected an option"),
-        (["--seed"], "--seed: needs a value"),
-        (["--seed", "--schedule.epochs=1"], "--seed: needs a value"),
-        (["--seed=[1"], "is not YAML"),
+        (["seed", "1"], "nrecognized arguments: seed 1"),
+        (["--seed"], "--seed: expected one argument"),
+        (["--seed", "--schedule.epochs=1"], "--seed: expected one argument"),
+        (["--seed=[1"], "--seed [1: is not YAML"),
+        (["--model.options=[1]"], "model.options=(1,): must be a mapping"),
+        (["--model.options.attention=performer"], "write it as --model.options '{attention: performer}', which"),
     ],
 )
-def test_unclear_options_are_refused(options: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
-        override({}, options)
+def test_unclear_options_are_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data=x", "--output=y", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

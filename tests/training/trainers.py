@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.cases import make_images, recipe
-from vision_longformer.commands.main import main
+from vil import main
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.recipes import write_recipe
 

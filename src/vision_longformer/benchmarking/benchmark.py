@@ -1,4 +1,5 @@
-"""Models side by side: time, memory and what they make of the machine, at several sizes.
+"""Models side by side: time, memory and what they make of the machine, at several sizes; or one of our models with
+each attention mechanism (see `comparison`).
 
 At each size every model first runs in a process of its own, which measures its peak memory and finds out whether it
 takes images of this size. Those that do are then timed in this process, in turns, together with a large matrix product.
@@ -6,7 +7,6 @@ takes images of this size. Those that do are then timed in this process, in turn
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,18 +17,19 @@ from typing import Any, Literal
 import torch
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.benchmarking.comparison import ChildEndedError, Settings, Status, run_child
-from vision_longformer.benchmarking.memory import MemoryTask
+from vision_longformer.benchmarking.children import ChildEndedError, Status, run_child
 from vision_longformer.benchmarking.models import (
     Step,
     build_model,
+    comparison_config,
     count_multiply_adds,
     count_parameters,
     forecast_pass,
     require_model,
 )
 from vision_longformer.benchmarking.runtimes import Runtime, check_output, export, open_session, require_runtime
-from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
+from vision_longformer.benchmarking.timing import AttentionClock, MatrixProduct, interleaved
+from vision_longformer.benchmarking.worker import Task
 from vision_longformer.export.onnx import ExportError
 from vision_longformer.images.decode import MAX_SIDE
 from vision_longformer.utils.errors import reason
@@ -36,8 +37,8 @@ from vision_longformer.utils.system_memory import gigabytes
 
 Mode = Literal["inference", "training"]
 Size = tuple[int, int]
-CHILD = "vision_longformer.benchmarking.memory"
 PRODUCT = "matrix product"
+MOST_SECONDS = 60.0  # after which a model takes no further turn
 FORWARD_AND_BACKWARD = 3  # times the multiply-adds of a pass forward: backward computes two products for each
 
 
@@ -46,12 +47,13 @@ class Plan:
     """What to measure, and how.
 
     Attributes:
-        models: Names, ours or timm's.
+        models: Names, ours or timm's; with mechanisms, as `comparison_config` takes them.
         sizes: (height, width) of images in pixels.
         runtimes: What runs the models in inference.
         training: Whether to measure training steps too, in eager PyTorch.
         batch: Images of a pass or step.
-        repeats: Timed turns.
+        attentions: Mechanisms that models have in place of their own, one after the other; none leaves them theirs.
+        repeats: Timed turns; fewer of what took `MOST_SECONDS`.
         threads: That all compute with; None leaves PyTorch's default.
         memory: Bytes that a pass may take beside the loaded model; None sets no bound.
         time_limit: Seconds for one process that measures memory.
@@ -67,6 +69,7 @@ class Plan:
     runtimes: tuple[Runtime, ...] = ("eager",)
     training: bool = False
     batch: int = 1
+    attentions: tuple[str, ...] = ()
     repeats: int = 7
     threads: int | None = None
     memory: int | None = None
@@ -74,9 +77,9 @@ class Plan:
     product_side: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("models", "sizes", "runtimes"):
+        for name in ("models", "sizes", "runtimes", "attentions"):
             values = getattr(self, name)
-            if not values:
+            if not values and name != "attentions":
                 raise ValueError(f"{name}: name at least one")
             object.__setattr__(self, name, tuple(dict.fromkeys(values)))
         numbers = {"batch": self.batch, "repeats": self.repeats, "threads": self.threads}
@@ -90,10 +93,17 @@ class Plan:
                 raise ValueError(f"size {size_name(size)}: height and width must be at most {MAX_SIDE:,} pixels")
         if not self.time_limit > 0:
             raise ValueError(f"time limit {self.time_limit:g}: must be more than 0 seconds")
-        for model in self.models:
-            require_model(model)
+        for model, attention in self.subjects:
+            require_model(model) if attention is None else comparison_config(model, attention)
+        if self.attentions and self.runtimes != ("eager",):
+            raise ValueError("attention mechanisms are compared in eager PyTorch, without other runtimes")
         for runtime in self.runtimes:
             require_runtime(runtime)
+
+    @property
+    def subjects(self) -> list[tuple[str, str | None]]:
+        """What is measured: models, each with its mechanism."""
+        return [(model, attention) for model in self.models for attention in self.attentions or (None,)]
 
     @property
     def groups(self) -> list[tuple[Mode, Size]]:
@@ -104,8 +114,8 @@ class Plan:
     @property
     def steps(self) -> int:
         """How often `on_step` of `benchmark` is called."""
-        inference = len(self.sizes) * (len(self.models) * len(self.runtimes) + self.repeats + 1)
-        training = len(self.sizes) * (len(self.models) + self.repeats + 1) if self.training else 0
+        inference = len(self.sizes) * (len(self.subjects) * len(self.runtimes) + self.repeats + 1)
+        training = len(self.sizes) * (len(self.subjects) + self.repeats + 1) if self.training else 0
         return inference + training
 
 
@@ -123,7 +133,11 @@ class Row:
         multiply_adds: That a pass needs for one image, or a step, three times as many; None if unknown.
         status: Whether it was measured, or why not.
         note: A sentence on why not.
+        attention: Mechanism that it has in place of its own; None for its own.
+        forecast_memory: Bytes that a pass was forecast to take at least; None if it is refused.
         seconds: Of each turn.
+        attention_seconds: Of these, those in attention proper, where a mechanism was asked for: without the linear
+            layers and convolutions in it.
         product_seconds: Of the matrix product in the same turns.
         product_multiply_adds: Of that product.
         peak_memory: Bytes of a pass above the loaded model; None if not measured.
@@ -138,7 +152,10 @@ class Row:
     multiply_adds: int | None = None
     status: Status = "measured"
     note: str = ""
+    attention: str | None = None
+    forecast_memory: int | None = None
     seconds: tuple[float, ...] = ()
+    attention_seconds: tuple[float, ...] = ()
     product_seconds: tuple[float, ...] = ()
     product_multiply_adds: int = 0
     peak_memory: int | None = None
@@ -208,6 +225,7 @@ class _Group:
         failed: Why a model cannot be exported, by name; added to.
         on_step: See `benchmark`.
         runs: What takes turns, by model and runtime.
+        clocked: The seconds that each pass of a run spent in attention, the warm-up first.
     """
 
     plan: Plan
@@ -217,18 +235,25 @@ class _Group:
     failed: dict[str, str]
     on_step: Callable[[str], None]
     runs: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    clocked: dict[str, list[float]] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
-        rows = [row for model in self.plan.models for row in self._prepare(model)]
+        rows = [row for model, attention in self.plan.subjects for row in self._prepare(model, attention)]
         if not self.runs:
             return rows
         product = MatrixProduct(self.plan.product_side)
-        seconds = interleaved({**self.runs, PRODUCT: product}, repeats=self.plan.repeats, on_turn=self._tell_turn)
+        seconds = interleaved(
+            {**self.runs, PRODUCT: product},
+            repeats=self.plan.repeats,
+            on_turn=self._tell_turn,
+            most_seconds=MOST_SECONDS,
+        )
         return [
             replace(
                 row,
                 seconds=tuple(seconds[_key(row)]),
-                product_seconds=tuple(seconds[PRODUCT]),
+                attention_seconds=tuple(self.clocked.get(_key(row), ())[1:]),
+                product_seconds=tuple(seconds[PRODUCT][: len(seconds[_key(row)])]),
                 product_multiply_adds=product.multiply_adds,
             )
             if row.status == "measured"
@@ -245,14 +270,14 @@ class _Group:
         name = f"turn {turn} of {self.plan.repeats}" if turn else "warm-up"
         self.on_step(f"{self.mode} at {size_name(self.size)}: {name}")
 
-    def _prepare(self, name: str) -> Iterator[Row]:
+    def _prepare(self, name: str, attention: str | None) -> Iterator[Row]:
         """Measure a model's memory in each runtime, and add what is to be timed to `runs`."""
         runtimes = self.plan.runtimes if self.mode == "inference" else ("eager",)
-        rows = [self._describe(name, runtime) for runtime in runtimes]
+        rows = [self._describe(name, attention, runtime) for runtime in runtimes]
         if rows[0].status != "measured":
             yield from rows
             return
-        model = build_model(name, self.size)
+        model = build_model(name, self.size, attention)
         eager: Row | None = None
         for row in rows:
             if eager is not None and eager.status != "measured":  # what does not fit here need not be exported
@@ -263,6 +288,7 @@ class _Group:
                 if row.runtime == "eager":
                     measured = self._measure_memory(row)
                     step: Callable[[], Any] = Step(model, self.images, training=self.mode == "training")
+                    step = step if attention is None else self._clocked(_key(row), step, model)
                 else:
                     exported = self._export(name, model)
                     session = open_session(row.runtime, exported, threads=torch.get_num_threads())
@@ -279,16 +305,28 @@ class _Group:
                 eager = measured
             yield measured
 
-    def _describe(self, name: str, runtime: Runtime) -> Row:
-        row = Row(name, runtime, self.mode, self.size, self.plan.batch)
+    def _clocked(self, key: str, step: Callable[[], Any], model: Any) -> Callable[[], None]:
+        """Return a step that notes how long it spends in attention."""
+        clock, seconds = AttentionClock(model), self.clocked.setdefault(key, [])
+
+        def run() -> None:
+            clock.reset()
+            step()
+            seconds.append(clock.read())
+
+        return run
+
+    def _describe(self, name: str, attention: str | None, runtime: Runtime) -> Row:
+        row = Row(name, runtime, self.mode, self.size, self.plan.batch, attention=attention)
         try:
-            needed = forecast_pass(name, self.size, batch=self.plan.batch)
+            needed = forecast_pass(name, self.size, attention, batch=self.plan.batch)
+            row = replace(row, forecast_memory=needed)
             if self.plan.memory is not None and needed > self.plan.memory:
                 bound = gigabytes(self.plan.memory)
                 note = f"would need at least {gigabytes(needed)} for a pass, more than the bound of {bound}"
                 return replace(row, status="too large", note=note)
-            multiply_adds = count_multiply_adds(name, self.size)
-            parameters = count_parameters(name, self.size)
+            multiply_adds = count_multiply_adds(name, self.size, attention)
+            parameters = count_parameters(name, self.size, attention)
         except Exception as error:  # a model refuses as it likes
             note = f"does not take images of {self.size[0]}×{self.size[1]} pixels ({reason(error)})"
             return replace(row, status="refused", note=note)
@@ -301,8 +339,9 @@ class _Group:
         Raises:
             ChildEndedError: The process took too much memory or time, or failed.
         """
-        task = MemoryTask(
+        task = Task(
             model=row.model,
+            attention=row.attention,
             size=row.size,
             batch=row.batch,
             threads=torch.get_num_threads(),
@@ -311,8 +350,7 @@ class _Group:
             exported=None if exported is None else str(exported),
             backend=attention_backend(),
         )
-        settings = Settings(self.plan.memory, time_limit=self.plan.time_limit)
-        answer = run_child(task, settings, command=(sys.executable, "-m", CHILD))
+        answer = run_child(task, memory=self.plan.memory, time_limit=self.plan.time_limit)
         if "refused" in answer:
             note = f"does not take images of {row.size[0]}×{row.size[1]} pixels ({answer['refused']})"
             return replace(row, status="refused", note=note)
@@ -337,4 +375,5 @@ class _Group:
 
 
 def _key(row: Row) -> str:
-    return row.model if row.runtime == "eager" else f"{row.model} in {row.runtime}"
+    name = row.model if row.attention is None else f"{row.model} with {row.attention}"
+    return name if row.runtime == "eager" else f"{name} in {row.runtime}"

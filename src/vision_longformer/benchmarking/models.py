@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vision_longformer.attention.ablations import find_mechanism, with_attention
 from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import ModelConfig
 from vision_longformer.costs import needed_multiply_adds
 from vision_longformer.memory.activations import forecast_memory
 from vision_longformer.registry import create_model
-from vision_longformer.variants import list_models
+from vision_longformer.variants import CONFIGS, PREFIX, VARIANTS, list_models
 
 
 def require_model(name: str) -> None:
@@ -30,13 +32,34 @@ def require_model(name: str) -> None:
     raise ValueError(f"there is no model {name!r}, here or in timm{hint}")
 
 
-def build_model(name: str, size: tuple[int, int]) -> nn.Module:
+def comparison_config(model: str, attention: str) -> ModelConfig:
+    """Return the form of a variant, with absolute positions, that has a mechanism in its stages.
+
+    Args:
+        model: A name in `variants.VARIANTS`.
+        attention: One of `list_mechanisms()`.
+
+    Raises:
+        ValueError: There is no such variant or mechanism; suggests the nearest.
+    """
+    if model not in VARIANTS:
+        close = difflib.get_close_matches(model.removeprefix(PREFIX), VARIANTS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"model={model!r}: there is no such model; {hint}they are {', '.join(VARIANTS)}")
+    find_mechanism(attention)
+    return with_attention(CONFIGS[f"{PREFIX}{model}_ape"], attention)
+
+
+def build_model(name: str, size: tuple[int, int], attention: str | None = None) -> nn.Module:
     """Build a model with random weights.
 
     Args:
-        name: One that `require_model` takes.
+        name: One that `require_model` takes, or, with a mechanism, `comparison_config`.
         size: (height, width) in pixels that it is built for, if it has to be built for one.
+        attention: A mechanism in place of its own, which needs no other tables for another size.
     """
+    if attention is not None:
+        return VisionLongformer(comparison_config(name, attention))
     build = create_model if name in list_models() else timm.create_model
     try:
         return build(name, img_size=size)
@@ -44,13 +67,13 @@ def build_model(name: str, size: tuple[int, int]) -> nn.Module:
         return build(name)
 
 
-def count_parameters(name: str, size: tuple[int, int]) -> int:
+def count_parameters(name: str, size: tuple[int, int], attention: str | None = None) -> int:
     """Return the number of parameters of a model built for images of (height, width) `size`."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(name, size).parameters())
+        return sum(parameter.numel() for parameter in build_model(name, size, attention).parameters())
 
 
-def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
+def count_multiply_adds(name: str, size: tuple[int, int], attention: str | None = None) -> int:
     """Return the multiply-adds that a pass of one image of (height, width) `size` needs.
 
     Ours are counted as `costs.needed_multiply_adds` does, those of other models by the products, convolutions and
@@ -61,7 +84,7 @@ def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
     """
     with warnings.catch_warnings(), torch.device("meta"), torch.inference_mode():
         warnings.simplefilter("ignore")
-        model = build_model(name, size).eval().requires_grad_(False)
+        model = build_model(name, size, attention).eval().requires_grad_(False)
         if isinstance(model, VisionLongformer):
             return needed_multiply_adds(model.config, size)
         with FlopCounterMode(display=False) as counter:
@@ -69,7 +92,7 @@ def count_multiply_adds(name: str, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def forecast_pass(name: str, size: tuple[int, int], *, batch: int) -> int:
+def forecast_pass(name: str, size: tuple[int, int], attention: str | None = None, *, batch: int) -> int:
     """Return the bytes that a pass over images of (height, width) `size` takes at least.
 
     Of our models it is what `forecast_memory` says, of others the size of the images.
@@ -77,6 +100,8 @@ def forecast_pass(name: str, size: tuple[int, int], *, batch: int) -> int:
     Raises:
         ValueError: The model refuses images of this size.
     """
+    if attention is not None:
+        return forecast_memory(comparison_config(name, attention), size, batch=batch)
     if name not in list_models():
         return batch * 3 * size[0] * size[1] * torch.float32.itemsize
     model = create_model(name, device="meta")

@@ -5,31 +5,42 @@ Whatever slows the machine for a while, slows all that takes turns in it: ratios
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+
+from vision_longformer.backbone import VisionLongformer
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], *, repeats: int, on_turn: Callable[[int], None] = lambda _: None
+    runs: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int,
+    on_turn: Callable[[int], None] = lambda _: None,
+    most_seconds: float = math.inf,
 ) -> dict[str, list[float]]:
     """Time each run in turn, `repeats` times over after one warm-up.
 
     Args:
         runs: What to time, by name.
         repeats: Timed turns.
+        most_seconds: What has been timed for as long takes no further turn.
         on_turn: Called before each turn with its number; 0 is the warm-up.
 
     Returns:
-        The seconds of each, turn by turn.
+        The seconds of each, from its first turn on.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         on_turn(turn)
         for name, run in runs.items():
+            if sum(seconds[name]) >= most_seconds:
+                continue
             start = time.perf_counter()
             run()
             if turn:
@@ -52,6 +63,42 @@ class MatrixProduct:
         """Multiply once."""
         a, b = self._factors
         torch.mm(a, b)
+
+
+class AttentionClock:
+    """Adds up the time that a model's layers spend in attention proper.
+
+    Args:
+        model: Each of its blocks gets hooks around its attention and the linear layers and convolutions in it.
+    """
+
+    def __init__(self, model: VisionLongformer) -> None:
+        self._seconds = 0.0
+        self._started: dict[nn.Module, float] = {}
+        for stage in model.stages:
+            for block in stage.blocks:  # type: ignore[union-attr]
+                self._watch(block.attn, sign=1)
+                for module in block.attn.modules():
+                    if isinstance(module, nn.Linear | nn.Conv2d):
+                        self._watch(module, sign=-1)
+
+    def _watch(self, module: nn.Module, *, sign: int) -> None:
+        def start(*_: Any) -> None:
+            self._started[module] = time.perf_counter()
+
+        def stop(*_: Any) -> None:
+            self._seconds += sign * (time.perf_counter() - self._started[module])
+
+        module.register_forward_pre_hook(start)
+        module.register_forward_hook(stop)
+
+    def reset(self) -> None:
+        """Start from zero."""
+        self._seconds = 0.0
+
+    def read(self) -> float:
+        """Return the seconds since `reset`."""
+        return self._seconds
 
 
 def gflops(multiply_adds: float, seconds: float) -> float:

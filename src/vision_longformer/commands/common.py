@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import jsonargparse
 
 Arguments = jsonargparse.Namespace
+STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
+INTERRUPTED = 130
 
 
 class UsageError(Exception):

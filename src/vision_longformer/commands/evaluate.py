@@ -11,54 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
 from vision_longformer.images.decode import ImageError
-from vision_longformer.training.dense_models import limit_detections, limit_of
-from vision_longformer.training.measurement import Measurement
-from vision_longformer.training.tasks.base import Result
+from vision_longformer.training.tasks.detection import limit_of
+from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import choose_device
-
-
-def arguments() -> Parser:
-    parser = Parser(
-        description=(
-            "Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
-            "intersection over union, by what they were trained for."
-        )
-    )
-    add = parser.add_argument
-    add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
-    add(
-        "--data",
-        required=True,
-        type=str,
-        metavar="PATH",
-        help="Folder of SPLIT/CLASS/images or a CSV file; of SPLIT.json and SPLIT/; or of SPLIT/ and SPLIT_labels/.",
-    )
-    add("--split", default="val", type=str, help="Which images.")
-    add(
-        "--json",
-        type=str | None,
-        metavar="FILE",
-        help="Write the measures as JSON: top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions.",
-    )
-    add(
-        "--size",
-        type=int | None,
-        metavar="PIXELS",
-        help="Side of a classifier's square, or shorter side that others see; by default that of training.",
-    )
-    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
-    add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
-    add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
-    add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
-    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:
@@ -70,35 +32,35 @@ def run(arguments: Arguments) -> int:
     try:
         trained = load_weights(arguments.checkpoint)
         if arguments.detections is not None:
-            limit_detections(trained, arguments.detections)
-        measurement = Measurement(
-            trained, arguments.data, arguments.split, size=arguments.size, skip_invalid=arguments.skip_invalid
-        )
+            trained.limit_detections(arguments.detections)
+        if arguments.size is not None:
+            trained = trained.at_size(arguments.size)
+        split = trained.read(arguments.data, arguments.split, skip_invalid=arguments.skip_invalid)
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    for reason, count in measurement.skipped.items():
+    for reason, count in getattr(split, "skipped", {}).items():
         tell(f"left out: {count} ({reason})")
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=measurement.images)
+        task = progress.add_task("", total=len(split))
         setup = EvaluationSetup(
-            batch_size=arguments.batch_size or (32 if trained.task == "classification" else 1),
+            batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
             advance=lambda images: progress.advance(task, images),
         )
         try:
-            result = measurement.run(setup)
+            result = trained.evaluate(split, setup)
         except (ImageError, ImportError) as error:
             tell(str(error))
             return 1
     assert result is not None  # nothing asked it to stop
-    title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {measurement.images} images"
+    title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {len(split)} images"
     print(title)
     Console().print(_table(result))
-    values = {**result.metrics(), "images": measurement.images}
+    values = {**result.metrics(), "images": len(split)}
     if isinstance(result, DetectionResult):
         values["left_out"] = result.left_out
         if result.left_out:

@@ -8,25 +8,13 @@ import torch
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, require_onnx
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
 from vision_longformer.weights import load
 
 UNTRAINED = "the model has no trained weights, so the file is good for trying out alone: export a weight file instead"
-
-
-def arguments() -> Parser:
-    parser = Parser(description="Write a model as an ONNX file, for ONNX Runtime, OpenVINO and others.")
-    add = parser.add_argument
-    add("model", type=str, metavar="CHECKPOINT|MODEL", help="Weights of this library, or a name of `vil models`.")
-    add("--output", required=True, type=str, metavar="FILE", help="The .onnx file.")
-    add("--size", default="224", type=str, metavar="SIZE", help="Pixels of images: 448, or HEIGHTxWIDTH.")
-    add("--fixed", action="store_true", help="For one image of this size: traced faster, and cyclic windows need it.")
-    add("--features", action="store_true", help="Give the map of each stage instead of the logits.")
-    add("--seed", type=int, default=0, help="Draws the weights of an untrained model.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:

@@ -6,15 +6,8 @@ import json
 
 from rich.console import Console
 
-from vision_longformer.commands.common import Arguments, Parser, UsageError
+from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.published.family import describe_family, family_table
-
-
-def arguments() -> Parser:
-    parser = Parser(description="List the models with their sizes, costs and published accuracies.")
-    parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, Parser, UsageError
-from vision_longformer.commands.encode import MAX_PIXELS_HELP, add_reading, chosen_model, chosen_reading
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.encode import chosen_model, chosen_reading
 from vision_longformer.commands.progress import duration
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images.decode import MAX_PIXELS, MAX_SIDE, ImageError
+from vision_longformer.images.decode import MAX_SIDE, ImageError
 from vision_longformer.images.find import find_images
 from vision_longformer.images.open import describe_image
 from vision_longformer.images.reader import ImageInfo
@@ -30,25 +30,6 @@ from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
-
-
-def arguments() -> Parser:
-    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
-    add = parser.add_argument
-    add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
-    add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
-    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
-    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
-    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
-    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=MAX_PIXELS_HELP)
-    add_reading(parser)
-    add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
-    add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
-    add("--device", default="auto", type=str, help="Where to compute: cpu, cuda, cuda:1; auto prefers a GPU.")
-    add("--training", action="store_true", help="Plan a training step: the largest batch, and how.")
-    add("--json", action="store_true", help="Print JSON.")
-    add("--seed", type=int, default=0, help="Draws the weights of an untrained model.")
-    return parser
 
 
 def run(arguments: Arguments) -> int:

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.prediction.classes import Prediction, predict
-from vision_longformer.training.trained import Trained
+from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.utils.atomic_files import replacing
 
 
-def predict_classes(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
+def predict_classes(trained: Classifier, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
     """Name the most probable classes of images; return the exit code."""
     top = 5 if arguments.top is None else arguments.top
     form = arguments.format or "table"

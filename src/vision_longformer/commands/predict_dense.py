@@ -25,7 +25,7 @@ from vision_longformer.prediction.dense import predict_dense as predict
 from vision_longformer.prediction.draw_objects import draw_objects
 from vision_longformer.prediction.draw_segmentation import draw_classes
 from vision_longformer.tiling.choosing import Tiling
-from vision_longformer.training.dense_models import limit_detections, limit_of
+from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.system_memory import parse_bytes
@@ -90,7 +90,7 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                 results += _entries(number, prediction.objects)
             if not listed:
                 return 1
-            if trained.task != "semantic_segmentation":
+            if trained.gives == "objects":
                 write_results(output / "results.json", results)
                 _write_images(output / "images.json", listed, names)
         except OSError as error:
@@ -110,7 +110,7 @@ def _stem(number: int, paths: Sequence[Path]) -> str:
 def _spare_images(paths: Sequence[Path], output: Path, trained: Trained) -> None:
     """Raise `ValueError` if a picture would take the place of an image."""
     images = {path.resolve() for path in paths}
-    suffixes = (".jpg", ".png") if trained.task == "semantic_segmentation" else (".jpg",)
+    suffixes = (".jpg", ".png") if trained.gives == "pixels" else (".jpg",)
     for number in range(1, len(paths) + 1):
         for target in (output / f"{_stem(number, paths)}{suffix}" for suffix in suffixes):
             if target.resolve() in images:
@@ -120,7 +120,7 @@ def _spare_images(paths: Sequence[Path], output: Path, trained: Trained) -> None
 def _tiling(trained: Trained, arguments: Arguments, device: torch.device) -> Tiling:
     """Return which tiles to look at, once the model is where it runs and has its limit of detections."""
     if arguments.detections is not None:
-        limit_detections(trained, arguments.detections)
+        trained.limit_detections(arguments.detections)
     return Tiling(
         trained.model.to(device),
         tile=arguments.tile,
@@ -140,7 +140,7 @@ def _table(trained: Trained) -> Table:
     table.add_column("image", overflow="fold")
     table.add_column("pixels", justify="right")
     table.add_column("tiles", justify="right")
-    table.add_column("share of pixels" if trained.task == "semantic_segmentation" else "objects")
+    table.add_column("share of pixels" if trained.gives == "pixels" else "objects")
     return table
 
 

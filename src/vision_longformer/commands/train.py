@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
+from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
 from vision_longformer.evaluation.metric_names import in_a_line
-from vision_longformer.training.config import TrainConfig, walk
-from vision_longformer.training.recipes import build, override, read_recipe
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.learner import TrainingError
+from vision_longformer.training.recipes import build, over, read_options, read_recipe
 from vision_longformer.training.signals import stop_requests
-from vision_longformer.training.trainer import Event, TrainingError, train
+from vision_longformer.training.trainer import Event, train
 from vision_longformer.utils.distributed import Processes, join, leave
-
-STOPPED = 75  # as sysexits.h has it for "try again later"
-INTERRUPTED = 130
-
-
-def arguments() -> Parser:
-    parser = Parser(
-        description=(
-            "Train a classifier, a detector or a segmentation model. Run the same command again to continue a run that "
-            f"was stopped: it ends as if it had not been. Exit codes: {STOPPED} stopped by SIGTERM and saved, "
-            f"{INTERRUPTED} by Ctrl-C and saved."
-        )
-    )
-    add = parser.add_argument
-    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
-    add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
-    add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
-    for option in walk(TrainConfig()):
-        default = "none" if option.value is None else option.value
-        add(f"--{option.path}", type=str | None, metavar="VALUE", help=f"{option.help} (default: {default})")
-    return parser
 
 
 def run(arguments: Arguments) -> int:
+    return carry_out(configuration(arguments), data=arguments.data, output=arguments.output)
+
+
+def configuration(
+    arguments: Arguments, *, defaults: Mapping[str, Any] | None = None, shorthand: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Return what the options, else the recipe, else `defaults` say; `shorthand` counts as options.
+
+    Raises:
+        UsageError: Some of it is unknown or impossible.
+    """
+    typed = arguments.as_dict()
+    texts = {field.name: typed[field.name] for field in dataclasses.fields(TrainConfig) if field.name in typed}
+    where = ""
     try:
-        config = _config(arguments)
+        values = over(defaults or {}, {} if arguments.recipe is None else read_recipe(arguments.recipe))
+        where = "" if arguments.recipe is None else f"{arguments.recipe}: "
+        return build(over(over(values, read_options(texts)), shorthand or {}))
     except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    return carry_out(config, data=arguments.data, output=arguments.output)
+        raise UsageError(f"{where}{error}") from error
 
 
 def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int:
@@ -98,21 +95,6 @@ def _fail(error: Exception, processes: Processes) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def _config(arguments: Arguments) -> TrainConfig:
-    values = {} if arguments.recipe is None else read_recipe(arguments.recipe)
-    try:
-        return build(override(values, options_given(arguments)))
-    except ValueError as error:
-        where = "" if arguments.recipe is None else f"{arguments.recipe}: "
-        raise ValueError(f"{where}{error}") from error
-
-
-def options_given(arguments: Arguments) -> list[str]:
-    """Return the options of a configuration that were given, as `override` takes them."""
-    texts = {option.path: arguments.get(option.path) for option in walk(TrainConfig())}
-    return [f"--{path}={text}" for path, text in texts.items() if text is not None]
 
 
 def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:

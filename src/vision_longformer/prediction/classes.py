@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from vision_longformer.datasets.loaders import evaluation_transform
 from vision_longformer.images.decode import ImageError, read_rgb
-from vision_longformer.training.trained import Trained
+from vision_longformer.training.tasks.classification import Classifier
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(
-    trained: Trained, paths: Sequence[Path], *, top: int, device: torch.device, size: int | None = None
+    trained: Classifier, paths: Sequence[Path], *, top: int, device: torch.device, size: int | None = None
 ) -> Iterator[Prediction]:
     """Classify image files, one after the other.
 
@@ -43,14 +42,7 @@ def predict(
         device: Where to compute.
         size: Side of the square in pixels; by default that of training.
     """
-    how = trained.preprocessing
-    transform = evaluation_transform(
-        size=size or how["size"],
-        crop_share=how["crop_pct"],
-        interpolation=how["interpolation"],
-        mean=how["mean"],
-        std=how["std"],
-    )
+    transform = (trained if size is None else trained.at_size(size)).transform()
     model = trained.model.to(device).eval()
     for path in paths:
         try:

@@ -116,7 +116,7 @@ def predict_dense(
         seen_size = (seen.height, seen.width)
         tiles = len(tiling.cut(seen_size))
         in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
-        if trained.task == "semantic_segmentation":
+        if trained.gives == "pixels":
             labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
             return DensePrediction(path, image, size, tiles, labels=labels)
         found = find_objects(model, seen, detections=detections, **wanted, **in_tiles)

@@ -22,7 +22,6 @@ from vision_longformer.datasets.options import InputOptions
 from vision_longformer.pretrained import find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.training.config import ModelOptions
-from vision_longformer.training.trained import Trained
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import list_models
 from vision_longformer.weights import (
@@ -136,7 +135,7 @@ def _try_size(model: nn.Module, name: str, size: int) -> None:
 def save_weights(
     model: nn.Module, path: Path, *, options: ModelOptions, inputs: InputOptions, classes: Sequence[str]
 ) -> None:
-    """Write a model so that `load_classifier` needs nothing else.
+    """Write a model so that `load_weights` needs nothing else.
 
     Raises:
         OSError: The disk is full, or the place cannot be written; a previous file is as it was.
@@ -169,23 +168,3 @@ def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
         "crop_pct": kept_share(inputs),
         "size": inputs.size,
     }
-
-
-def load_classifier(path: Path) -> Trained:
-    """Read a classifier that `save_weights` or `weights.save` wrote, in evaluation mode.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no weight file.
-    """
-    metadata = describe(path)
-    if metadata.get("content") == "timm":
-        model = timm.create_model(metadata["name"], **metadata["options"])
-        load_exactly(model, read_tensors(path)[0], source=str(path))
-        return Trained(model.eval(), tuple(metadata["class_names"]), metadata["preprocessing"])
-    model = load(path)
-    description = pretrained_cfg_of(model)
-    size = min(model.config.image_size)
-    names = description.get("label_names")
-    preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": size}
-    return Trained(model, None if names is None else tuple(names), preprocessing)

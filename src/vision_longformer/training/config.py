@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from vision_longformer.datasets.options import AugmentationOptions, DenseOptions, InputOptions
 from vision_longformer.datasets.options import option as _option
+from vision_longformer.training.tasks import TASKS
 
 Precision = Literal["float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "qhm", "sgd"]
-Task = Literal["classification", "detection", "instance_segmentation", "semantic_segmentation", "distillation"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class LoggingOptions:
 class TrainConfig:
     """A training run."""
 
-    task: Task = _option("classification", "What is learned.")
+    task: str = _option("classification", f"What is learned: {', '.join(TASKS)}.")
     seed: int = _option(0, "Of weights, order and augmentation.")
     model: ModelOptions = ModelOptions()
     input: InputOptions = InputOptions()
@@ -134,6 +134,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for option in walk(self):
             _check_type(option)
+        if self.task not in TASKS:
+            raise ValueError(f"task={self.task!r}: must be one of {', '.join(map(repr, TASKS))}")
         for rule, paths in _RULES.items():
             for path in paths:
                 value = read(self, path)

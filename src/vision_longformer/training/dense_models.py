@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -13,29 +13,25 @@ from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.dense_loaders import Preprocessing
-from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
-from vision_longformer.detection.mask_rcnn import MaskRCNN
-from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.pretrained import find_weights
-from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.trained import Trained
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import list_models
 from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly, read_tensors
 
 FORMAT_VERSION = 1
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "detection": build_retinanet,
-    "instance_segmentation": build_mask_rcnn,
-    "semantic_segmentation": build_semantic_fpn,
-}
+Builder = Callable[..., nn.Module]  # of a backbone's name, its options, a number of classes and the head's settings
 BACKBONE = "backbone.features.model."  # where the backbone's own weights are in all of these models
 
 
-def build_dense_model(config: TrainConfig, *, num_classes: int) -> nn.Module:
+def build_dense_model(config: TrainConfig, build: Builder, *, num_classes: int) -> nn.Module:
     """Build the model of a recipe, untrained.
+
+    Args:
+        config: The recipe.
+        build: The builder of its task.
+        num_classes: Of objects or pixels.
 
     Raises:
         ValueError: There is no such backbone, or an option has an impossible value.
@@ -45,7 +41,7 @@ def build_dense_model(config: TrainConfig, *, num_classes: int) -> nn.Module:
         options["drop_rate"] = config.model.drop_rate
     if config.model.drop_path_rate or config.model.name in list_models():
         options["drop_path_rate"] = config.model.drop_path_rate
-    return _build(config.task, config.model.name, options, num_classes, config.dense.head)
+    return _build(config.task, build, config.model.name, options, num_classes, config.dense.head)
 
 
 def preprocessing_of(config: TrainConfig) -> Preprocessing:
@@ -80,7 +76,7 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
         start_timm_from(model, path, prefix=BACKBONE)
         return ["all but the backbone: untrained"]
     if content == "dense":
-        state = load_dense(path).model.state_dict()
+        state = read_tensors(path)[0]
     else:
         source = load(path)
         backbone = model.get_submodule(BACKBONE.rstrip("."))
@@ -99,7 +95,7 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
 def save_dense(
     model: nn.Module, path: Path, *, config: TrainConfig, classes: Sequence[str], preprocessing: Preprocessing
 ) -> None:
-    """Write a model so that `load_dense` needs nothing else.
+    """Write a model so that `load_weights` needs nothing else.
 
     Raises:
         OSError: The disk is full, or the place cannot be written; a previous file is as it was.
@@ -119,50 +115,44 @@ def save_dense(
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
 
 
-def load_dense(path: Path) -> Trained:
-    """Read a model that `save_dense` wrote, in evaluation mode.
+def load_dense(
+    path: Path, about: Mapping[str, Any], build: Builder
+) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
+    """Read what `save_dense` wrote: a model in evaluation mode, the names of its classes, and its preprocessing.
+
+    Args:
+        path: The file.
+        about: What `describe` says of it.
+        build: The builder of the model's task.
 
     Raises:
         ValueError: Its contents do not fit together, or it is of another version of the library.
     """
-    about = describe(path)
     if about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {about.get('format_version')!r}, this version of the library reads "
             f"{FORMAT_VERSION}"
         )
     try:
-        classes, task = tuple(about["class_names"]), about["task"]
-        model = _build(task, about["backbone"], about["backbone_options"], len(classes), about["head"])
-        preprocessing = about["preprocessing"]
+        classes, preprocessing = tuple(about["class_names"]), about["preprocessing"]
+        model = _build(about["task"], build, about["backbone"], about["backbone_options"], len(classes), about["head"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
     load_exactly(model, read_tensors(path)[0], source=str(path))
-    return Trained(model.eval(), classes, preprocessing, task)
-
-
-def limit_detections(trained: Trained, detections: int) -> None:
-    """Change how many objects a detector gives of an image at most.
-
-    Raises:
-        ValueError: The number is below 1 or above a million, or the model is no detector.
-    """
-    if not isinstance(trained.model, RetinaNet | MaskRCNN):
-        raise ValueError(f"detections={detections}: is for detectors, not for {trained.task.replace('_', ' ')}")
-    trained.model.set_detections(detections)
-
-
-def limit_of(trained: Trained) -> int:
-    """Return how many objects a detector gives of an image, or of a tile, at most."""
-    return int(cast(RetinaNet | MaskRCNN, trained.model).config.detections)
+    return model.eval(), classes, preprocessing
 
 
 def _build(
-    task: str, backbone: str, options: Mapping[str, Any], num_classes: int, head: Mapping[str, Any]
+    task: str,
+    build: Builder,
+    backbone: str,
+    options: Mapping[str, Any],
+    num_classes: int,
+    head: Mapping[str, Any],
 ) -> nn.Module:
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in head.items()}
     try:
-        return BUILDERS[task](backbone, num_classes=num_classes, backbone_options=options, **settings)
+        return build(backbone, num_classes=num_classes, backbone_options=options, **settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"dense.head={dict(head)!r}: {task} cannot be built so ({error})") from error
 

@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from vision_longformer.training.checkpoints import Progress
+from vision_longformer.training.config import TrainConfig, read, walk
+from vision_longformer.training.recipes import build, read_recipe
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.locks import Lock, LockedError
+
+# Options that may change when a run is continued, as they do not change its weights.
+MAY_CHANGE = ("compute.workers", "input.check", "distillation.cache")
 
 
 class RunFolder:
@@ -84,6 +89,20 @@ class RunFolder:
     def write_about(self, about: dict[str, Any]) -> None:
         """Write run.json."""
         self.write_text(self.about, json.dumps(about, indent=2) + "\n")
+
+    def refuse_other(self, config: TrainConfig) -> None:
+        """Make sure that the run here was begun with this configuration.
+
+        Raises:
+            ValueError: It was not; names the option.
+        """
+        begun = build(read_recipe(self.recipe))
+        for path, _, _, value in walk(config):
+            if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
+                raise ValueError(
+                    f"{self.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
+                    "repeat that to continue it, or give another --output"
+                )
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

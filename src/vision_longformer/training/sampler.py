@@ -95,3 +95,16 @@ class Sampler:
         if self.sizes is None:
             return order
         return grouped_by_orientation(order, self.sizes, batch_size=self.batch_size)
+
+
+class Remaining:
+    """The parts of the steps that are left, for a data loader: a sampler may be iterated anew in each worker."""
+
+    def __init__(self, order: Sampler, first: int, last: int) -> None:
+        self.order, self.first, self.last = order, first, last
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.order.remaining(self.first, self.last)
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * self.order.accumulation

@@ -11,49 +11,33 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
-import timm
 import torch
-import torchvision
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import Windowed
 from vision_longformer.datasets.loaders import batches
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
-from vision_longformer.training.config import TrainConfig, read, walk
-from vision_longformer.training.optimizers import build_optimizer, build_schedule
-from vision_longformer.training.recipes import build, read_recipe, write_recipe
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.learner import SMALLER_STEPS, Learner, TrainingError, set_neighbours, sum_of
+from vision_longformer.training.numerics import DTYPES, autocast, numerics, versions
+from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.sampler import Sampler
+from vision_longformer.training.sampler import Remaining
 from vision_longformer.training.tasks import build_task
-from vision_longformer.training.tasks.base import Batch, Preparation, Result, Task
+from vision_longformer.training.tasks.base import Batch, Preparation, Task
 from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.seeding import seed_step, seed_weights
-from vision_longformer.utils.version import __version__
-
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Options that may change when a run is continued, as they do not change its weights.
-MAY_CHANGE = ("compute.workers", "input.check", "distillation.cache")
-SMALLER_STEPS = (
-    "Try a smaller optimizer.learning_rate, optimizer.clip_norm=1, or compute.precision=bfloat16 in place of float16"
-)
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message says why, and what is kept."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +92,11 @@ def train(
     begun = False
     try:
         number = processes.local_rank if processes.count > 1 else None
-        with _numerics(config, choose_device(config.compute.device, number=number)) as device:
+        device = choose_device(config.compute.device, number=number)
+        with numerics(config.compute, device):
             task = build_task(config, [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data])
             if folder.recipe.exists():
-                _refuse_other_run(config, folder)
+                folder.refuse_other(config)
             preparation = Preparation(folder, processes, device, DTYPES[config.compute.precision])
             for what, done, total in task.prepare(preparation):
                 yield Event("preparing", 0, {"what": what, "done": done, "total": total})
@@ -154,21 +139,9 @@ class _Trainer:
         self.remarks = list(self.task.remarks)
         if config.model.checkpoint is not None:
             self.remarks += self.task.start_from(model, config.model.checkpoint)
-        self.model = model.to(device)
-        if config.compute.gradient_checkpointing:
-            model.set_grad_checkpointing(True)  # type: ignore[operator]
-        self.optimizer = build_optimizer(model, config.optimizer)
         self.order = self.task.order(processes)
-        self.schedule = build_schedule(
-            self.optimizer,
-            config.schedule,
-            learning_rate=config.optimizer.learning_rate,
-            steps_per_epoch=self.order.steps_per_epoch,
-        )
-        self.ema: ModelEmaV3 | None = None
-        if config.optimizer.ema_decay is not None:  # random projections and the like are copied, not averaged
-            self.ema = ModelEmaV3(model, decay=config.optimizer.ema_decay, exclude_buffers=True)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.compute.precision == "float16")
+        self.model = model.to(device)
+        self.learner = Learner(self.model, config, steps_per_epoch=self.order.steps_per_epoch)
         self.progress = Progress()
         self.steps = config.schedule.epochs * self.order.steps_per_epoch
         self.saved_at = time.monotonic()
@@ -182,7 +155,11 @@ class _Trainer:
         if self.folder.last.exists():
             self.remarks = []
             self._restore()
-            yield Event("continued", self.progress.step, {"epochs": self._epochs_done(), **self._about_run()})
+            yield Event(
+                "continued",
+                self.progress.step,
+                {"epochs": self.progress.step / self.order.steps_per_epoch, **self._about_run()},
+            )
         else:
             self._begin()
             yield Event("begun", 0, self._about_run())
@@ -215,8 +192,8 @@ class _Trainer:
 
     def _step(self, step: int, parts: Iterator[Batch]) -> Event:
         began = time.monotonic()
-        self._set_neighbours(step)
-        self.schedule.step_update(step)
+        set_neighbours(self.model, self.config.schedule, step=step, steps=self.steps)
+        self.learner.schedule.step_update(step)
         self.model.train()
         size = len(self.order.step(step))
         counts = [len(keys) for keys in self.order.parts(step)]
@@ -228,24 +205,17 @@ class _Trainer:
             synchronised = contextlib.nullcontext() if last or self.wrapped is self.model else self.wrapped.no_sync()  # type: ignore[operator]
             seed_step(self.config.seed, step=step, rank=self.processes.rank, part=number)
             with synchronised:
-                with _autocast(self.config, self.device):
+                with autocast(self.config.compute, self.device):
                     losses = self.task.losses(self.wrapped, batch, self.device)
                 losses = {name: loss / size if count else loss * 0 for name, loss in losses.items()}
                 # gradients of several processes are averaged
-                self.scaler.scale(sum_of(losses) * self.processes.count).backward()
+                self.learner.backward(sum_of(losses) * self.processes.count)
             totals = {name: totals.get(name, 0) + loss.detach() for name, loss in losses.items()}
         totals = dict(zip(totals, self.processes.sum(torch.stack(list(totals.values()))), strict=True))
         value = float(sum_of(totals))
         if not math.isfinite(value):
             raise TrainingError(self._not_a_number(step, value, indices))
-        self.scaler.unscale_(self.optimizer)
-        if self.config.optimizer.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(self.model, step=step + 1)
+        self.learner.update(step)
         self.progress.step = step + 1
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
@@ -253,7 +223,7 @@ class _Trainer:
             "epoch": step / self.order.steps_per_epoch,
             "loss": value,
             **({f"loss_{name}": float(loss) for name, loss in totals.items()} if len(totals) > 1 else {}),
-            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+            "learning_rate": self.learner.learning_rate,
             "images_per_second": size / seconds,
             "images": size,
         }
@@ -265,7 +235,7 @@ class _Trainer:
         """Evaluate where it is due, keep the best weights, and save."""
         due = epoch % self.config.logging.evaluate_every_epochs == 0 or epoch == self.config.schedule.epochs
         if due and self.progress.evaluated_epochs < epoch:
-            self._check_weights()
+            self.learner.check(self.progress.step, kept=self._kept())
             yield Event("evaluating", self.progress.step, {"images": self.task.validation_images})
             result = self._evaluate_or_save()
             if result is None:
@@ -279,7 +249,7 @@ class _Trainer:
             if is_best:
                 self.progress.best, self.progress.best_epoch = score, epoch
                 if self.processes.is_first:
-                    self.task.save_weights(self._weights_to_use(), self.folder.best)
+                    self.task.save_weights(self.learner.to_use, self.folder.best)
             self.progress.evaluated_epochs = epoch
             values = {"epoch": epoch, **{f"val_{name}": value for name, value in metrics.items()}}
             if self.processes.is_first:
@@ -314,7 +284,7 @@ class _Trainer:
     # --- parts of a step --------------------------------------------------------------------------------------
 
     def _batches(self, first: int) -> Iterator[Batch]:
-        keys = _Keys(self.order, first, self.steps)
+        keys = Remaining(self.order, first, self.steps)
         images = self.task.training_data(self.model)
         return batches(images, keys, workers=self.config.compute.workers, pin=self.device.type == "cuda")
 
@@ -327,23 +297,10 @@ class _Trainer:
     def _evaluate_or_save(self) -> Result | None:
         """Evaluate; where an image cannot be read, the steps that were taken are saved first."""
         try:
-            return self._evaluate(self._weights_to_use())
+            return self._evaluate(self.learner.to_use)
         except ValueError as error:
             self._save()
             raise TrainingError(f"{error}; the run is saved, mend this and run the same command to continue") from error
-
-    def _set_neighbours(self, step: int) -> None:
-        """Begin with random shift, if the recipe says so, and end it when its share of the epochs is over."""
-        schedule = self.config.schedule
-        if not schedule.random_shift:
-            return
-        is_over = step >= schedule.random_shift_share * self.steps
-        wanted: Literal["all", "random"] = "all" if is_over else "random"
-        for model in self.model.modules():
-            if isinstance(model, VisionLongformer):
-                windowed = [s.attention for s in model.config.stages if isinstance(s.attention, Windowed)]
-                if any(attention.neighbours != wanted for attention in windowed):
-                    model.set_neighbours(wanted)
 
     def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
         files = self.task.files(indices)
@@ -357,9 +314,6 @@ class _Trainer:
         return f"{self.folder.last} holds the run as it was" if self.folder.last.exists() else "nothing was saved"
 
     # --- evaluation -------------------------------------------------------------------------------------------
-
-    def _weights_to_use(self) -> nn.Module:
-        return self.model if self.ema is None else self.ema.module
 
     def _evaluate(self, model: nn.Module) -> Result | None:
         self.processes.share_first(model.buffers())  # running statistics of batch norms differ between processes
@@ -405,32 +359,18 @@ class _Trainer:
         if self.scalars is not None:
             self.scalars.write(values)
 
-    def _check_weights(self) -> None:
-        """Make sure that there is something to evaluate and to continue with."""
-        unusable = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
-        if unusable:
-            raise TrainingError(
-                f"step {self.progress.step}: weights are not numbers any more ({unusable[0]}); training stopped, and "
-                f"{self._kept()}. {SMALLER_STEPS}"
-            )
-
     def _save(self) -> None:
         """Write the checkpoint to continue from."""
-        self._check_weights()
+        self.learner.check(self.progress.step, kept=self._kept())
         if self.processes.is_first:
-            tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-            if self.ema is not None:
-                tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-            state = checkpoints.optimizer_tensors(self.optimizer, self.model)
-            tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
             about = {
-                "scaler": self.scaler.state_dict(),
+                "scaler": self.learner.scaler.state_dict(),
                 "classes": list(self.task.classes),
                 "images": self.task.digest(),
                 "processes": self.processes.count,
                 "versions": versions(),
             }
-            checkpoints.write(self.folder.last, Checkpoint(tensors, self.progress, about))
+            checkpoints.write(self.folder.last, Checkpoint(self.learner.tensors(), self.progress, about))
         self.saved_at = time.monotonic()
 
     def _restore(self) -> None:
@@ -440,11 +380,7 @@ class _Trainer:
                 f"{self.folder.path}: the training images are not those that the run was begun with; bring them back, "
                 "or begin another run with another --output"
             )
-        self.model.load_state_dict(checkpoint.part("model"))
-        if self.ema is not None:
-            self.ema.module.load_state_dict(checkpoint.part("ema"))
-        checkpoints.restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
-        self.scaler.load_state_dict(checkpoint.about["scaler"])
+        self.learner.restore(checkpoint)
         self.progress = checkpoint.progress
         begun_with = checkpoint.about["processes"]
         if begun_with != self.processes.count:
@@ -455,73 +391,6 @@ class _Trainer:
         if self.processes.is_first:
             self.folder.forget_metrics_after(self.progress)
 
-    def _epochs_done(self) -> float:
-        return self.progress.step / self.order.steps_per_epoch
-
-
-def _refuse_other_run(config: TrainConfig, folder: RunFolder) -> None:
-    """Make sure that the folder's run was begun with this configuration."""
-    begun = build(read_recipe(folder.recipe))
-    for path, _, _, value in walk(config):
-        if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
-            raise ValueError(
-                f"{folder.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
-                "repeat that to continue it, or give another --output"
-            )
-
-
-def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    dtype = DTYPES[config.compute.precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
 
 def _any_asks_to_stop(should_stop: Callable[[], bool], processes: Processes, device: torch.device) -> bool:
     return bool(processes.maximum(torch.tensor(float(should_stop()), device=device)))
-
-
-def sum_of(losses: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the parts of a loss."""
-    return torch.stack(list(losses.values())).sum()
-
-
-class _Keys:
-    """The parts of the steps that are left, for a data loader: a sampler may be iterated anew in each worker."""
-
-    def __init__(self, order: Sampler, first: int, last: int) -> None:
-        self.order, self.first, self.last = order, first, last
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.order.remaining(self.first, self.last)
-
-    def __len__(self) -> int:
-        return (self.last - self.first) * self.order.accumulation
-
-
-@contextlib.contextmanager
-def _numerics(config: TrainConfig, device: torch.device) -> Iterator[torch.device]:
-    """Set threads and determinism, and put them back afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    wanted = config.compute.deterministic
-    if config.compute.threads is not None:
-        torch.set_num_threads(config.compute.threads)
-    torch.use_deterministic_algorithms(device.type == "cpu" if wanted is None else wanted)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield device
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    return {
-        "vision_longformer": __version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "safetensors": safetensors.__version__,
-        "python": platform.python_version(),
-    }

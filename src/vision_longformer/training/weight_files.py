@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vision_longformer.training.classifiers import load_classifier
-from vision_longformer.training.dense_models import load_dense
+from vision_longformer.training.tasks import TASKS, task_class
 from vision_longformer.training.trained import Trained
 from vision_longformer.weights import describe
 
@@ -15,15 +14,16 @@ def load_weights(path: str | Path) -> Trained:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no weight file.
+        ValueError: It is no weight file, or its task is unknown.
     """
     path = Path(path)
-    metadata = describe(path)
-    if metadata.get("content") == "training":
+    about = describe(path)
+    if about.get("content") == "training":
         raise ValueError(
             f"{path}: is a checkpoint to continue training from; the weights to use are in "
             f"{path.with_name('best.safetensors')}"
         )
-    if metadata.get("content") == "dense":
-        return load_dense(path)
-    return load_classifier(path)
+    task = about.get("task", "classification")  # classifiers are saved without a task
+    if task not in TASKS:
+        raise ValueError(f"{path}: is of an unknown task, {task!r}; known are {', '.join(TASKS)}")
+    return task_class(task).trained.load(path, about)

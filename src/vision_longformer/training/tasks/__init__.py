@@ -1,12 +1,35 @@
-"""What can be learned, by the name that recipes have for it."""
+"""What can be learned, by the name that recipes have for it.
+
+A task is a file: how it trains (`base.Task`), and how its trained models are loaded, evaluated and used (`Trained`).
+Files are imported once their task is wanted.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.tasks.base import Task
+if TYPE_CHECKING:  # the names alone are needed by the command line's help, which must not wait for PyTorch
+    from vision_longformer.training.config import TrainConfig
+    from vision_longformer.training.tasks.base import Task
+
+# Name of a task: module and class.
+TASKS = {
+    "classification": ("classification", "Classification"),
+    "detection": ("detection", "Detection"),
+    "instance_segmentation": ("detection", "InstanceSegmentation"),
+    "semantic_segmentation": ("semantic", "Semantic"),
+    "distillation": ("distillation", "Distillation"),
+}
+
+
+def task_class(name: str) -> type[Task]:
+    """Return the class of a task in `TASKS`."""
+    module, kind = TASKS[name]
+    found: type[Task] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    return found
 
 
 def build_task(config: TrainConfig, data: Path | Sequence[Path]) -> Task:
@@ -21,25 +44,7 @@ def build_task(config: TrainConfig, data: Path | Sequence[Path]) -> Task:
         FileNotFoundError: There is no such data.
     """
     folders = [data] if isinstance(data, Path) else list(data)
-    if config.task == "distillation":
-        from vision_longformer.training.tasks.distillation import Distillation
-
-        return Distillation(config, folders)
-    if len(folders) != 1:
+    kind = task_class(config.task)
+    if len(folders) != 1 and not kind.takes_several_folders:
         raise ValueError(f"data: {config.task} takes one folder, not {len(folders)}")
-    folder = folders[0]
-    match config.task:
-        case "classification":
-            from vision_longformer.training.tasks.classification import Classification
-
-            return Classification(config, folder)
-        case "detection" | "instance_segmentation":
-            from vision_longformer.training.tasks.detection import Detection
-
-            return Detection(config, folder)
-        case "semantic_segmentation":
-            from vision_longformer.training.tasks.semantic import Semantic
-
-            return Semantic(config, folder)
-        case other:
-            raise AssertionError(other)
+    return kind(config, folders)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
+from vision_longformer.training.trained import Result, Trained
 from vision_longformer.utils.distributed import Processes
 
 
@@ -26,13 +27,6 @@ class Batch(Protocol):
     @property
     def indices(self) -> list[int]:
         """Of each image among those of the split."""
-
-
-class Result(Protocol):
-    """What an evaluation found."""
-
-    def metrics(self) -> dict[str, Any]:
-        """Return measures by name, as files and logs have them."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +56,22 @@ class Task(ABC):
         validation_images: Their number.
         remarks: What a person should know of the data, a sentence each.
         best: The measure that chooses the best weights.
+        trained: What `save_weights` writes is read and used as.
+        takes_several_folders: Whether its data may be so.
     """
 
-    best: str
+    best: ClassVar[str]
+    trained: ClassVar[type[Trained]]
+    takes_several_folders: ClassVar[bool] = False
     config: TrainConfig
     classes: tuple[str, ...]
     training_images: int
     validation_images: int
     remarks: Sequence[str] = ()
+
+    @abstractmethod
+    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
+        """Read the data of a run; see `build_task` for what is raised."""
 
     def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
         """Do what takes long and is done once, before the model is built; what was done before a stop stays done.

@@ -1,20 +1,23 @@
-"""Classification: the class of an image."""
+"""Classification: the class of an image. Models of this library and of timm alike."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vision_longformer.datasets.classification import check_images, read_split
+from vision_longformer.datasets.classification import Samples, check_images, read_split
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.images.decode import MAX_PIXELS
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
@@ -22,18 +25,60 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.weights import PREPROCESSING, load, load_exactly, pretrained_cfg_of, read_tensors
+
+
+class Classifier(Trained):
+    """A trained classifier."""
+
+    gives = "classes"
+    batch_size = 32
+    size_key = "size"
+
+    @classmethod
+    def load(cls, path: Path, about: dict[str, Any]) -> Self:
+        if about.get("content") == "timm":
+            model = timm.create_model(about["name"], **about["options"])
+            load_exactly(model, read_tensors(path)[0], source=str(path))
+            return cls(model.eval(), tuple(about["class_names"]), about["preprocessing"], "classification")
+        model = load(path)
+        description = pretrained_cfg_of(model)
+        names = description.get("label_names")
+        preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": min(model.config.image_size)}
+        return cls(model, None if names is None else tuple(names), preprocessing, "classification")
+
+    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> Samples:
+        samples = read_split(data, split, classes=self.classes)
+        known, found = self.model.num_classes, len(samples.classes)
+        if known != found:
+            raise ValueError(f"the weights have {known or 'no'} classes, without names, and {data} has {found}")
+        return samples
+
+    def evaluate(self, split: Samples, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS) -> Evaluation | None:
+        return evaluate(self.model.to(how.device), split, self.transform(), how, max_pixels=max_pixels)
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """Return what turns a photograph into the model's input."""
+        how = self.preprocessing
+        colours = {"mean": how["mean"], "std": how["std"]}
+        transform: Callable[[Image.Image], Tensor] = evaluation_transform(
+            size=how["size"], crop_share=how["crop_pct"], interpolation=how["interpolation"], **colours
+        )
+        return transform
 
 
 class Classification(Task):
     """Class folders or a CSV file; see `datasets.classification`."""
 
     best = "top1"
+    trained = Classifier
 
-    def __init__(self, config: TrainConfig, data: Path) -> None:
+    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         self.config = config
-        self.samples = read_split(data, "train")
-        self.validation = read_split(data, "val", classes=self.samples.classes)
+        self.samples = read_split(data[0], "train")
+        self.validation = read_split(data[0], "val", classes=self.samples.classes)
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
@@ -62,7 +107,9 @@ class Classification(Task):
 
     def training_data(self, model: nn.Module) -> Dataset[Any]:
         inputs = self.config.input
-        transform = training_transform(inputs, self.config.augmentation, **self._colours(model))
+        preprocessing = preprocessing_of(model, inputs)
+        colours = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+        transform = training_transform(inputs, self.config.augmentation, **colours)
         return Images(self.samples, transform, seed=self.config.seed, max_pixels=inputs.max_pixels)
 
     def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
@@ -70,13 +117,8 @@ class Classification(Task):
 
     def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Evaluation | None:
         inputs = self.config.input
-        transform = evaluation_transform(
-            size=inputs.size,
-            crop_share=preprocessing_of(model, inputs)["crop_pct"],
-            interpolation=inputs.interpolation,
-            **self._colours(model),
-        )
-        return evaluate(model, self.validation, transform, how, max_pixels=inputs.max_pixels)
+        classifier = Classifier(model, self.classes, preprocessing_of(model, inputs), self.config.task)
+        return classifier.evaluate(self.validation, how, max_pixels=inputs.max_pixels)
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         save_weights(model, path, options=self.config.model, inputs=self.config.input, classes=self.classes)
@@ -85,7 +127,3 @@ class Classification(Task):
         from vision_longformer.reports.classification_page import write_report
 
         write_report(folder, result, self.config, progress)
-
-    def _colours(self, model: nn.Module) -> dict[str, Any]:
-        preprocessing = preprocessing_of(model, self.config.input)
-        return {"mean": preprocessing["mean"], "std": preprocessing["std"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -13,11 +13,34 @@ from vision_longformer.datasets.classification import check_images
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseImages, training_scale
 from vision_longformer.datasets.semantic import SemanticSplit
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_models import build_dense_model, preprocessing_of, save_dense, start_dense_from
+from vision_longformer.training.dense_models import (
+    Builder,
+    build_dense_model,
+    load_dense,
+    preprocessing_of,
+    save_dense,
+    start_dense_from,
+)
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
+
+
+class DenseTrained(Trained):
+    """A trained model for images of any size.
+
+    Attributes:
+        build: Its builder.
+    """
+
+    build: ClassVar[Builder]
+
+    @classmethod
+    def load(cls, path: Path, about: dict[str, Any]) -> Self:
+        return cls(*load_dense(path, about, cls.build), about["task"])
 
 
 class DenseTask(Task):
@@ -29,7 +52,8 @@ class DenseTask(Task):
         learned: "boxes", "masks" or "semantic".
     """
 
-    learned: str
+    learned: ClassVar[str]
+    trained: ClassVar[type[DenseTrained]]
 
     def __init__(
         self,
@@ -64,7 +88,7 @@ class DenseTask(Task):
         return Sampler.of(self.config, samples=len(self.training), processes=processes, sizes=self.training.sizes)
 
     def build_model(self) -> nn.Module:
-        return build_dense_model(self.config, num_classes=len(self.classes))
+        return build_dense_model(self.config, self.trained.build, num_classes=len(self.classes))
 
     def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
         return start_dense_from(model, checkpoint)
@@ -77,6 +101,10 @@ class DenseTask(Task):
             learned=self.learned,
             max_pixels=self.config.input.max_pixels,
         )
+
+    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Any:
+        trained = self.trained(model, self.classes, self.preprocessing, self.config.task)
+        return trained.evaluate(self.validation, how, max_pixels=self.config.input.max_pixels)
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         save_dense(model, path, config=self.config, classes=self.classes, preprocessing=self.preprocessing)

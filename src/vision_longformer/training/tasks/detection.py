@@ -3,35 +3,73 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from vision_longformer.datasets.coco import CocoSplit, read_coco
 from vision_longformer.datasets.dense_loaders import DenseBatch
+from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
+from vision_longformer.detection.mask_rcnn import MaskRCNN
+from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.evaluation.detection import DetectionResult, evaluate_detector
 from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.images.decode import MAX_PIXELS
 from vision_longformer.masks.rle import library
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.dense_models import Builder
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.tasks.dense import DenseTask
+from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
+from vision_longformer.training.trained import Trained
+
+
+class Detector(DenseTrained):
+    """A trained RetinaNet."""
+
+    gives = "objects"
+    build: ClassVar[Builder] = staticmethod(build_retinanet)
+    with_masks: ClassVar[bool] = False
+
+    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> CocoSplit:
+        return read_coco_split(
+            Path(data), split, with_masks=self.with_masks, skip_invalid=skip_invalid, classes=self.classes
+        )
+
+    def evaluate(
+        self, split: CocoSplit, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
+    ) -> DetectionResult | None:
+        return evaluate_detector(self.model.to(how.device), split, self.preprocessing, how, max_pixels=max_pixels)
+
+    def limit_detections(self, detections: int) -> None:
+        cast(RetinaNet | MaskRCNN, self.model).set_detections(detections)
+
+
+class MaskDetector(Detector):
+    """A trained Mask R-CNN."""
+
+    build = staticmethod(build_mask_rcnn)
+    with_masks = True
 
 
 class Detection(DenseTask):
     """DIR/train.json and DIR/val.json with their images in DIR/train and DIR/val."""
 
-    def __init__(self, config: TrainConfig, data: Path) -> None:
+    best = "box_ap"
+    learned = "boxes"
+    trained: ClassVar[type[Detector]] = Detector
+
+    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         try:
             library()
         except ImportError as error:
             raise ValueError(str(error)) from error
-        self.learned = "masks" if config.task == "instance_segmentation" else "boxes"
-        self.best = "mask_ap" if self.learned == "masks" else "box_ap"
-        training = read_coco_split(data, "train", config)
-        validation = read_coco_split(data, "val", config, classes=training.classes)
+        how: dict[str, Any] = {"with_masks": self.trained.with_masks, "skip_invalid": config.dense.skip_invalid}
+        training = read_coco_split(data[0], "train", **how)
+        validation = read_coco_split(data[0], "val", **how, classes=training.classes)
         super().__init__(config, training, validation, training.classes)
         self.training: CocoSplit
         self.validation: CocoSplit
@@ -43,27 +81,31 @@ class Detection(DenseTask):
         found = model(batch.images.to(device, non_blocking=True), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
 
-    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> DetectionResult | None:
-        max_pixels = self.config.input.max_pixels
-        return evaluate_detector(model, self.validation, self.preprocessing, how, max_pixels=max_pixels)
-
     def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
         from vision_longformer.reports.dense_page import write_detection_report
 
         write_detection_report(folder, result, self.config, progress)
 
 
+class InstanceSegmentation(Detection):
+    """The same, with masks."""
+
+    best = "mask_ap"
+    learned = "masks"
+    trained = MaskDetector
+
+
+def limit_of(trained: Trained) -> int:
+    """Return how many objects a detector gives of an image, or of a tile, at most."""
+    return int(cast(RetinaNet | MaskRCNN, trained.model).config.detections)
+
+
 def read_coco_split(
-    data: Path, split: str, config: TrainConfig, *, classes: tuple[str, ...] | None = None
+    data: Path, split: str, *, with_masks: bool, skip_invalid: bool, classes: tuple[str, ...] | None = None
 ) -> CocoSplit:
     """Read DIR/SPLIT.json; see `read_coco` for what is raised."""
-    return read_coco(
-        data / f"{split}.json",
-        data / split,
-        with_masks=config.task != "detection",
-        skip_invalid=config.dense.skip_invalid,
-        classes=classes,
-    )
+    annotations = data / f"{split}.json"
+    return read_coco(annotations, data / split, with_masks=with_masks, skip_invalid=skip_invalid, classes=classes)
 
 
 def digest_of(split: CocoSplit) -> str:

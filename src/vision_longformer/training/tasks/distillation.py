@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from vision_longformer.datasets.folders import find_folder_images
 from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
-from vision_longformer.images.find import find_images
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
@@ -41,6 +41,7 @@ from vision_longformer.training.distillation import (
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Preparation, Task
+from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.training.teachers import (
     Basis,
     KeptSaid,
@@ -90,13 +91,15 @@ class Distillation(Task):
     """Folders of images."""
 
     best = "agreement"
+    trained = Classifier  # of the teacher's classes
+    takes_several_folders = True
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         self.config, self.options = config, config.distillation
         if self.options.teacher is None:
             raise ValueError("distillation.teacher: name one, a model of timm or a file")
         self.folders = tuple(data)
-        found = _find(self.folders, labelled=self.options.labels_weight > 0)
+        found = find_folder_images(self.folders, labelled=self.options.labels_weight > 0)
         self.paths, self.names, self.labels, self.folder_of_label = found
         self.teacher: Teacher = load_teacher(self.options.teacher, size=self.options.teacher_size)
         self.classes = self.teacher.classes
@@ -242,13 +245,7 @@ class Distillation(Task):
         """Return a fixed view of each image, as (n, 3, size, size) in [0, 1]."""
         return self._cut(images, self._boxes[views, images], size, device)
 
-    def _cut(
-        self,
-        images: Sequence[int],
-        boxes: NDArray[np.float32],
-        size: int,
-        device: torch.device,
-    ) -> Tensor:
+    def _cut(self, images: Sequence[int], boxes: NDArray[np.float32], size: int, device: torch.device) -> Tensor:
         all_boxes = torch.from_numpy(boxes).to(device)
         views = torch.zeros(len(images), 3, size, size, device=device)
         with torch.autocast(device.type, enabled=False):
@@ -383,33 +380,6 @@ def backbone_of(model: nn.Module) -> nn.Module:
     """Return the model that is kept: a student's backbone, or what was loaded as one."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     return inner.backbone if isinstance(inner, Student) else inner
-
-
-class _Found(NamedTuple):
-    """The images of folders."""
-
-    paths: list[Path]
-    names: list[str]  # below their folder
-    labels: list[int]  # −1 where there is none
-    folder_of_label: list[int]
-
-
-def _find(folders: Sequence[Path], *, labelled: bool) -> _Found:
-    """Find the images of folders, and their labels if those are wanted."""
-    found = _Found([], [], [], [])
-    for number, folder in enumerate(folders):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
-        paths = [source.path for source in find_images([str(folder)])]
-        parts = [path.relative_to(folder.absolute()).parts for path in paths]
-        classes = sorted({part[0] for part in parts})
-        has_labels = labelled and len(classes) > 1 and all(len(part) > 1 for part in parts)
-        label = {name: len(found.folder_of_label) + place for place, name in enumerate(classes)}
-        found.paths.extend(paths)
-        found.names.extend("/".join(part) for part in parts)
-        found.labels.extend(label[part[0]] if has_labels else -1 for part in parts)
-        found.folder_of_label.extend([number] * (len(classes) if has_labels else 0))
-    return found
 
 
 def _claim(path: Path, about: dict[str, Any], processes: Processes, other: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,37 @@ from torch import Tensor, nn
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch
-from vision_longformer.datasets.semantic import SemanticSplit, coco_classes, read_semantic
+from vision_longformer.datasets.semantic import BACKGROUND, SemanticSplit, coco_classes, read_semantic
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
+from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
-from vision_longformer.training.tasks.dense import DenseTask
+from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
+
+
+class SemanticModel(DenseTrained):
+    """A trained model for semantic segmentation."""
+
+    gives = "pixels"
+    build = staticmethod(build_semantic_fpn)
+
+    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> CocoSplit | SemanticSplit:
+        data, classes = Path(data), self.classes
+        assert classes is not None
+        if classes[0] != BACKGROUND or not (data / f"{split}.json").is_file():  # labels of objects begin with it
+            return read_semantic(data, split, classes=classes, skip_invalid=skip_invalid)
+        return read_coco_split(data, split, with_masks=True, skip_invalid=skip_invalid, classes=classes[1:])
+
+    def evaluate(
+        self, split: CocoSplit | SemanticSplit, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
+    ) -> SemanticResult | None:
+        assert self.classes is not None
+        model = self.model.to(how.device)
+        return evaluate_semantic(model, split, self.classes, self.preprocessing, how, max_pixels=max_pixels)
 
 
 class Semantic(DenseTask):
@@ -26,16 +50,19 @@ class Semantic(DenseTask):
 
     best = "miou"
     learned = "semantic"
+    trained = SemanticModel
 
-    def __init__(self, config: TrainConfig, data: Path) -> None:
+    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
+        folder, skip_invalid = data[0], config.dense.skip_invalid
         training: CocoSplit | SemanticSplit
         if config.dense.labels == "coco":
-            training = read_coco_split(data, "train", config)
-            validation: CocoSplit | SemanticSplit = read_coco_split(data, "val", config, classes=training.classes)
+            how: dict[str, Any] = {"with_masks": True, "skip_invalid": skip_invalid}
+            training = read_coco_split(folder, "train", **how)
+            validation: CocoSplit | SemanticSplit = read_coco_split(folder, "val", **how, classes=training.classes)
             classes = coco_classes(training)
         else:
-            training = read_semantic(data, "train", skip_invalid=config.dense.skip_invalid)
-            validation = read_semantic(data, "val", skip_invalid=config.dense.skip_invalid)
+            training = read_semantic(folder, "train", skip_invalid=skip_invalid)
+            validation = read_semantic(folder, "val", skip_invalid=skip_invalid)
             classes = training.classes
         super().__init__(config, training, validation, classes)
 
@@ -50,10 +77,6 @@ class Semantic(DenseTask):
         images, labels = batch.images.to(device, non_blocking=True), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
-
-    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> SemanticResult | None:
-        max_pixels = self.config.input.max_pixels
-        return evaluate_semantic(model, self.validation, self.classes, self.preprocessing, how, max_pixels=max_pixels)
 
     def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
         from vision_longformer.reports.dense_page import write_semantic_report

@@ -1,0 +1,264 @@
+"""What can be typed: the options of every command, in the order in which `vil --help` lists the commands.
+
+Nothing is imported here that takes long: help, and the answer to a misspelt option, need no more than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
+from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.recipes import PRETRAINING, build
+
+FORMATS = ("auto", "safetensors", "zarr", "geotiff")
+WAYS = ("auto", "whole", "streamed", "spilled")
+MODELS = (
+    "vision_longformer_tiny",
+    "vision_longformer_small",
+    "swin_tiny_patch4_window7_224",
+    "convnext_tiny",
+    "resnet50",
+)
+DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
+FORMAT_HELP = (
+    "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
+    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled."
+)
+WAY_HELP = (
+    "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
+    "command goes on after a stop; auto: the first of these that fits."
+)
+CONTINUATION = (
+    "Run the same command again to continue a run that was stopped: it ends as if it had not been. Exit codes: "
+    f"{STOPPED} stopped by SIGTERM and saved, {INTERRUPTED} by Ctrl-C and saved."
+)
+
+
+def encode() -> Parser:
+    parser = Parser(description="Turn images into feature files, one for each, and a report to look at.")
+    add = parser.add_argument
+    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
+    _add_model(parser)
+    add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
+    add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
+    add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    _add_reading(parser)
+    memory_help = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
+    add("--way", choices=WAYS, default="auto", help=WAY_HELP)
+    add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
+    add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
+    add("--no-report", action="store_true", help="Do not write DIR/index.html.")
+    return parser
+
+
+def models() -> Parser:
+    parser = Parser(description="List the models with their sizes, costs and published accuracies.")
+    parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+def convert() -> Parser:
+    parser = Parser(description="Turn a checkpoint of the published code into a file of this library.")
+    add = parser.add_argument
+    arch_help = "Its architecture: l1,h3,d96,n1,s1,g1,p4,f7,a0_l2,..."
+    add("checkpoint", type=str, metavar="CHECKPOINT", help="A .pth file of the published code.")
+    add("--arch", required=True, type=str, metavar="STRING", help=arch_help)
+    add("--output", required=True, type=str, metavar="PATH", help="A .safetensors file, or a folder in timm's layout.")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="Side of the square it was trained at.")
+    add("--windowed", action="store_true", help="Turn full attention into windowed, for any resolution.")
+    add("--stretch-tables", action="store_true", help="With --windowed, stretch bias tables as the detection code did.")
+    add("--class-names", type=str | None, metavar="FILE", help="One name a line, stored with the weights.")
+    add("--report", type=str | None, metavar="FILE", help="Write what became of every entry as JSON.")
+    published_help = "Published option, as those below; see vision_longformer.published.parse."
+    add("--num-classes", type=int, default=1000, help=published_help)
+    add("--norm-embed", type=bool, default=True, metavar="BOOL", help="Patch embeddings end in a LayerNorm.")
+    add("--sharew", type=bool, default=True, metavar="BOOL", help="Global tokens share the projections of local ones.")
+    add("--share-kv", type=bool, default=True, metavar="BOOL", help="Linformer projects keys and values alike.")
+    add("--attn-type", type=str, default="longformerhand", metavar="NAME", help="Mechanism of stages with s1.")
+    add("--sw-exact", type=int, default=0, metavar="N", help="0 chunks, 1 exact windows, -1 cyclic chunks.")
+    add("--mode", type=int, default=0, metavar="N", help="0 all neighbours, -1 own chunk, above 0 random shift.")
+    add("--only-glo", type=bool, default=False, metavar="BOOL", help="Local tokens see global tokens alone.")
+    add("--avg-pool", type=bool, default=False, metavar="BOOL", help="Average tokens even with a global token.")
+    return parser
+
+
+def export() -> Parser:
+    parser = Parser(description="Write a model as an ONNX file, for ONNX Runtime, OpenVINO and others.")
+    add = parser.add_argument
+    add("model", type=str, metavar="CHECKPOINT|MODEL", help="Weights of this library, or a name of `vil models`.")
+    add("--output", required=True, type=str, metavar="FILE", help="The .onnx file.")
+    add("--size", default="224", type=str, metavar="SIZE", help="Pixels of images: 448, or HEIGHTxWIDTH.")
+    add("--fixed", action="store_true", help="For one image of this size: traced faster, and cyclic windows need it.")
+    add("--features", action="store_true", help="Give the map of each stage instead of the logits.")
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model.")
+    return parser
+
+
+def compare() -> Parser:
+    parser = Parser(
+        description="Measure attention mechanisms side by side: time, memory, multiply-adds, parameters by resolution."
+    )
+    add = parser.add_argument
+    add("--size", nargs="+", type=int, default=[224, 448, 896, 1792], metavar="PIXELS", help="Sides of square images.")
+    add("--model", default="small", type=str, metavar="NAME", help="As in the table of `vil models`.")
+    add("--attention", nargs="+", type=str, default=[], metavar="NAME", help="By default all.")
+    _add_measuring(parser, repeats=5, output="compare", file="comparison.json")
+    add("--json", type=str | None, metavar="FILE", help="Write comparison.json here too.")
+    return parser
+
+
+def benchmark() -> Parser:
+    parser = Parser(
+        description="Measure models side by side, ours and any of timm's: time, memory, share of the machine's peak."
+    )
+    add = parser.add_argument
+    attention_help = "Measure these attention mechanisms in one of our models (small), as `vil compare` does."
+    add("--models", nargs="+", type=str, metavar="NAME", help=f"Of `vil models`, or timm's: {' '.join(MODELS)}.")
+    add("--attention", nargs="+", type=str, metavar="NAME", help=attention_help)
+    add("--sizes", nargs="+", type=str, default=["448", "896"], metavar="SIZE", help="Pixels, or HEIGHTxWIDTH.")
+    add("--training", action="store_true", help="Measure training steps too.")
+    add("--batch", type=int, default=1, metavar="N", help="Images of a pass.")
+    add("--runtimes", nargs="+", type=str, default=["eager"], metavar="NAME", help="eager, onnxruntime, openvino.")
+    _add_measuring(parser, repeats=7, output="benchmark", file="benchmark.json")
+    return parser
+
+
+def plan() -> Parser:
+    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
+    add = parser.add_argument
+    add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
+    add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
+    _add_model(parser)
+    _add_reading(parser)
+    add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
+    add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
+    add("--training", action="store_true", help="Plan a training step: the largest batch, and how.")
+    add("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+def train() -> Parser:
+    parser = Parser(description=f"Train a classifier, a detector or a segmentation model. {CONTINUATION}")
+    add = parser.add_argument
+    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
+    _add_recipe(parser, TrainConfig(), without=())
+    return parser
+
+
+def pretrain() -> Parser:
+    parser = Parser(
+        description="Pretrain a model on images without labels: it learns to say of them what a trained classifier "
+        f"says. {CONTINUATION}"
+    )
+    add = parser.add_argument
+    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--data", required=True, type=str, nargs="+", metavar="DIR", help="Folders of images, searched to any depth.")
+    add("--teacher", type=str | None, metavar="NAME|FILE", help="Short for --distillation.teacher.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
+    _add_recipe(parser, build(PRETRAINING), without=("task", "dense"))
+    return parser
+
+
+def evaluate() -> Parser:
+    parser = Parser(
+        description="Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
+        "intersection over union, by what they were trained for."
+    )
+    add = parser.add_argument
+    data_help = "Folder of SPLIT/CLASS/images or a CSV file; of SPLIT.json and SPLIT/; or of SPLIT/ and SPLIT_labels/."
+    json_help = "Write the measures as JSON: top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions."
+    size_help = "Side of a classifier's square, or shorter side that others see; by default that of training."
+    add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
+    add("--data", required=True, type=str, metavar="PATH", help=data_help)
+    add("--split", default="val", type=str, help="Which images.")
+    add("--json", type=str | None, metavar="FILE", help=json_help)
+    add("--size", type=int | None, metavar="PIXELS", help=size_help)
+    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
+    add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
+    add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
+    add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
+    add("--device", default="auto", type=str, help=DEVICE_HELP)
+    return parser
+
+
+def predict() -> Parser:
+    parser = Parser(
+        description="Name the most probable classes of images; or draw the objects or the classes of pixels that a "
+        "detector or a segmentation model finds in images of any size."
+    )
+    add = parser.add_argument
+    output_help = (
+        "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
+    )
+    add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
+    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    add("--output", type=str | None, metavar="PATH", help=output_help)
+    add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
+    add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
+    add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
+    add("--min-score", type=float | None, metavar="SCORE", help="Detectors: leave out less certain objects (0.5).")
+    add("--classes", type=str, nargs="+", metavar="NAME", help="Detectors: keep these classes only.")
+    add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
+    add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
+    add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
+    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
+    add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    return parser
+
+
+COMMANDS: dict[str, Callable[[], Parser]] = {
+    command.__name__: command
+    for command in (encode, models, convert, export, compare, benchmark, plan, train, pretrain, evaluate, predict)
+}
+
+
+def _add_model(parser: Parser) -> None:
+    """Add which model encodes, and where."""
+    add = parser.add_argument
+    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
+    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def _add_reading(parser: Parser) -> None:
+    """Add how images are read."""
+    add = parser.add_argument
+    pixels_help = "Refuse images with more pixels that are decoded whole."
+    range_help = "Stored values that become 0 and 1, where their type does not say so."
+    add("--max-pixels", type=int, default=500_000_000, metavar="N", help=pixels_help)
+    add("--level", type=int, default=0, metavar="N", help="Of the pyramid of a slide or TIFF; 0 is full resolution.")
+    add("--channels", nargs="+", type=int, metavar="N", help="Which channels to take, in this order, counted from 0.")
+    add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)
+
+
+def _add_measuring(parser: Parser, *, repeats: int, output: str, file: str) -> None:
+    """Add how models are measured, and where the result goes."""
+    add = parser.add_argument
+    add("--repeats", type=int, default=repeats, metavar="N", help="Timed turns; fewer of what took a minute.")
+    add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
+    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
+    add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
+    add("--output", default=output, type=str, metavar="DIR", help=f"Folder for index.html, PNGs and {file}.")
+
+
+def _add_recipe(parser: Parser, defaults: TrainConfig, *, without: tuple[str, ...]) -> None:
+    """Add the options of a recipe as YAML text, see `read_options`; the configuration itself says what is impossible.
+
+    Args:
+        parser: Of the command.
+        defaults: What help shows as such.
+        without: Groups of options that are left out.
+    """
+    for option in walk(defaults):
+        if option.path.split(".")[0] not in without:
+            default = "none" if option.value is None else option.value
+            text = f"{option.help} (default: {default})".replace("%", "%%")
+            parser.add_argument(f"--{option.path}", type=str | None, metavar="VALUE", help=text)
