@@ -18,6 +18,7 @@ from vision_longformer.features.formats import check_format
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images.find import find_images
 from vision_longformer.images.open import AS_STORED, Reading
+from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import parse_bytes
@@ -25,7 +26,7 @@ from vision_longformer.weights import load
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
-    "Give trained ones with --checkpoint."
+    "Give trained ones with --checkpoint, or a model that has some (`vil models`)."
 )
 
 
@@ -48,7 +49,7 @@ def run(arguments: Arguments) -> int:
         limits = _limits(arguments)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    remark = "" if arguments.checkpoint else UNTRAINED
+    remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
     if remark:
         tell(f"warning: {remark}")
     begin = partial(
@@ -97,11 +98,11 @@ def _limits(arguments: Arguments) -> Limits:
 
 
 def chosen_model(arguments: Arguments) -> tuple[str, VisionLongformer]:
-    """Return the model that was asked for, and what to call it."""
+    """Return the model that was asked for, and what to call it: with the package's weights, where it has some."""
     if arguments.checkpoint:
-        return arguments.checkpoint, load(arguments.checkpoint)
+        return arguments.checkpoint, load(find_weights(arguments.checkpoint))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(arguments.seed)
-        model = create_model(arguments.model)
+        model = create_model(arguments.model, pretrained=arguments.model in backbones())
     assert isinstance(model, VisionLongformer)
-    return arguments.model, model
+    return arguments.model, model.eval()

@@ -195,8 +195,10 @@ def predict() -> Parser:
     output_help = (
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
-    add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
+    model_help = "Weights that come with the package: nuclei, blood-cells, or vision_longformer_nano (the default)."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    add("--model", type=str | None, metavar="NAME", help=model_help)
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
@@ -221,7 +223,7 @@ COMMANDS: dict[str, Callable[[], Parser]] = {
 def _add_model(parser: Parser) -> None:
     """Add which model encodes, and where."""
     add = parser.add_argument
-    add("--model", default="vision_longformer_tiny", type=str, help="Name of a model; `vil models` lists them.")
+    add("--model", default="vision_longformer_nano", type=str, help="Name of a model; `vil models` lists them.")
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)

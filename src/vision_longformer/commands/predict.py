@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.predict_classes import predict_classes
@@ -10,6 +11,7 @@ from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.images.find import find_images
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
+from vision_longformer.weights import WEIGHTS_NAME
 
 # By what a model gives: options that are not for it, and what carries the command out.
 FOR_CLASSIFIERS = ("top", "format", "size")
@@ -23,17 +25,41 @@ PREDICTORS: dict[str, Callable[..., int]] = {
 }
 
 
+DEFAULT = "vision_longformer_nano"
+
+
 def run(arguments: Arguments) -> int:
+    name, images = _chosen(arguments)
     try:
-        trained = load_weights(arguments.checkpoint)
-        for name in UNFIT[trained.gives]:
-            if arguments[name] is not None:
+        trained = load_weights(name)
+        for option in UNFIT[trained.gives]:
+            if arguments[option] is not None:
                 raise UsageError(
-                    f"--{name.replace('_', '-')}: is not for {arguments.checkpoint}, which was trained for "
+                    f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
                     f"{trained.task.replace('_', ' ')}"
                 )
-        paths = [source.path for source in find_images(arguments.images)]
+        paths = [source.path for source in find_images(images)]
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    arguments["checkpoint"] = name
     return PREDICTORS[trained.gives](trained, paths, arguments, device)
+
+
+def _chosen(arguments: Arguments) -> tuple[str, list[str]]:
+    """Return the weights that are meant, a name or a file, and the images."""
+    images = list(arguments.images)
+    if arguments.model is not None and arguments.checkpoint is not None:
+        raise UsageError("--model and --checkpoint: give one of them")
+    if arguments.model is not None or arguments.checkpoint is not None:
+        return arguments.model or arguments.checkpoint, images
+    if not _is_weights(images[0]):
+        return DEFAULT, images
+    if len(images) == 1:
+        raise UsageError(f"{images[0]}: holds weights; name the images too")
+    return images[0], images[1:]
+
+
+def _is_weights(argument: str) -> bool:
+    path = Path(argument)
+    return path.suffix == ".safetensors" or (path / WEIGHTS_NAME).is_file()

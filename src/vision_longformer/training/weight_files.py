@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vision_longformer.pretrained import find_weights
 from vision_longformer.training.tasks import TASKS, task_class
 from vision_longformer.training.trained import Trained
 from vision_longformer.weights import describe
@@ -12,11 +13,14 @@ from vision_longformer.weights import describe
 def load_weights(path: str | Path) -> Trained:
     """Read a model that was trained or saved here.
 
+    Args:
+        path: A weight file, or the name of weights of the package.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no weight file, or its task is unknown.
     """
-    path = Path(path)
+    path = find_weights(path)
     about = describe(path)
     if about.get("content") == "training":
         raise ValueError(
