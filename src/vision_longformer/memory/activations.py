@@ -41,27 +41,24 @@ def forecast_memory(config: ModelConfig, size: Size, *, batch: int = 1) -> int:
     Raises:
         ValueError: The model refuses images of this size.
     """
-    return _pass_bytes(config, size, batch=batch) + WORKSPACE_BYTES
+    return pass_bytes(config, size, batch=batch) + WORKSPACE_BYTES
 
 
-def forecast_maps(config: ModelConfig, size: Size, *, stages: Collection[int], itemsize: int = FLOAT_BYTES) -> int:
-    """Return the bytes that a pass over one image holds at its peak, beside the model and the image, if maps are kept.
+def pass_bytes(
+    config: ModelConfig, size: Size, *, batch: int = 1, stages: Collection[int] = (), itemsize: int = FLOAT_BYTES
+) -> int:
+    """Return the bytes of the tensors that one pass in inference holds at its peak, beside the model and the images.
 
     Args:
         config: Of the model.
-        size: (height, width) of the image in pixels.
+        size: (height, width) of the images in pixels.
+        batch: Images in a pass.
         stages: Whose maps are kept, counted from 0.
         itemsize: Bytes of a value.
 
     Raises:
         ValueError: The model refuses images of this size.
     """
-    return _pass_bytes(config, size, stages=stages, itemsize=itemsize) + WORKSPACE_BYTES
-
-
-def _pass_bytes(
-    config: ModelConfig, size: Size, *, batch: int = 1, stages: Collection[int] = (), itemsize: int = FLOAT_BYTES
-) -> int:
     peak = kept = before = 0  # before: the map that comes in; at first the images, which are not counted
     incoming, channels = size, config.in_chans
     for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True)):
