@@ -1,8 +1,9 @@
 """How much memory a pass will take, known before it runs.
 
 A block holds so many bytes for each token until its map is large enough to go by rows, and a buffer from then on. What
-attention holds is counted: the layer runs once on fake tensors, which have shapes and storages but hold nothing. The rest of a pass follows from the configuration, so that another size takes arithmetic only. Where a token
-attends to the whole map, bytes are not even in proportion to tokens, and attention is counted for each size.
+attention holds is counted: the layer runs once on fake tensors, which have shapes and storages but hold nothing. The
+rest of a pass follows from the configuration, so that another size takes arithmetic only. Where a token attends to the
+whole map, bytes do not grow with the number of tokens alone, and attention is counted for each size.
 
 Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` allows for that.
 """
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import build_attention, gathered, rowwise
@@ -98,9 +99,9 @@ def _block_bytes(stage: StageConfig, size: Size, batch: int, itemsize: int, grid
 @lru_cache(maxsize=256)
 def _attention_bytes(stage: StageConfig, size: Size, batch: int, grid: Size) -> int:
     """Return what attention holds in float32 beside what comes in."""
-    with torch.device("meta"):
+    with _disable_current_modes(), torch.device("meta"):  # what counts a whole model may ask
         layer = build_attention(stage, grid=grid).eval()
-    with FakeTensorMode(), torch.no_grad():
+    with _disable_current_modes(), FakeTensorMode(), torch.no_grad():
         tokens = torch.empty(batch, *size, stage.width), torch.empty(batch, stage.num_global_tokens, stage.width)
         return count_bytes(lambda: layer(*tokens), known=[*make_fake(layer), *tokens])
 

@@ -9,13 +9,15 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from vision_longformer.attention.rowwise import chunk_bytes, row_buffer_bytes
+from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
+SMALLEST_BAND_BYTES = 2**20
 # Tables of positions, and what convolutions and attention copy inside themselves
 WORKSPACE_BYTES = 16 * 2**20
 
@@ -31,6 +33,9 @@ class Stored:
 
     pixel_bytes: int
     segment_rows: int = 1
+
+
+TYPICAL = Stored(pixel_bytes=3, segment_rows=256)  # what is taken of an image that is not there yet: 8 bits, RGB, tiles
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,20 @@ def forecast_streaming(
             traffic += sum(layout.map_bytes(stage) for stage in (part.held, holds, *kept) if stage is not None)
         finished |= kept
     return Needs(memory + WORKSPACE_BYTES, disk, traffic)
+
+
+def choose_band_bytes(forecast: Callable[[int], Needs], *, memory: int, most: int = BAND_BYTES) -> tuple[int, Needs]:
+    """Return what the bands of one block may hold, as much as fits into `memory` bytes, or as little as there is.
+
+    Args:
+        forecast: Of bands of so many bytes.
+        memory: That may be taken.
+        most: That bands may hold.
+    """
+    band_bytes = most
+    while (needs := forecast(band_bytes)).memory > memory and band_bytes > SMALLEST_BAND_BYTES:
+        band_bytes //= 2
+    return band_bytes, needs
 
 
 def _bands(layout: Layout, stored: Stored, part: Pass, *, spilled: bool) -> int:
