@@ -344,8 +344,8 @@ def held_bytes(size: tuple[int, int], channels: int, itemsize: int, *, step: int
     """Return what `attend` holds beside one map of (height, width) `size` and the result."""
     (height, width), band = size, _band_rows(size[1] * channels * itemsize, step, halo)
     projected = row_buffer_bytes(size, channels, itemsize, band=band, halo=halo)
-    attended = min(band, height) * width * channels * itemsize
-    return projected + attended + chunk_bytes(height * width, channels, itemsize)
+    tokens = min(band, height) * width
+    return projected + tokens * channels * itemsize + chunk_bytes(tokens, channels, itemsize)
 
 
 def is_large(map_bytes: int) -> bool:

@@ -1,9 +1,9 @@
 """How much memory a pass will take, known before it runs.
 
-A block holds so many bytes for each token until its map is large enough to go by rows, and a buffer from then on. What
-attention holds is counted: the layer runs once on fake tensors, which have shapes and storages but hold nothing. The
-rest of a pass follows from the configuration, so that another size takes arithmetic only. Where a token attends to the
-whole map, bytes do not grow with the number of tokens alone, and attention is counted for each size.
+A block holds so many bytes for each token until its map is large enough to go by rows, and a buffer from then on. All
+of it follows from the configuration, so that any size takes arithmetic only. Where a token attends to the whole map,
+bytes do not grow with the number of tokens alone: the layer then runs on fake tensors, which have shapes and storages
+but hold nothing, and what is counted is every storage, from when it is made until the last tensor on it is gone.
 
 Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` allows for that.
 """
@@ -22,13 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from vision_longformer.attention import build_attention, gathered, rowwise
-from vision_longformer.config import ModelConfig, StageConfig
+from vision_longformer.config import GlobalOnly, ModelConfig, StageConfig, Windowed
 from vision_longformer.padding import Size, size_at
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * gathered.BAND_BYTES
 FLOAT_BYTES = 4
-COUNTED_SIDE = 128  # tokens, of the map that stands for all where attention is local
 
 
 def forecast_memory(config: ModelConfig, size: Size, *, batch: int = 1) -> int:
@@ -88,15 +87,29 @@ def _block_bytes(stage: StageConfig, size: Size, batch: int, itemsize: int, grid
     if stage.is_local and batch and rowwise.is_large(own // batch):
         return own + rowwise.held_bytes(size, stage.width, itemsize, step=stage.step, halo=stage.halo)
     if stage.is_local:
-        counted = _attention_bytes(stage, (COUNTED_SIDE, COUNTED_SIDE), 1, grid) * tokens / COUNTED_SIDE**2
+        with_global = (tokens + batch * stage.num_global_tokens) * stage.width * itemsize
+        attention = round(_maps_of_attention(stage, batch) * with_global)
     else:
-        counted = _attention_bytes(stage, size, batch, grid)
+        attention = _attention_bytes(stage, size, batch, grid) * itemsize // FLOAT_BYTES
     # Beside the map as normalised, and then beside what attention adds to it
-    chunk = rowwise.chunk_bytes(tokens, stage.width, itemsize)
-    return own + max(round(counted * itemsize / FLOAT_BYTES), chunk)
+    return own + max(attention, rowwise.chunk_bytes(tokens, stage.width, itemsize))
 
 
-@lru_cache(maxsize=256)
+def _maps_of_attention(stage: StageConfig, batch: int) -> float:
+    """Return what local attention holds, in maps: queries, keys, values, what they give, and this as projected.
+
+    The global tokens then score all keys, perhaps of their own: logits, beside those of the global tokens, as weights.
+    Of more than one image, keys or values are copied.
+    """
+    assert isinstance(stage.attention, Windowed | GlobalOnly)
+    scores = stage.num_heads * stage.num_global_tokens / stage.width
+    if not scores:
+        return 5
+    held = 4 if stage.attention.shared_global_projections else 7
+    return max(5, held + 3 * scores, held + 1 + 2 * scores if batch > 1 else 0)
+
+
+@lru_cache(maxsize=64)
 def _attention_bytes(stage: StageConfig, size: Size, batch: int, grid: Size) -> int:
     """Return what attention holds in float32 beside what comes in."""
     with _disable_current_modes(), torch.device("meta"):  # what counts a whole model may ask

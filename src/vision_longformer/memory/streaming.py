@@ -138,7 +138,7 @@ def _links(layout: Layout, stored: Stored, part: Pass, *, spilled: bool) -> Iter
         if not rows:  # of a file they are copies, of which two bands may wait; in memory they are views
             waiting = min(2 * band, size[0]) * row if spilled else 0
         buffer = row_buffer_bytes(size, stage.width, layout.itemsize, band=band, halo=stage.halo)
-        chunk = chunk_bytes(size[0] * size[1], stage.width, layout.itemsize)
+        chunk = chunk_bytes(band * size[1], stage.width, layout.itemsize)
         yield _Link(buffer + waiting, 2 * band * row + chunk, band * row)
         rows = band
 
