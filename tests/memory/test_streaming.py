@@ -9,8 +9,8 @@ import pytest
 from model_helpers import MODELS, build
 from streaming.streaming_helpers import picture, reader
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.memory.activations import StorageCounter
-from vision_longformer.memory.streaming import WORKSPACE_BYTES, Stored, forecast_streaming
+from vision_longformer.memory.activations import WORKSPACE_BYTES, StorageCounter
+from vision_longformer.memory.streaming import Stored, forecast_streaming
 from vision_longformer.streaming import stream
 from vision_longformer.streaming.layout import Layout
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vision_longformer.attention.rowwise import chunk_bytes, row_buffer_bytes
+from vision_longformer.memory.activations import WORKSPACE_BYTES
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
 SMALLEST_BAND_BYTES = 2**20
-# Tables of positions, and what convolutions and attention copy inside themselves
-WORKSPACE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)

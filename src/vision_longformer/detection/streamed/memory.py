@@ -10,7 +10,8 @@ from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.streamed.levels import Levels
 from vision_longformer.fpn.features import LongformerFeatures
 from vision_longformer.fpn.pyramid import FeaturePyramid
-from vision_longformer.memory.streaming import TYPICAL, WORKSPACE_BYTES, Needs, choose_band_bytes, forecast_streaming
+from vision_longformer.memory.activations import WORKSPACE_BYTES
+from vision_longformer.memory.streaming import TYPICAL, Needs, choose_band_bytes, forecast_streaming
 from vision_longformer.padding import Size
 from vision_longformer.streaming.layout import Layout
 
