@@ -3,7 +3,7 @@
 python benchmarks/blocks.py gelu [--model vision_longformer_small] [--size 448] [--repeats 40]
 python benchmarks/blocks.py chunks [--model vision_longformer_tiny] [--size 896] [--repeats 11]
 
-gelu   bias and GELU of an MLP in one compiled pass over its hidden channels, over PyTorch's two
+gelu   GELU of an MLP in place, over new memory for its result
 chunks normalising, transforming and adding so many tokens at a time, over doing each for the whole map
 """
 
@@ -30,7 +30,7 @@ MODELS = {"gelu": ("vision_longformer_small", 448, 40), "chunks": ("vision_longf
 
 
 class PlainGELU(nn.GELU):
-    """An activation that the compiled pass does not know, so that PyTorch computes it."""
+    """An activation that an MLP does not know, so that it is not applied in place."""
 
 
 def run_with_gelu(model: nn.Module, images: Tensor, activation: nn.Module) -> None:
@@ -51,7 +51,7 @@ def ways(case: str, model: nn.Module, images: Tensor) -> Mapping[str, Callable[[
     """Return what takes turns, the way that the others are beside first."""
     if case == "gelu":
         run = functools.partial(run_with_gelu, model, images)
-        return {"two passes": functools.partial(run, PlainGELU()), "one pass": functools.partial(run, nn.GELU())}
+        return {"new memory": functools.partial(run, PlainGELU()), "in place": functools.partial(run, nn.GELU())}
     sizes = {"whole map": WHOLE, **{f"{tokens} tokens": tokens for tokens in CHUNKS}}
     return {name: functools.partial(run_with_chunks, model, images, tokens) for name, tokens in sizes.items()}
 

@@ -213,6 +213,23 @@ class StageConfig:
             rule=f"{type(self.attention).__name__} attention has no biases by relative position: use 'absolute'",
         )
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a token's keys on the map are near it, or there are none, so that a map can go by rows."""
+        return isinstance(self.attention, GlobalOnly) or (
+            isinstance(self.attention, Windowed) and self.attention.shape != "cyclic"
+        )
+
+    @property
+    def step(self) -> int:
+        """Rows in a chunk row: the side of a window, or 1 without windows."""
+        return self.attention.window_size if isinstance(self.attention, Windowed) else 1
+
+    @property
+    def halo(self) -> int:
+        """Rows of keys that a band of the map sees above and below itself."""
+        return self.step if isinstance(self.attention, Windowed) and self.attention.neighbours != "own" else 0
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -107,9 +107,15 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest error over the largest expected magnitude; over 1 where nothing but zeros is expected."""
+def relative_error(actual: Tensor, expected: Tensor, *, least: float = 0.0) -> float:
+    """Return the largest error over the largest expected magnitude; over 1 where nothing but zeros is expected.
+
+    Args:
+        actual: Any numbers.
+        expected: What they should be.
+        least: The magnitude to go by where all that is expected is smaller, as what is left of terms that cancel.
+    """
     if expected.numel() == 0:
         return 0.0
-    magnitude = expected.abs().max().item()
+    magnitude = max(expected.abs().max().item(), least)
     return (actual.double() - expected.double()).abs().max().item() / (magnitude or 1.0)

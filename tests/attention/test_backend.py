@@ -26,7 +26,7 @@ def _restored() -> Iterator[None]:
     [
         ("auto", "fused_windowed_attention"),
         ("fused", "fused_windowed_attention"),
-        ("sdpa", "position_bias"),
+        ("sdpa", "_regions"),
         ("dense", "dense_windowed_attention"),
     ],
 )

@@ -25,6 +25,7 @@ from vision_longformer.attention.fused import (
     is_supported,
 )
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
+from vision_longformer.attention.windows import Windows
 
 FLOAT32_TOLERANCE = 2e-6
 GRADIENT_TOLERANCE = 1e-5  # as gradients are sums over many queries, each a difference of sums over many keys
@@ -139,10 +140,17 @@ def test_kernel_itself_ignores_what_is_not_valid() -> None:
     tensors: dict[str, Any] = {name: x.detach() for name, x in EXAMPLE.tensors(torch.float32).items()}
     valid = EXAMPLE.valid()
     assert valid is not None
-    settings: dict[str, Any] = {"valid": valid, "offsets": ALL, "window": 3, "top": 0, "left": 0, "exact": False}
-    expected = fused_windowed_attention(**tensors, **settings)
+    settings: dict[str, Any] = {
+        "valid": valid,
+        "offsets": torch.tensor(ALL),
+        "window": 3,
+        "top": 0,
+        "left": 0,
+        "exact": False,
+    }
+    expected = fused_windowed_attention(Windows(**tensors, **settings))
     tensors["key_value"] = tensors["key_value"].masked_fill(~valid[..., None, None, None], float("nan"))
-    out = fused_windowed_attention(**tensors, **settings)
+    out = fused_windowed_attention(Windows(**tensors, **settings))
     assert torch.equal(out, expected)
 
 
@@ -158,7 +166,15 @@ def test_queries_without_any_key_give_zeros() -> None:
         name: x.detach() for name, x in replace(EXAMPLE, num_global=0).tensors(torch.float32).items()
     }
     valid = torch.zeros(2, 11, 7, dtype=torch.bool)
-    out = fused_windowed_attention(**tensors, valid=valid, offsets=ALL, window=3, top=0, left=0, exact=False)
+    settings: dict[str, Any] = {
+        "valid": valid,
+        "offsets": torch.tensor(ALL),
+        "window": 3,
+        "top": 0,
+        "left": 0,
+        "exact": False,
+    }
+    out = fused_windowed_attention(Windows(**tensors, **settings))
     assert not out.any()
 
 
@@ -173,14 +189,13 @@ def test_nan_reaches_who_sees_it_and_nobody_else() -> None:
 
 
 def test_nan_in_the_only_key_is_no_missing_key() -> None:
-    settings: dict[str, Any] = {"offsets": (OWN,), "window": 3, "top": 0, "left": 0, "exact": False}
+    settings: dict[str, Any] = {"offsets": torch.tensor([OWN]), "window": 3, "top": 0, "left": 0, "exact": False}
     query, key_value = torch.zeros(1, 3, 6, 1, 8), torch.zeros(1, 3, 6, 2, 1, 8)
     valid = torch.zeros(1, 3, 6, dtype=torch.bool)
     valid[0, 1, 1] = True
     key_value[0, 1, 1] = float("nan")
-    out = fused_windowed_attention(
-        query, key_value, torch.zeros(1, 0, 2, 1, 8), table=None, global_bias=None, valid=valid, **settings
-    )
+    no_global = torch.zeros(1, 0, 2, 1, 8)
+    out = fused_windowed_attention(Windows(query, key_value, no_global, None, None, valid, **settings))
     assert out[:, :, :3].isnan().all()
     assert not out[:, :, 3:].any()  # the other chunk has no key at all
 
@@ -189,9 +204,9 @@ def test_nan_in_the_only_key_is_no_missing_key() -> None:
 @pytest.mark.parametrize("flaw", ["short", "type", "device"])
 def test_tensors_that_do_not_fit_are_refused(name: str, flaw: str) -> None:
     call: dict[str, Any] = {k: x.detach() for k, x in EXAMPLE.tensors(torch.float32).items()}
-    call |= {"valid": torch.ones(2, 11, 7, dtype=torch.bool), "offsets": ALL, "window": 3}
+    call |= {"valid": torch.ones(2, 11, 7, dtype=torch.bool), "offsets": torch.tensor(ALL), "window": 3}
     call |= {"top": 0, "left": 0, "exact": False}
-    assert fused_windowed_attention(**call).isfinite().all()
+    assert fused_windowed_attention(Windows(**call)).isfinite().all()
     match flaw:
         case "short":
             call[name] = call[name][:, :-1] if name != "global_key_value" else call[name][..., :-1]
@@ -200,10 +215,10 @@ def test_tensors_that_do_not_fit_are_refused(name: str, flaw: str) -> None:
         case "device":
             call[name] = call[name].to("meta")
     if flaw == "type" and name in ("table", "global_bias"):  # which may have any
-        assert fused_windowed_attention(**call).isfinite().all()
+        assert fused_windowed_attention(Windows(**call)).isfinite().all()
         return
     with pytest.raises(ValueError, match=rf"^windowed attention: {name} "):
-        fused_windowed_attention(**call)
+        fused_windowed_attention(Windows(**call))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -331,12 +346,16 @@ def test_gradients_read_any_layout() -> None:
 
 def test_what_it_cannot_compute_takes_the_other_path() -> None:
     query = EXAMPLE.tensors(torch.float32)["query"]
-    assert is_supported(query, ALL)
-    assert not is_supported(query.double(), ALL)
-    assert not is_supported(query.half(), ALL)
-    assert not is_supported(query.to("meta"), ALL)
-    assert not is_supported(query[:0], ALL)
-    assert not is_supported(query, ((-1, 0), (1, 0)))  # a gap between rows
+
+    def supported(query: Tensor, offsets: Any = ALL) -> bool:
+        return is_supported(Windows(query, query, query, None, None, None, torch.tensor(offsets), 3, 0, 0, False))
+
+    assert supported(query)
+    assert not supported(query.double())
+    assert not supported(query.half())
+    assert not supported(query.to("meta"))
+    assert not supported(query[:0])
+    assert not supported(query, ((-1, 0), (1, 0)))  # a gap between rows
     for dtype in (torch.float64, torch.float32):
         case = replace(EXAMPLE, offsets=((-1, 0), (1, 0)), num_global=1)
         tensors: dict[str, Any] = case.tensors(dtype)

@@ -16,6 +16,7 @@ from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.gathered import gathered_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.unfolded import unfolded_windowed_attention
+from vision_longformer.attention.windows import Windows
 
 EXAMPLE = Case(
     batch=2,
@@ -54,7 +55,7 @@ def test_equals_dense_oracle(case: Case) -> None:
     expected = dense(case)
     assume(expected.abs().max() > 0.01)  # less is what is left of values that cancel, but for rounding
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        assert relative_error(unfolded(case, dtype), expected) <= tolerance, dtype
+        assert relative_error(unfolded(case, dtype), expected, least=0.1) <= tolerance, dtype
 
 
 def test_every_missing_pixel_may_differ() -> None:
@@ -71,7 +72,7 @@ def test_queries_without_any_key_give_zeros(exact: bool) -> None:
     tensors = case.tensors()
     with torch.no_grad():
         out = unfolded_windowed_attention(
-            **tensors, valid=valid, offsets=torch.tensor(ALL), window=3, top=0, left=0, exact=exact
+            *Windows(**tensors, valid=valid, offsets=torch.tensor(ALL), window=3, top=0, left=0, exact=exact)
         )
     assert torch.equal(out[1, 2, 6], tensors["key_value"][1, 2, 6, 1])
     assert not out[0].any()
@@ -84,9 +85,10 @@ def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
     arguments: dict[str, Any] = {**EXAMPLE.tensors(), "valid": None, "offsets": torch.tensor(ALL)}
     arguments |= {"window": 3, "top": top, "left": left, "exact": False}
     arguments["query"] = arguments["query"][:, top : top + 4, left : left + 4]
+    windows = Windows(**arguments)
     with torch.no_grad():
-        expected = gathered.windowed_attention(**arguments)
-        assert relative_error(unfolded_windowed_attention(**arguments), expected) <= 1e-12
+        expected = gathered.windowed_attention(*windows)
+        assert relative_error(unfolded_windowed_attention(*windows), expected) <= 1e-12
 
 
 def test_random_neighbours_are_refused() -> None:

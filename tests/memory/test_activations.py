@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from model_helpers import bands_of
+from vision_longformer import VisionLongformer, list_mechanisms
 from vision_longformer.benchmarking.models import comparison_config
+from vision_longformer.config import ModelConfig, Windowed
 from vision_longformer.memory import activations
-from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory
+from vision_longformer.memory.activations import WORKSPACE_BYTES, count_bytes, forecast_memory, pass_bytes
 from vision_longformer.utils.system_memory import resident_memory
 
 MIB = 2**20
@@ -39,6 +45,38 @@ def test_views_and_weights_count_once_or_not_at_all() -> None:
         views = [made[1:], made.view(3, MIB).T, weight[: 2 * MIB], weight.view(5, MIB)]
     assert counter.peak == 3 * MIB
     assert len(views) == 4
+
+
+def counted(config: ModelConfig, size: tuple[int, int], batch: int, stages: list[int] | None) -> int:
+    """Return the most bytes that tensors of a real pass hold at once."""
+    model = VisionLongformer(config).eval()
+    images = torch.randn(batch, 3, *size)
+    known = [*model.parameters(), *model.buffers(), images]
+    with torch.no_grad():
+        if stages is None:
+            return count_bytes(lambda: model(images), known=known)
+        return count_bytes(lambda: model.forward_intermediates(images, stages), known=known)
+
+
+@pytest.mark.parametrize("attention", list_mechanisms())
+@pytest.mark.parametrize(("size", "batch"), [((203, 301), 1), ((160, 224), 2)])
+def test_arithmetic_is_what_a_pass_holds(attention: str, size: tuple[int, int], batch: int) -> None:
+    config = comparison_config("nano", attention)
+    real = counted(config, size, batch, None)
+    off = 0.05 if "global_only" in attention else 0.01  # 256 global tokens are many beside these maps
+    assert pass_bytes(config, size, batch=batch) == pytest.approx(real, rel=off)
+
+
+@pytest.mark.parametrize("stages", [[3], [0, 3]])
+@pytest.mark.parametrize("kept_bytes", [0, 2**19, 2**25])
+@pytest.mark.parametrize("shared", [True, False])
+def test_maps_that_are_kept_and_rows(stages: list[int], kept_bytes: int, shared: bool) -> None:
+    config = comparison_config("nano", "windowed")
+    attention = Windowed(window_size=7, shared_global_projections=shared)
+    config = replace(config, stages=tuple(replace(stage, attention=attention) for stage in config.stages))
+    with bands_of(kept_bytes):
+        found = pass_bytes(config, (310, 420), stages=stages)
+        assert found == pytest.approx(counted(config, (310, 420), 1, stages), rel=0.03)
 
 
 def test_a_forecast_holds_the_widest_moment_of_a_pass() -> None:

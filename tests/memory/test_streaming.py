@@ -9,17 +9,10 @@ import pytest
 from model_helpers import MODELS, build
 from streaming.streaming_helpers import picture, reader
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.memory.activations import StorageCounter
-from vision_longformer.memory.streaming import WORKSPACE_BYTES, Stored, forecast_streaming
+from vision_longformer.memory.activations import WORKSPACE_BYTES, StorageCounter
+from vision_longformer.memory.streaming import Stored, forecast_streaming
 from vision_longformer.streaming import stream
-from vision_longformer.streaming.layout import Layout, passes
-
-
-def test_a_pass_ends_where_a_map_is_held() -> None:
-    first, second, third = passes((1, 2, 1, 2))
-    assert (first.held, first.stages, first.ending, first.holds) == (None, (0, 1), (0,), 1)
-    assert (second.held, second.stages, second.ending, second.holds) == (1, (1, 2, 3), (1, 2), 3)
-    assert (third.held, third.stages, third.ending, third.holds) == (3, (3,), (3,), None)
+from vision_longformer.streaming.layout import Layout
 
 
 @pytest.mark.parametrize("spilled", [False, True])

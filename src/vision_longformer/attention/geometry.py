@@ -132,31 +132,3 @@ def _spans(offsets: Iterable[Offset]) -> list[tuple[Span, Span]]:
     if set(offsets) == set(ALL):
         return [((-1, 1), (-1, 1))]
     return [((row, row), (column, column)) for row, column in offsets]
-
-
-def tiles(x: Tensor, *, chunks: tuple[Range, Range], window: int, inside: tuple[Range, Range]) -> Tensor:
-    """View a (B, H, W, h, d) map as one tile for each chunk: (B, rows, columns, h, tile height, tile width, d).
-
-    Args:
-        x: The map.
-        chunks: Ranges of chunk rows and of chunk columns.
-        window: Side of a chunk, and so the distance between tiles.
-        inside: Ranges of rows and of columns that a tile covers, relative to its chunk's top left token. Tiles
-            wider than a chunk overlap.
-    """
-    (first_row, last_row), (first_column, last_column) = chunks
-    (top, bottom), (left, right) = inside
-    batch, row, column, head, channel = x.stride()
-    return x.as_strided(
-        (
-            x.shape[0],
-            last_row - first_row,
-            last_column - first_column,
-            x.shape[3],
-            bottom - top,
-            right - left,
-            x.shape[4],
-        ),
-        (batch, window * row, window * column, head, row, column, channel),
-        x.storage_offset() + (first_row * window + top) * row + (first_column * window + left) * column,
-    )

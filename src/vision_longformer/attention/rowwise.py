@@ -87,8 +87,8 @@ def in_chunks(rest: Rest, x: Tensor, update: Tensor) -> Tensor:
 
 
 def chunk_bytes(tokens: int, channels: int, itemsize: int) -> int:
-    """Return what a chunk takes in a block: normalised, 4C channels twice, and transformed."""
-    return min(tokens, CHUNK_TOKENS) * 10 * channels * itemsize
+    """Return what a chunk takes in a block: normalised, 4C hidden channels, and transformed."""
+    return min(tokens, CHUNK_TOKENS) * 6 * channels * itemsize
 
 
 def _chunks(tokens: int) -> Iterator[slice]:
@@ -285,7 +285,7 @@ class RowwiseAttention:
 
 def pays(block: nn.Module, attention: nn.Module, x: Tensor) -> bool:
     """Tell whether a (B, H, W, C) map is large enough to go through a block by rows, and nobody looks inside."""
-    if not _is_inference(x) or len(x) == 0 or 3 * x[0].numel() * x.element_size() <= KEPT_BYTES:
+    if not _is_inference(x) or len(x) == 0 or not is_large(x[0].numel() * x.element_size()):
         return False
     if block.training or torch.is_autocast_enabled("cpu") or attention_backend() == "dense":
         return False
@@ -315,7 +315,7 @@ def attend(
     for number, image in enumerate(x):
         tokens = global_tokens[number : number + 1]
         valid = None if padding.valid is None else padding.valid[number]
-        band_rows = _band(layer, x) // layer.step
+        band_rows = _band_rows(image[0].numel() * x.element_size(), layer.step, layer.halo) // layer.step
         rowwise = RowwiseAttention(layer, tokens, image.shape[:2], band_rows=band_rows, gather=has_global, norm=norm)
         top = 0
         while top < len(image):
@@ -340,15 +340,19 @@ def finish(layer: RowwiseLayer, rest: Rest, x: Tensor, attended: Attended, *, ou
         out.masked_fill_(~attended.valid[..., None], 0)
 
 
-def held_bytes(layer: RowwiseLayer, x: Tensor) -> int:
-    """Return what `attend` holds beside a (B, H, W, C) map and the result."""
-    (_, height, width, channels), itemsize, band = x.shape, x.element_size(), _band(layer, x)
-    projected = row_buffer_bytes((height, width), channels, itemsize, band=band, halo=layer.halo)
-    attended = min(band, height) * width * channels * itemsize
-    return projected + attended + chunk_bytes(height * width, channels, itemsize)
+def held_bytes(size: tuple[int, int], channels: int, itemsize: int, *, step: int, halo: int) -> int:
+    """Return what `attend` holds beside one map of (height, width) `size` and the result."""
+    (height, width), band = size, _band_rows(size[1] * channels * itemsize, step, halo)
+    projected = row_buffer_bytes(size, channels, itemsize, band=band, halo=halo)
+    tokens = min(band, height) * width
+    return projected + tokens * channels * itemsize + chunk_bytes(tokens, channels, itemsize)
 
 
-def _band(layer: RowwiseLayer, x: Tensor) -> int:
-    """Return how many rows of a (B, H, W, C) map attend at once: whole chunk rows, at least one."""
-    rows = KEPT_BYTES // (3 * x[0, 0].numel() * x.element_size()) - 2 * layer.halo
-    return max(rows // layer.step, 1) * layer.step
+def is_large(map_bytes: int) -> bool:
+    """Tell whether queries, keys and values of a map of so many bytes are too much to be held at once."""
+    return 3 * map_bytes > KEPT_BYTES
+
+
+def _band_rows(row_bytes: int, step: int, halo: int) -> int:
+    """Return how many rows of a map attend at once: whole chunk rows, at least one."""
+    return max((KEPT_BYTES // (3 * row_bytes) - 2 * halo) // step, 1) * step

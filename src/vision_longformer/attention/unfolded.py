@@ -9,31 +9,22 @@ the size of the map, and every runtime knows the operations.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.attention.gathered import position_bias
 from vision_longformer.attention.geometry import ALL
+from vision_longformer.attention.windows import Windows
 
 
-def unfolded_windowed_attention(
-    query: Tensor,
-    key_value: Tensor,
-    global_key_value: Tensor,
-    table: Tensor | None,
-    global_bias: Tensor | None,
-    valid: Tensor | None,
-    offsets: Tensor,
-    window: int,
-    top: int,
-    left: int,
-    exact: bool,
-) -> Tensor:
+def unfolded_windowed_attention(*arguments: Any) -> Tensor:
     """Compute what the operator `gathered.windowed_attention` does, from the same arguments.
 
-    `offsets` has no values while a model is traced, so it is known by its length: nine are all chunks around a query's
-    own, one is its own.
+    The offsets have no values while a model is traced, so they are known by their number: nine are all chunks around a
+    query's own, one is its own.
 
     Returns:
         (B, H, W, h, d), zero where a query has no key.
@@ -41,6 +32,8 @@ def unfolded_windowed_attention(
     Raises:
         ValueError: There are other offsets, as random shifting draws them.
     """
+    windows = Windows(*arguments)
+    query, key_value, global_key_value, _, _, valid, offsets, window, top, left, _ = windows
     if len(offsets) not in (1, len(ALL)):
         raise ValueError(
             f"offsets: expected a chunk's own, or all {len(ALL)} around it, got {len(offsets)}, as random shifting "
@@ -66,12 +59,9 @@ def unfolded_windowed_attention(
     seen = F.pad(seen, (num_global, 0), value=True)[:, :, :, None, None]  # (B or 1, R, S, 1, 1, G + K)
 
     scores = torch.bmm(q * query.shape[-1] ** -0.5, k.transpose(1, 2)).view(batch, *chunks, heads, window**2, -1)
-    bias = position_bias(query, table, window=window, exact=exact)
-    if bias is not None:
-        near = slice(window - reach, 2 * window + reach)
-        bias = bias.unflatten(2, (3 * window, 3 * window))[:, :, near, near].flatten(2)  # (h or 1, w², K)
-        to_global = bias.new_zeros(1, num_global) if global_bias is None else global_bias.to(bias.dtype)
-        scores = scores + torch.cat([to_global[:, None].expand(len(bias), window**2, -1), bias], dim=2)
+    near = (-reach, window + reach)
+    bias, _ = position_bias(windows, (window, window), [(near, near)])
+    scores = scores if bias is None else scores + bias
     scores = scores.masked_fill(~seen, float("-inf"))  # (B, R, S, h, w², G + K)
     weights = scores.softmax(dim=-1)
     if valid is not None:  # without it, every query on the map is a key

@@ -14,6 +14,7 @@ from vision_longformer.attention.gathered import gathered_windowed_attention, wi
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
+from vision_longformer.attention.windows import Windows
 from vision_longformer.config import Neighbours, Windowed
 from vision_longformer.padding import UNPADDED, Padding
 
@@ -98,19 +99,20 @@ class WindowedAttention(nn.Module):
         self, query: Tensor, key_value: Tensor, of_global: QueryKeyValue, valid: Tensor | None, *, top: int
     ) -> Tensor:
         """Attend from some chunk rows of a map; windows may not be cyclic."""
-        out: Tensor = windowed_attention(
+        windows = Windows(
             query,
             key_value,
             of_global.key_value,
-            None if self.position is None else self.position.table,
-            None if self.position is None else self.position.to_global,
-            valid,
-            self._offsets(),
-            self.window,
-            top,
-            0,
-            self.shape == "exact",
+            table=None if self.position is None else self.position.table,
+            global_bias=None if self.position is None else self.position.to_global,
+            valid=valid,
+            offsets=self._offsets(),
+            window=self.window,
+            top=top,
+            left=0,
+            exact=self.shape == "exact",
         )
+        out: Tensor = windowed_attention(*windows)
         return out
 
     def _offsets(self) -> Tensor:

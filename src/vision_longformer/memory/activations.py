@@ -1,8 +1,9 @@
 """How much memory a pass will take, known before it runs.
 
-The very model is run on fake tensors: they have shapes, types and storages but hold nothing, so that a pass of any size
-takes neither memory nor arithmetic. What is counted is every storage that a pass would hold, from when it is made until
-the last tensor on it is gone.
+A block holds so many bytes for each token until its map is large enough to go by rows, and a buffer from then on. All
+of it follows from the configuration, so that any size takes arithmetic only. Where a token attends to the whole map,
+bytes do not grow with the number of tokens alone: the layer then runs on fake tensors, which have shapes and storages
+but hold nothing, and what is counted is every storage, from when it is made until the last tensor on it is gone.
 
 Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` allows for that.
 """
@@ -10,27 +11,26 @@ Operators that copy inside themselves are not seen through. `WORKSPACE_BYTES` al
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache, partial
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from vision_longformer.attention import gathered, rowwise
-from vision_longformer.backbone import Block, PatchEmbed, VisionLongformer
-from vision_longformer.config import ModelConfig
-from vision_longformer.padding import Padding
+from vision_longformer.attention import build_attention, gathered, rowwise
+from vision_longformer.config import GlobalOnly, ModelConfig, StageConfig, Windowed
+from vision_longformer.padding import Size, size_at
 
 # Windowed attention gathers keys and values of a band inside its operator, with queries and outputs beside them.
 WORKSPACE_BYTES = 2 * gathered.BAND_BYTES
+FLOAT_BYTES = 4
 
 
-def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 1) -> int:
+def forecast_memory(config: ModelConfig, size: Size, *, batch: int = 1) -> int:
     """Return the bytes that one pass in inference holds at its peak, beside the loaded model and the images.
 
     Args:
@@ -41,73 +41,96 @@ def forecast_memory(config: ModelConfig, size: tuple[int, int], *, batch: int = 
     Raises:
         ValueError: The model refuses images of this size.
     """
-    with _loaded(config) as (model, known):
-        images = torch.empty(batch, config.in_chans, *size)
-        with StorageCounter(known=[*known, images]) as counter:
-            model(images)
-        peak: int = counter.peak
-    return peak + WORKSPACE_BYTES
+    return pass_bytes(config, size, batch=batch) + WORKSPACE_BYTES
 
 
-@lru_cache(maxsize=64)
-def forecast_encoding(config: ModelConfig, size: tuple[int, int], *, stages: tuple[int, ...], itemsize: int = 4) -> int:
-    """Return the bytes that a pass of `Encoder` over a whole image holds at its peak, beside the model and the image.
+def pass_bytes(
+    config: ModelConfig, size: Size, *, batch: int = 1, stages: Collection[int] = (), itemsize: int = FLOAT_BYTES
+) -> int:
+    """Return the bytes of the tensors that one pass in inference holds at its peak, beside the model and the images.
 
     Args:
         config: Of the model.
-        size: (height, width) of the image in pixels.
+        size: (height, width) of the images in pixels.
+        batch: Images in a pass.
         stages: Whose maps are kept, counted from 0.
         itemsize: Bytes of a value.
 
     Raises:
         ValueError: The model refuses images of this size.
     """
-    indices = sorted({*stages, len(config.stages) - 1})
-    dtype = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}[itemsize]
-    with _loaded(config, dtype) as (model, known), StorageCounter(known=known) as counter:
-        images = torch.empty(1, config.in_chans, *size, dtype=dtype)  # normalised
-        model.forward_intermediates(images, indices=indices, return_prefix_tokens=True)
-        del images
-    peak: int = counter.peak
-    return peak + WORKSPACE_BYTES
+    peak = kept = before = 0  # before: the map that comes in; at first the images, which are not counted
+    incoming, channels = size, config.in_chans
+    for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True)):
+        grid = size_at(size, stride)
+        values = batch * grid[0] * grid[1] * itemsize
+        own = values * stage.width
+        whole = all(length % stage.patch_size == 0 for length in incoming)
+        padded = 0 if whole else values * stage.patch_size**2 * channels
+        embedding = 2 * own  # before and after its norm
+        if own > rowwise.KEPT_BYTES:
+            embedding = own + 2 * rowwise.EMBEDDED_BYTES
+        placed = 3 * own if stage.position == "absolute" else 0  # with its position, and the sum
+        block = own + _block_bytes(stage, grid, batch, itemsize, config.grid_size(number))
+        peak = max(peak, kept + before + max(padded + embedding, placed, block))
+        last = number == len(config.stages) - 1
+        kept += own if number in stages else 0
+        peak = max(peak, kept + own + (own if last else 0))  # the map, and the last one normalised
+        incoming, channels, before = grid, stage.width, own
+    return peak
 
 
-@contextmanager
-def _loaded(
-    config: ModelConfig, dtype: torch.dtype = torch.float32
-) -> Iterator[tuple[VisionLongformer, list[torch.Tensor]]]:
-    """Give a model of fake tensors, and these, while new tensors are fake too."""
-    with torch.device("meta"):
-        model = VisionLongformer(config).eval().to(dtype)
-    skip_rowwise(model)
-    with FakeTensorMode(), torch.no_grad():
-        model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        yield model, [*model.parameters(), *model.buffers()]
+def _block_bytes(stage: StageConfig, size: Size, batch: int, itemsize: int, grid: Size) -> int:
+    """Return what a block holds beside the map that comes in."""
+    tokens = batch * size[0] * size[1]
+    own = tokens * stage.width * itemsize
+    if stage.is_local and batch and rowwise.is_large(own // batch):
+        return own + rowwise.held_bytes(size, stage.width, itemsize, step=stage.step, halo=stage.halo)
+    if stage.is_local:
+        with_global = (tokens + batch * stage.num_global_tokens) * stage.width * itemsize
+        attention = round(_maps_of_attention(stage, batch) * with_global)
+    else:
+        attention = _attention_bytes(stage, size, batch, grid) * itemsize // FLOAT_BYTES
+    # Beside the map as normalised, and then beside what attention adds to it
+    return own + max(attention, rowwise.chunk_bytes(tokens, stage.width, itemsize))
 
 
-def skip_rowwise(model: nn.Module) -> None:
-    """Make a model hold what row-wise execution holds, and not run it: it has thousands of steps, all alike."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.forward = partial(_transform, module, module.forward)  # type: ignore[method-assign]
-        elif isinstance(module, PatchEmbed):
-            module._embed = partial(_embed, module, module._embed)  # type: ignore[method-assign]
+def _maps_of_attention(stage: StageConfig, batch: int) -> float:
+    """Return what local attention holds, in maps: queries, keys, values, what they give, and this as projected.
+
+    The global tokens then score all keys, perhaps of their own: logits, beside those of the global tokens, as weights.
+    Of more than one image, keys or values are copied.
+    """
+    assert isinstance(stage.attention, Windowed | GlobalOnly)
+    scores = stage.num_heads * stage.num_global_tokens / stage.width
+    if not scores:
+        return 5
+    held = 4 if stage.attention.shared_global_projections else 7
+    return max(5, held + 3 * scores, held + 1 + 2 * scores if batch > 1 else 0)
 
 
-def _transform(block: Block, forward: Callable[..., Any], x: Tensor, global_tokens: Tensor, padding: Padding) -> Any:
-    if not rowwise.pays(block, block.attn, x):
-        return forward(x, global_tokens, padding)
-    out = torch.empty_like(x)
-    torch.empty(rowwise.held_bytes(cast(rowwise.RowwiseLayer, block.attn), x), dtype=torch.uint8)
-    return out, global_tokens
+@lru_cache(maxsize=64)
+def _attention_bytes(stage: StageConfig, size: Size, batch: int, grid: Size) -> int:
+    """Return what attention holds in float32 beside what comes in."""
+    with _disable_current_modes(), torch.device("meta"):  # what counts a whole model may ask
+        layer = build_attention(stage, grid=grid).eval()
+    with _disable_current_modes(), FakeTensorMode(), torch.no_grad():
+        tokens = torch.empty(batch, *size, stage.width), torch.empty(batch, stage.num_global_tokens, stage.width)
+        return count_bytes(lambda: layer(*tokens), known=[*make_fake(layer), *tokens])
 
 
-def _embed(embed: PatchEmbed, forward: Callable[..., Any], x: Tensor) -> Any:
-    if not rowwise.pays_to_embed(embed.proj, embed.norm, x):
-        return forward(x)
-    out = x.new_empty(rowwise.embedded_shape(embed.proj, x))
-    torch.empty(2 * rowwise.EMBEDDED_BYTES, dtype=torch.uint8)  # before and after its norm
-    return out
+def make_fake(module: nn.Module) -> list[torch.Tensor]:
+    """Give a module fake tensors for its own, within a `FakeTensorMode`, and return them."""
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    return [*module.parameters(), *module.buffers()]
+
+
+def count_bytes(run: Callable[[], object], *, known: Iterable[torch.Tensor]) -> int:
+    """Return the bytes of the storages that live at once while something runs, at most, `known` ones aside."""
+    with StorageCounter(known=known) as counter:
+        run()
+        peak: int = counter.peak
+    return peak
 
 
 class StorageCounter(TorchDispatchMode):
@@ -118,7 +141,7 @@ class StorageCounter(TorchDispatchMode):
         peak: The largest of these.
     """
 
-    def __init__(self, *, known: list[torch.Tensor]) -> None:
+    def __init__(self, *, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self.live = self.peak = 0
         self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in known)

@@ -1,21 +1,23 @@
 """How much memory a dense model takes for an image of any size, known before it runs.
 
-Everything whose size is known runs on fake tensors, as in `activations`. What follows goes by what an image shows; of
-it, the most that can be is counted.
+What a backbone of ours holds is known, see `activations`. All else whose size is known runs on fake tensors. What
+follows goes by what an image shows; of it, the most that can be is counted, as the model says.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vision_longformer.memory.activations import WORKSPACE_BYTES, StorageCounter, skip_rowwise
-from vision_longformer.padding import Size
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.memory.activations import WORKSPACE_BYTES, StorageCounter, make_fake, pass_bytes
+from vision_longformer.padding import Size, size_at
 
 MARGIN = 1.15  # measured peaks, of models of every kind, were 0.5 to 1.0 of the forecast with it
 # glibc takes blocks below this size from its heap, where holes between them stay with the process; larger ones go back
@@ -51,16 +53,25 @@ def forecast_dense_memory(model: nn.Module, size: Size) -> int:
     if not isinstance(model, CountsMemory):
         raise TypeError(f"model: {type(model).__name__} is no detector or semantic segmentation model of this library")
     fake = _without_weights(model)
-    skip_rowwise(fake)
+    for module in fake.modules():
+        if isinstance(module, VisionLongformer):
+            module.forward_intermediates = partial(_maps, module)  # type: ignore[method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        fake._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        with _Counter(known=[*fake.parameters(), *fake.buffers()]) as counter:
+        with _Counter(known=make_fake(fake)) as counter:
             pixels = torch.empty(1, 3, *size)
             images = pixels * 1  # normalised
             del pixels
             after = fake.count_memory(images, size, lambda: counter.live)
         peak: int = max(counter.peak, after) + round(HEAP_HOLES * counter.largest_on_heap)
     return round(MARGIN * (peak + WORKSPACE_BYTES))
+
+
+def _maps(model: VisionLongformer, images: Tensor, *, indices: tuple[int, ...], **_: Any) -> list[Tensor]:
+    """Return the maps of some stages; hold what a pass over one image holds, and do not run it."""
+    size = (images.shape[2], images.shape[3])
+    torch.empty(pass_bytes(model.config, size, stages=indices), dtype=torch.uint8)
+    stages, strides = model.config.stages, model.config.strides
+    return [images.new_empty(1, stages[stage].width, *size_at(size, strides[stage])) for stage in indices]
 
 
 class _Counter(StorageCounter):

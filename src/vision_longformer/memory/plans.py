@@ -8,34 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 
-from vision_longformer.backbone import Block, Stage, VisionLongformer
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import ModelConfig
 from vision_longformer.images.reader import ImageInfo
-from vision_longformer.memory.activations import forecast_encoding
+from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory, pass_bytes
 from vision_longformer.memory.speed import Speed
-from vision_longformer.memory.streaming import Stored, forecast_streaming
+from vision_longformer.memory.streaming import TYPICAL, Needs, Stored, choose_band_bytes, forecast_streaming
+from vision_longformer.padding import Size
 from vision_longformer.streaming.bands import BAND_BYTES
-from vision_longformer.streaming.layout import Layout, Size
+from vision_longformer.streaming.layout import Layout
 from vision_longformer.streaming.streamable import check_streamable
 from vision_longformer.utils.system_memory import gigabytes, resident_memory
 
 Strategy = Literal["whole", "streamed", "spilled"]
-STRATEGIES: tuple[Strategy, ...] = (
-    "whole",
-    "streamed",
-    "spilled",
-)  # fastest first: bands copy their halo, and files take time
-SMALLEST_BAND_BYTES = 2**20
+STRATEGIES: tuple[Strategy, ...] = ("whole", "streamed", "spilled")  # fastest first: files take time
 WARM_UP_SIDE = 64  # pixels
-TYPICAL = Stored(pixel_bytes=3, segment_rows=256)  # what is taken of an image that is not there yet: 8 bits, RGB, tiles
 UNKNOWN_PROCESS = 900 * 10**6  # bytes of a process with a model, where the system does not tell
+
+_warmed: weakref.WeakSet[VisionLongformer] = weakref.WeakSet()  # models that have worked, and loaded what they need
 
 
 @dataclass(frozen=True)
@@ -123,118 +122,74 @@ def plan(
         PlanError: It does not fit, or the model cannot take that strategy.
         ValueError: A size is below 1, or the model has no such stage.
     """
-    size = _checked(model, height, width, outputs)
-    stages = range(1, len(model.stages) + 1) if outputs is None else outputs
-    wanted = tuple(sorted({stage - 1 for stage in stages}))
-    with contextlib.suppress(ValueError):  # at first this loads libraries, which count as held
-        forecast_encoding(model.config, size, stages=wanted)
-    task = _Task(
-        model=model,
-        size=size,
-        wanted=wanted,
-        stored=TYPICAL if image is None else _stored(image),
-        itemsize=dtype.itemsize,
-        held=held_memory(model),
-        speed=speed,
-    )
-    found = [
-        task.whole(),
-        *(task.streamed(strategy, memory=memory, band_bytes=band_bytes) for strategy in STRATEGIES[1:]),
-    ]
-    forecasts = tuple(_held_to(one, memory=memory, disk=disk) for one in found)
-    fitting = [one for one in forecasts if one.strategy in strategies and not one.reason]
-    if not fitting:
-        refusal = _refusal(size, [one for one in forecasts if one.strategy in strategies], memory=memory, disk=disk)
-        raise PlanError(refusal, forecasts)
-    return Plan(size, memory, forecasts, fitting[0])
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is to be forecast.
-
-    Attributes:
-        model: The model.
-        size: (height, width) of the image in pixels.
-        wanted: Stages whose maps are kept, counted from 0.
-        stored: How the image is stored.
-        itemsize: Bytes of a value.
-        held: Bytes that the process holds.
-        speed: Of the machine; None if times are not asked for.
-    """
-
-    model: VisionLongformer
-    size: Size
-    wanted: tuple[int, ...]
-    stored: Stored
-    itemsize: int
-    held: int
-    speed: Speed | None
-
-    def whole(self) -> Forecast:
-        pixels, channels = self.size[0] * self.size[1], self.model.config.in_chans
-        of_reading = pixels * (self.stored.pixel_bytes + 5 * channels + 1)  # stored, as float32, and what is missing
-        read = pixels * (4 * channels + 1)  # float32, and what of it is there
-        try:
-            of_pass = forecast_encoding(self.model.config, self.size, stages=self.wanted, itemsize=self.itemsize)
-        except ValueError as error:
-            return Forecast("whole", 0, 0, None, None, str(error))
-        return Forecast("whole", self.held + max(of_reading, read + of_pass), 0, self._seconds(0), None)
-
-    def streamed(self, strategy: Strategy, *, memory: int, band_bytes: int | None) -> Forecast:
-        """Forecast with the largest bands that fit, or with the smallest."""
-        if unable := _why_not_streamed(self.model):
-            return Forecast(strategy, 0, 0, None, None, unable)
-        layout = Layout(self.model.config, self.size, self.itemsize, band_bytes or BAND_BYTES)
-        spilled = strategy == "spilled"
-        while True:
-            needs = forecast_streaming(layout, self.stored, wanted=self.wanted, spilled=spilled, resume=spilled)
-            total = self.held + needs.memory
-            if total <= memory or layout.band_bytes <= SMALLEST_BAND_BYTES:
-                return Forecast(strategy, total, needs.disk, self._seconds(needs.traffic), layout.band_bytes)
-            layout = replace(layout, band_bytes=layout.band_bytes // 2)
-
-    def _seconds(self, traffic: int) -> float | None:
-        return None if self.speed is None else self.speed.seconds(self.model.config, self.size, traffic=traffic)
-
-
-def _stored(image: ImageInfo) -> Stored:
-    return Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
-
-
-def _checked(model: VisionLongformer, height: int, width: int, outputs: Sequence[int] | None) -> Size:
     for field, value in (("height", height), ("width", width)):
         if value < 1:
             raise ValueError(f"{field}={value}: must be at least 1 pixel")
+    numbers = range(1, len(model.stages) + 1)
     for stage in outputs or ():
-        if not 1 <= stage <= len(model.stages):
+        if stage not in numbers:
             raise ValueError(f"outputs: there is no stage {stage}, the model has stages 1 to {len(model.stages)}")
-    return height, width
+    size, config, itemsize = (height, width), model.config, dtype.itemsize
+    wanted = {stage - 1 for stage in (numbers if outputs is None else outputs)}
+    stored = TYPICAL
+    if image is not None:
+        stored = Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
+
+    def forecast(strategy: Strategy) -> Forecast:
+        try:
+            if strategy == "whole":
+                needs, band = Needs(_whole_bytes(config, size, stored, wanted, itemsize), 0, 0), None
+            else:
+                check_streamable(model)
+                layout, spilled = Layout(config, size, itemsize, band_bytes or BAND_BYTES), strategy == "spilled"
+                band, needs = choose_band_bytes(
+                    lambda band: forecast_streaming(
+                        replace(layout, band_bytes=band), stored, wanted=wanted, spilled=spilled, resume=spilled
+                    ),
+                    most=layout.band_bytes,
+                    memory=memory - held,
+                )
+        except ValueError as error:
+            return Forecast(strategy, 0, 0, None, None, str(error))
+        seconds = None if speed is None else speed.seconds(config, size, traffic=needs.traffic)
+        return _held_to(Forecast(strategy, held + needs.memory, needs.disk, seconds, band), memory=memory, disk=disk)
+
+    with contextlib.suppress(ValueError):  # at first this loads libraries, which count as held
+        forecast_memory(config, size)
+    held = held_memory(model)
+    forecasts = tuple(map(forecast, STRATEGIES))
+    allowed = [one for one in forecasts if one.strategy in strategies]
+    fitting = [one for one in allowed if not one.reason]
+    if not fitting:
+        raise PlanError(_refusal(size, allowed, memory=memory, disk=disk), forecasts)
+    return Plan(size, memory, forecasts, fitting[0])
+
+
+def _whole_bytes(config: ModelConfig, size: Size, stored: Stored, wanted: set[int], itemsize: int) -> int:
+    """Return what `Encoder` takes for a whole image beside the model."""
+    pixels, channels = size[0] * size[1], config.in_chans
+    of_reading = pixels * (stored.pixel_bytes + 5 * channels + 1)  # stored, as float32, and what is missing
+    read = pixels * (4 * channels + 1)  # float32, and what of it is there
+    normalised = pixels * channels * itemsize
+    stages = {*wanted, len(config.stages) - 1}
+    of_pass = pass_bytes(config, size, stages=stages, itemsize=itemsize) + WORKSPACE_BYTES
+    return max(of_reading, read + normalised + of_pass)
 
 
 def held_memory(model: VisionLongformer) -> int:
-    """Return what the process holds, or what PyTorch holds on a GPU, with a model that has just worked."""
+    """Return what the process holds, or what PyTorch holds on a GPU, with a model that has worked."""
     parameter = next(model.parameters())
-    with torch.inference_mode():
-        model(parameter.new_zeros(1, model.in_chans, WARM_UP_SIDE, WARM_UP_SIDE))
+    if model not in _warmed:
+        with torch.inference_mode():
+            model(parameter.new_zeros(1, model.in_chans, WARM_UP_SIDE, WARM_UP_SIDE))
+        _warmed.add(model)
     if parameter.device.type == "cuda":
         return int(torch.cuda.memory_allocated(parameter.device))
     return resident_memory() or UNKNOWN_PROCESS
 
 
-def _why_not_streamed(model: VisionLongformer) -> str:
-    for number, stage in enumerate(model.stages, start=1):
-        try:
-            check_streamable(cast(Block, cast(Stage, stage).blocks[0]).attn)
-        except ValueError as error:
-            return f"stage {number}: {error}"
-    return ""
-
-
 def _held_to(found: Forecast, *, memory: int, disk: int | None) -> Forecast:
     """Say why a forecast does not fit."""
-    if found.reason:
-        return found
     reasons = []
     if found.memory > memory:
         reasons.append(f"{gigabytes(found.memory)} of memory are more than {gigabytes(memory)}")

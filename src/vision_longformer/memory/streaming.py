@@ -9,14 +9,16 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vision_longformer.attention.rowwise import chunk_bytes, row_buffer_bytes
+from vision_longformer.memory.activations import WORKSPACE_BYTES
+from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.layout import Layout, Pass, passes
 
-# Tables of positions, and what convolutions and attention copy inside themselves
-WORKSPACE_BYTES = 16 * 2**20
+SMALLEST_BAND_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Stored:
 
     pixel_bytes: int
     segment_rows: int = 1
+
+
+TYPICAL = Stored(pixel_bytes=3, segment_rows=256)  # what is taken of an image that is not there yet: 8 bits, RGB, tiles
 
 
 @dataclass(frozen=True)
@@ -61,41 +66,48 @@ def forecast_streaming(
     """
     memory = disk = traffic = 0
     finished: set[int] = set()
-    for step in passes(tuple(stage.depth for stage in layout.config.stages)):
-        kept = set(step.ending) & set(wanted)
-        maps = _maps_at_once(layout, step, finished, kept, in_place=not resume)
-        bands = _bands(layout, stored, step, spilled=spilled)
-        memory = max(memory, bands if spilled else bands + maps)
-        disk = max(disk, maps if spilled else 0)
-        moved = [step.held, step.holds, *kept]
-        traffic += sum(layout.map_bytes(stage) for stage in moved if stage is not None) if spilled else 0
+    for part in passes([stage.depth for stage in layout.config.stages]):
+        holds = None if part.holds is None else part.holds[0]
+        kept = set(part.ending) & set(wanted)
+        maps = [*finished, *kept]  # at the end of the pass; a map may be overwritten while it is read
+        if part.held is not None and (resume or part.held not in kept):
+            maps.append(part.held)
+        if holds is not None and (resume or part.held != holds):
+            maps.append(holds)
+        bands, of_maps = _bands(layout, stored, part, spilled=spilled), sum(map(layout.map_bytes, maps))
+        memory = max(memory, bands if spilled else bands + of_maps)
+        if spilled:
+            disk = max(disk, of_maps)
+            traffic += sum(layout.map_bytes(stage) for stage in (part.held, holds, *kept) if stage is not None)
         finished |= kept
     return Needs(memory + WORKSPACE_BYTES, disk, traffic)
 
 
-def _maps_at_once(layout: Layout, step: Pass, finished: set[int], kept: set[int], *, in_place: bool) -> int:
-    """Return the bytes of the maps that exist at the end of a pass."""
-    maps = [*finished, *kept]
-    if step.held is not None and not (in_place and step.held in kept):
-        maps.append(step.held)
-    if step.holds is not None and not (in_place and step.held == step.holds):
-        maps.append(step.holds)
-    return sum(layout.map_bytes(stage) for stage in maps)
+def choose_band_bytes(forecast: Callable[[int], Needs], *, memory: int, most: int = BAND_BYTES) -> tuple[int, Needs]:
+    """Return what the bands of one block may hold, as much as fits into `memory` bytes, or as little as there is.
+
+    Args:
+        forecast: Of bands of so many bytes.
+        memory: That may be taken.
+        most: That bands may hold.
+    """
+    band_bytes = most
+    while (needs := forecast(band_bytes)).memory > memory and band_bytes > SMALLEST_BAND_BYTES:
+        band_bytes //= 2
+    return band_bytes, needs
 
 
-def _bands(layout: Layout, stored: Stored, step: Pass, *, spilled: bool) -> int:
+def _bands(layout: Layout, stored: Stored, part: Pass, *, spilled: bool) -> int:
     """Return the bytes of all bands of a pass when they are most."""
-    links = list(_links(layout, stored, step, spilled=spilled))
-    standing = sum(link.standing for link in links)
+    links = list(_links(layout, stored, part, spilled=spilled))
     peak = handed_on = 0
     for link in links:
-        peak = max(peak, standing + handed_on + link.working)
+        peak = max(peak, handed_on + link.working)
         handed_on += link.result
-    return peak
+    return peak + sum(link.standing for link in links)
 
 
-@dataclass(frozen=True)
-class _Link:
+class _Link(NamedTuple):
     """Bytes of one link of a chain.
 
     Attributes:
@@ -109,24 +121,23 @@ class _Link:
     result: int
 
 
-def _links(layout: Layout, stored: Stored, step: Pass, *, spilled: bool) -> Iterator[_Link]:
-    rows = 0  # that come in at once
-    if step.held is None:
+def _links(layout: Layout, stored: Stored, part: Pass, *, spilled: bool) -> Iterator[_Link]:
+    rows = 0  # that come in at once; 0 for those of a held map
+    if part.held is None:
         rows = min(layout.pixel_rows(), layout.size[0])
         yield _pixels(layout, stored, rows)
-    for place, stage in enumerate(step.stages):
-        row, height = layout.row_bytes(stage), layout.map_size(stage)[0]
-        band = min(layout.band_height(stage), height)
-        if step.held is not None and place == 0:
-            # Rows of a held map: of a file they are copies, of which two bands may wait; in memory they are views.
-            waiting = min(2 * band, height) * row if spilled else 0
-        else:
-            rows = -(-rows // layout.config.stages[stage].patch_size)
+    for step in part.steps:
+        stage, row, size = layout.config.stages[step.stage], layout.row_bytes(step.stage), layout.map_size(step.stage)
+        if step.block is None:
+            rows = -(-rows // stage.patch_size)
             yield _Link(0, 2 * rows * row, 0)  # before and after its norm; what is handed on waits in the block
-            waiting = min(band + layout.halo(stage) + rows, height) * row
-        size, channels = layout.map_size(stage), layout.config.stages[stage].width
-        buffer = row_buffer_bytes(size, channels, layout.itemsize, band=band, halo=layout.halo(stage))
-        chunk = chunk_bytes(size[0] * size[1], channels, layout.itemsize)
+            continue
+        band = min(layout.band_height(step.stage), size[0])
+        waiting = min(band + stage.halo + rows, size[0]) * row
+        if not rows:  # of a file they are copies, of which two bands may wait; in memory they are views
+            waiting = min(2 * band, size[0]) * row if spilled else 0
+        buffer = row_buffer_bytes(size, stage.width, layout.itemsize, band=band, halo=stage.halo)
+        chunk = chunk_bytes(band * size[1], stage.width, layout.itemsize)
         yield _Link(buffer + waiting, 2 * band * row + chunk, band * row)
         rows = band
 

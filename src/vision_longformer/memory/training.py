@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vision_longformer.attention import gathered
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import GlobalOnly, ModelConfig, Windowed
-from vision_longformer.memory.activations import StorageCounter
+from vision_longformer.config import ModelConfig
+from vision_longformer.memory.activations import count_bytes, make_fake
 from vision_longformer.memory.plans import PlanError, held_memory
 from vision_longformer.utils.system_memory import gigabytes
 
@@ -104,18 +104,15 @@ def _forecast(
 
 def _step_peak(config: ModelConfig, size: tuple[int, int], batch: int, *, checkpointing: bool) -> int:
     """Return the bytes that the tensors of a step hold at its peak, gradients included, beside the parameters."""
-    windowed = all(isinstance(stage.attention, Windowed | GlobalOnly) for stage in config.stages)
     scale = 1.0
-    if windowed and size[0] * size[1] > COUNTED_SIDE**2:
+    if all(stage.is_local for stage in config.stages) and size[0] * size[1] > COUNTED_SIDE**2:
         scale = size[0] * size[1] / COUNTED_SIDE**2
         size = (COUNTED_SIDE, COUNTED_SIDE)
     with torch.device("meta"):
         model = VisionLongformer(config).train()
     model.set_grad_checkpointing(checkpointing)
     with FakeTensorMode():
-        model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+        known = make_fake(model)
         model.requires_grad_(True)
-        with StorageCounter(known=[*model.parameters(), *model.buffers()]) as counter:
-            model(torch.empty(batch, config.in_chans, *size)).sum().backward()
-        peak: int = counter.peak
-    return round(peak * scale)
+        step = count_bytes(lambda: model(torch.empty(batch, config.in_chans, *size)).sum().backward(), known=known)
+    return round(step * scale)

@@ -1,17 +1,22 @@
 """How an image is cut into bands, and which blocks see them in one pass.
 
 W tokens a row, C channels, w rows in a chunk row
+
+A stage's blocks need the global tokens that the block before has updated, and these are known only once it has seen
+the whole map. So the map is held, in memory or in a file, between the blocks of a stage; the next one overwrites it in
+place, band by band. Global tokens do not go on to the next stage: its patch embedding and first block follow the last
+block of the stage before at once. What is held is then never more than one map, and a stage of a single block holds
+none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vision_longformer.config import ModelConfig, Windowed
+from vision_longformer.config import ModelConfig
+from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.bands import choose_band_rows
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,7 @@ class Layout:
 
     def map_size(self, stage: int) -> Size:
         """Return (height, width) of a stage's map in tokens; stages are counted from 0."""
-        stride = self.config.strides[stage]
-        return -(-self.size[0] // stride), -(-self.size[1] // stride)
+        return size_at(self.size, self.config.strides[stage])
 
     def row_bytes(self, stage: int) -> int:
         """Return what one row of a stage's map takes, W·C values."""
@@ -45,26 +49,16 @@ class Layout:
         """Return what a stage's map takes."""
         return self.map_size(stage)[0] * self.row_bytes(stage)
 
-    def step(self, stage: int) -> int:
-        """Return the rows in a chunk row: w, or 1 without windows."""
-        attention = self.config.stages[stage].attention
-        return attention.window_size if isinstance(attention, Windowed) else 1
-
-    def halo(self, stage: int) -> int:
-        """Return the rows of keys that a band needs above and below it."""
-        attention = self.config.stages[stage].attention
-        return attention.window_size if isinstance(attention, Windowed) and attention.neighbours != "own" else 0
-
     def chunk_rows(self, stage: int) -> int:
         """Return the chunk rows in a band."""
         if self.band_rows is not None:
             return self.band_rows
-        height, step = self.map_size(stage)[0], self.step(stage)
+        height, step = self.map_size(stage)[0], self.config.stages[stage].step
         return choose_band_rows(height, self.row_bytes(stage), step=step, halo=step, band_bytes=self.band_bytes)
 
     def band_height(self, stage: int) -> int:
         """Return the rows of tokens in a band."""
-        return self.chunk_rows(stage) * self.step(stage)
+        return self.chunk_rows(stage) * self.config.stages[stage].step
 
     def pixel_rows(self) -> int:
         """Return the rows of pixels that are read at once: those of a band of the first stage, or fewer.
@@ -77,32 +71,54 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What a map goes through: a patch embedding or a block.
+
+    Attributes:
+        stage: That it belongs to, counted from 0.
+        block: Of the stage, counted from 0; None for the patch embedding.
+        ends: Whether it is the last block of the stage.
+    """
+
+    stage: int
+    block: int | None
+    ends: bool = False
+
+
+@dataclass(frozen=True)
 class Pass:
-    """Blocks that see a map while it goes by once, from one map that is held to the next.
+    """Steps that see a map while it goes by once, from one map that is held to the next.
 
     Attributes:
         held: The stage whose held map comes in; None for the image.
-        stages: The stage of each block, in order. Where it changes, and at the image, a patch embedding comes first.
-        ending: Stages whose last block is in this pass.
-        holds: The stage whose map is held at the end; None at the end of the model.
+        steps: In order.
+        holds: The stage whose map is held at the end, and its block that comes next; None at the end of the model.
     """
 
     held: int | None
-    stages: tuple[int, ...]
-    ending: tuple[int, ...]
-    holds: int | None
+    steps: tuple[Step, ...]
+    holds: tuple[int, int] | None
+
+    @property
+    def ending(self) -> list[int]:
+        """Stages whose last block is in this pass."""
+        return [step.stage for step in self.steps if step.ends]
 
 
-def passes(depths: tuple[int, ...]) -> Iterator[Pass]:
-    """Yield the passes over a model whose stages have so many blocks, first to last."""
+def passes(depths: Sequence[int], *, every_block: bool = False) -> Iterator[Pass]:
+    """Yield the passes over a model, first to last.
+
+    Args:
+        depths: How many blocks each stage has.
+        every_block: Hold the map before all blocks but the first, also where a stage begins.
+    """
     held: int | None = None
-    stages: list[int] = []
-    ending: list[int] = []
+    steps: list[Step] = []
     for stage, depth in enumerate(depths):
+        steps.append(Step(stage, None))
         for block in range(depth):
-            if block:
-                yield Pass(held, tuple(stages), tuple(ending), stage)
-                held, stages, ending = stage, [], []
-            stages.append(stage)
-        ending.append(stage)
-    yield Pass(held, tuple(stages), tuple(ending), None)
+            if block or (every_block and stage):
+                yield Pass(held, tuple(steps), (stage, block))
+                held, steps = stage, []
+            steps.append(Step(stage, block, ends=block == depth - 1))
+    yield Pass(held, tuple(steps), None)

@@ -1,10 +1,4 @@
-"""One image through one model, pass by pass.
-
-A stage's blocks need the global tokens that the block before has updated, and these are known only once it has seen
-the whole map. So the map is held, in memory or in a file, between the blocks of a stage; the next one overwrites it in
-place, band by band. Global tokens do not go on to the next stage: its patch embedding and first block follow the last
-block of the stage before at once. What is held is then never more than one map, and a stage of a single block holds
-none.
+"""One image through one model, pass by pass (see `layout`).
 
 A run that is to survive its process writes each pass to a new file, as a map that is half overwritten is lost.
 """
@@ -24,11 +18,13 @@ from vision_longformer.streaming.allocation import Trimmer
 from vision_longformer.streaming.block import StreamedBlock
 from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
 from vision_longformer.streaming.embedding import StreamedEmbedding
-from vision_longformer.streaming.layout import Layout
+from vision_longformer.streaming.layout import Layout, Step, passes
 from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
 from vision_longformer.streaming.result import Pool
 from vision_longformer.streaming.rows import Rows, Stream
 from vision_longformer.streaming.source import PixelSource
+
+_Link = StreamedEmbedding | StreamedBlock  # of the chain of a pass
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,14 @@ class Run:
 
     def __init__(self, model: VisionLongformer, source: PixelSource, settings: Settings) -> None:
         self.model, self.source, self.settings = model, source, settings
-        parameter = next(model.parameters())
-        self.dtype, self.device = parameter.dtype, parameter.device
+        self._like = next(model.parameters())
+        self.dtype, self.device = self._like.dtype, self._like.device
+        self._depths = [stage.depth for stage in model.config.stages]
         self._layout = Layout(
             model.config, source.size, self.dtype.itemsize, settings.band_bytes, band_rows=settings.band_rows
         )
         self.outputs: dict[int, Output] = {}
-        self._unfinished: dict[int, tuple[StageMap, StreamedBlock]] = {}  # outputs of the pass that is under way
+        self._unfinished: dict[int, tuple[StageMap, _Link]] = {}  # outputs of the pass that is under way
         self._outdated: list[StageMap] = []  # that nobody needs once this pass is over
         self._work = [self._work_of(stage) for stage in range(len(model.stages))]
         self._done = 0.0
@@ -100,38 +97,35 @@ class Run:
         start = self._resume()
         if isinstance(start, Finished):
             return start.embedding
-        stream = self.source.stream(self._layout.pixel_rows())
         held: StageMap | None = None
-        streamed: StreamedBlock | None = None
-        for stage, block in self._blocks():
-            if start is not None and (stage, block) < (start.stage, start.block):
-                self._done += self._work[stage]
+        tokens = self._like.new_empty(0)  # global ones, as they enter the next step
+        for part in passes(self._depths, every_block=self.settings.every_block):
+            if start is not None:
+                if part.holds == (start.stage, start.block):
+                    held, tokens, start = start.held, start.global_tokens, None
+                self._done += sum(self._work[step.stage] for step in part.steps if step.block is not None)
                 continue
-            if start is not None and (stage, block) == (start.stage, start.block):
-                held, tokens = start.held, start.global_tokens
-                stream = held.stream(self._layout.band_height(stage))
-            elif block == 0:
-                held = None
-                embedding = StreamedEmbedding(self._stage(stage).patch_embed, stream.size)
-                stream, tokens = embedding.run(stream), embedding.global_tokens
-                if stage > 0 and self.settings.every_block:
-                    held = self._hold(stream, stage, block, None)
-                    self._finish_pass(stage, block, held, tokens)
-                    stream = held.stream(self._layout.band_height(stage))
+            if held is None or part.held is None:
+                stream = self.source.stream(self._layout.pixel_rows())
             else:
-                assert streamed is not None
-                held = self._hold(stream, stage, block, held)
-                tokens = streamed.global_tokens
-                self._finish_pass(stage, block, held, tokens)
-                stream = held.stream(self._layout.band_height(stage))
-            streamed = self._block(stage, block, tokens)
-            stream = self._counted(streamed.run(stream), stage, block)
-            if block == len(self._stage(stage).blocks) - 1:
-                stream = self._finish_stage(stream, streamed, stage, held)
-        assert streamed is not None
-        pool.add(stream.rows)
-        self._finish_outputs()
-        pooled = pool.result(streamed.global_tokens)
+                stream = held.stream(self._layout.band_height(part.held))
+            for step in part.steps:
+                link = self._link(step, stream.size, tokens)
+                stream, tokens = link.run(stream), link.global_tokens
+                if step.block is None:
+                    held = None
+                    continue
+                stream = Stream(stream.size, self._counted(stream, step.stage, step.block))
+                if step.ends:
+                    stream = self._finish_stage(stream, link, step.stage, held)
+            if part.holds is None:
+                pool.add(stream.rows)
+                self._finish_outputs()
+            else:
+                held = self._hold(stream, *part.holds, held)
+                self._finish_pass(*part.holds, held, link.global_tokens)
+            tokens = link.global_tokens  # the block has updated them by now
+        pooled = pool.result(tokens)
         folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
         if folder is not None and fingerprint is not None:
             Finished(fingerprint, pooled, self.outputs).save(folder)
@@ -140,15 +134,17 @@ class Run:
 
     # --- the parts of a pass ----------------------------------------------------------------------------------
 
-    def _block(self, stage: int, block: int, global_tokens: Tensor) -> StreamedBlock:
-        last = block == len(self._stage(stage).blocks) - 1
-        needed = not last or stage in self.settings.wanted or stage == len(self.model.stages) - 1
+    def _link(self, step: Step, size: tuple[int, int], global_tokens: Tensor) -> _Link:
+        stage = cast(Stage, self.model.stages[step.stage])
+        if step.block is None:
+            return StreamedEmbedding(stage.patch_embed, size)
+        last = step.stage == len(self.model.stages) - 1
         return StreamedBlock(
-            cast(Block, self._stage(stage).blocks[block]),
+            cast(Block, stage.blocks[step.block]),
             global_tokens,
-            self._layout.map_size(stage),
-            band_rows=self._layout.chunk_rows(stage),
-            update_global=needed,
+            size,
+            band_rows=self._layout.chunk_rows(step.stage),
+            update_global=not step.ends or last or step.stage in self.settings.wanted,
         )
 
     def _hold(self, stream: Stream, stage: int, block: int, held: StageMap | None) -> StageMap:
@@ -161,7 +157,7 @@ class Run:
             held.write(rows)
         return held
 
-    def _finish_stage(self, stream: Stream, streamed: StreamedBlock, stage: int, held: StageMap | None) -> Stream:
+    def _finish_stage(self, stream: Stream, link: _Link, stage: int, held: StageMap | None) -> Stream:
         """Keep the map of a stage that was asked for, as it passes."""
         if stage not in self.settings.wanted:
             if held is not None:
@@ -172,7 +168,7 @@ class Run:
             if target is not None:
                 self._outdated.append(target)
             target = self._new_map(stage, f"stage{stage + 1}.map")
-        self._unfinished[stage] = (target, streamed)
+        self._unfinished[stage] = (target, link)
         return Stream(stream.size, _kept(stream.rows, target))
 
     def _finish_pass(self, stage: int, block: int, held: StageMap, global_tokens: Tensor) -> None:
@@ -185,8 +181,8 @@ class Run:
         self._remove_outdated()
 
     def _finish_outputs(self) -> None:
-        for stage, (stage_map, streamed) in self._unfinished.items():
-            self.outputs[stage] = Output(stage_map, streamed.global_tokens)
+        for stage, (stage_map, link) in self._unfinished.items():
+            self.outputs[stage] = Output(stage_map, link.global_tokens)
         self._unfinished = {}
 
     def _remove_outdated(self) -> None:
@@ -214,14 +210,6 @@ class Run:
             self.outputs = dict(start.outputs)
         return start
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        for stage in range(len(self.model.stages)):
-            for block in range(len(self._stage(stage).blocks)):
-                yield stage, block
-
-    def _stage(self, number: int) -> Stage:
-        return cast(Stage, self.model.stages[number])
-
     def _new_map(self, stage: int, name: str) -> StageMap:
         shape = (*self._layout.map_size(stage), self.model.config.stages[stage].width)
         if self.settings.work_folder is None:
@@ -235,11 +223,8 @@ class Run:
         config, grid = self.model.config.stages[stage], self._layout.map_size(stage)
         return linear_multiply_adds(config, grid) + attention_multiply_adds(config, grid)
 
-    def _counted(self, stream: Stream, stage: int, block: int) -> Stream:
-        return Stream(stream.size, self._count(stream, stage, block))
-
-    def _count(self, stream: Stream, stage: int, block: int) -> Iterator[Rows]:
-        total = sum(work * len(self._stage(number).blocks) for number, work in enumerate(self._work))
+    def _counted(self, stream: Stream, stage: int, block: int) -> Iterator[Rows]:
+        total = sum(work * depth for work, depth in zip(self._work, self._depths, strict=True))
         for rows in stream.rows:
             self._done += self._work[stage] * len(rows.tokens) / stream.size[0]
             if self.settings.progress is not None:

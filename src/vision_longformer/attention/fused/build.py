@@ -27,11 +27,10 @@ import torch
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.locks import Lock, LockedError
 
-SOURCES = ("forward.cpp", "backward.cpp", "gelu.cpp")
+SOURCES = ("forward.cpp", "backward.cpp")
 HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
 FORWARD = "vision_longformer_windowed_attention"
 BACKWARD = "vision_longformer_windowed_attention_backward"
-GELU = "vision_longformer_add_bias_gelu"
 TIMEOUT = 900  # seconds for the compiler, which takes about ten where nothing else runs
 VERSION_TIMEOUT = 30  # seconds, for a compiler to say what it is
 
@@ -183,7 +182,7 @@ def _output(command: list[str], *, seconds: float) -> subprocess.CompletedProces
 def _open(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
-        functions = [getattr(library, name) for name in (FORWARD, BACKWARD, GELU)]
+        functions = [getattr(library, name) for name in (FORWARD, BACKWARD)]
     except (OSError, AttributeError) as error:
         raise BuildError(f"{path} cannot be loaded: {error}") from error
     for function in functions:

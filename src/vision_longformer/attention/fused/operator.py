@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vision_longformer.attention.fused import build
 from vision_longformer.attention.geometry import Offset
+from vision_longformer.attention.windows import Windows
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -49,71 +50,37 @@ class _Gradients(ctypes.Structure):
     )
 
 
-def is_supported(query: Tensor, offsets: Sequence[Offset]) -> bool:
+def is_supported(windows: Windows) -> bool:
     """Tell whether the kernel can be used: for what is computed, and on this machine, for which it may be compiled."""
+    query = windows.query
     if query.device.type != "cpu" or query.dtype not in DTYPES or query.numel() == 0:
         return False
-    return _rows_by_column(offsets) is not None and build.kernel() is not None
+    return _rows_by_column(windows.chunks) is not None and build.kernel() is not None
 
 
-class Settings(TypedDict):
-    """What the kernel is given beside queries, keys and values.
-
-    table: ((4w − 1)², h) biases by relative position, or None.
-    global_bias: (h, G), or None.
-    valid: (B, H', W'), false at keys that nothing may see, whatever they hold; None where all may be seen.
-    offsets: (row, column) of the chunks seen.
-    window: Side w of a chunk.
-    top: Where the queries' first row stands in the map of keys.
-    left: The same for the first column.
-    exact: Whether only keys up to w rows and w columns away are seen.
-    """
-
-    table: Tensor | None
-    global_bias: Tensor | None
-    valid: Tensor | None
-    offsets: Sequence[Offset]
-    window: int
-    top: int
-    left: int
-    exact: bool
-
-
-def fused_windowed_attention(
-    query: Tensor, key_value: Tensor, global_key_value: Tensor, **settings: Unpack[Settings]
-) -> Tensor:
+def fused_windowed_attention(windows: Windows) -> Tensor:
     """Attend from map queries, where `is_supported`; without a formula for gradients.
 
-    Args:
-        query: (B, H, W, h, d) with any strides.
-        key_value: (B, H', W', 2, h, d): H×W from (top, left) on, and what wraps around outside it.
-        global_key_value: (B, G, 2, h, d).
-        settings: All of `Settings`.
-
     Returns:
-        (B, H, W, h, d), contiguous, in the type of `query`; computed in float32. Queries without a key get zeros.
+        (B, H, W, h, d), contiguous, in the type of the queries; computed in float32. Queries without a key get zeros.
 
     Raises:
         MemoryError: There is no memory for what each thread keeps.
         ValueError: The tensors do not fit together.
     """
-    call = _Call(query, key_value, global_key_value, **settings)
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    call.run(build.FORWARD, out=out)
+    out = torch.empty_like(windows.query, memory_format=torch.contiguous_format)
+    _Call(windows).run(build.FORWARD, out=out)
     return out
 
 
 def fused_windowed_attention_backward(
-    grad: Tensor, query: Tensor, key_value: Tensor, global_key_value: Tensor, **settings: Unpack[Settings]
+    grad: Tensor, windows: Windows
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Return the gradients of `fused_windowed_attention`, where `is_supported`.
 
     Args:
         grad: (B, H, W, h, d) gradient of the result, of the same type.
-        query: As there, as is all that follows.
-        key_value: As there.
-        global_key_value: As there.
-        settings: As there.
+        windows: As there.
 
     Returns:
         Gradients of query, of key_value, of global_key_value, of the table and of global_bias, contiguous; None for
@@ -123,18 +90,19 @@ def fused_windowed_attention_backward(
         MemoryError: There is no memory for what each thread keeps.
         ValueError: The tensors do not fit together.
     """
-    call = _Call(query, key_value, global_key_value, **settings)
+    query, key_value, global_key_value, table, global_bias, *_ = windows
+    call = _Call(windows)
     if grad.shape != query.shape or grad.dtype != query.dtype:
         raise ValueError(f"windowed attention: gradient of {grad.dtype} {tuple(grad.shape)}, unlike the queries")
     batch, height, _, heads, head_width = query.shape
-    num_global, side = global_key_value.shape[1], 4 * settings["window"] - 1
-    units = (batch, heads, -(-height // settings["window"]))
+    num_global, side = global_key_value.shape[1], 4 * windows.window - 1
+    units = (batch, heads, -(-height // windows.window))
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     of_key_value = torch.zeros(key_value.shape)
     of_global = torch.zeros(*units, num_global, 2, head_width)
-    of_table = None if settings["table"] is None else torch.zeros(*units, side, side)
-    of_global_bias = None if settings["global_bias"] is None else torch.zeros(*units, num_global)
+    of_table = None if table is None else torch.zeros(*units, side, side)
+    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global)
     gradients = _Gradients(
         strides=grad.stride()[:-1],
         result=grad.data_ptr(),
@@ -157,32 +125,16 @@ def fused_windowed_attention_backward(
 class _Call:
     """What the kernel is given, and the tensors whose addresses it is given, which live as long as this."""
 
-    def __init__(
-        self,
-        query: Tensor,
-        key_value: Tensor,
-        global_key_value: Tensor,
-        *,
-        table: Tensor | None,
-        global_bias: Tensor | None,
-        valid: Tensor | None,
-        offsets: Sequence[Offset],
-        window: int,
-        top: int,
-        left: int,
-        exact: bool,
-    ) -> None:
-        library, rows = build.kernel(), _rows_by_column(offsets)
+    def __init__(self, windows: Windows) -> None:
+        library, rows = build.kernel(), _rows_by_column(windows.chunks)
         if library is None or rows is None:
             raise ValueError("the kernel cannot be used here, see `is_supported`")
-        _check_fit(query, key_value, global_key_value, table, global_bias, valid, window=window, top=top, left=left)
+        _check_fit(windows)
         self._library = library
-        query, key_value, global_key_value = (
-            x if x.stride(-1) == 1 else x.contiguous() for x in (query, key_value, global_key_value)
-        )
-        table = _visible_table(table, window=window, exact=exact).contiguous()
-        global_bias = None if global_bias is None else global_bias.float().contiguous()
-        valid = None if valid is None else valid.contiguous()
+        query, key_value, global_key_value = (x if x.stride(-1) == 1 else x.contiguous() for x in windows[:3])
+        table = _visible_table(windows.table, window=windows.window, exact=windows.exact).contiguous()
+        global_bias = None if windows.global_bias is None else windows.global_bias.float().contiguous()
+        valid = None if windows.valid is None else windows.valid.contiguous()
         self._tensors = (query, key_value, global_key_value, table, global_bias, valid)
         batch, height, width, heads, head_width = query.shape
         self._arguments = _Arguments(
@@ -192,11 +144,11 @@ class _Call:
             heads=heads,
             head_width=head_width,
             num_global=global_key_value.shape[1],
-            window=window,
+            window=windows.window,
             key_height=key_value.shape[1],
             key_width=key_value.shape[2],
-            top=top,
-            left=left,
+            top=windows.top,
+            left=windows.left,
             num_table_heads=table.shape[1],
             first_rows=tuple(first for first, _ in rows),
             last_rows=tuple(last for _, last in rows),
@@ -218,23 +170,13 @@ class _Call:
             raise MemoryError("windowed attention: no memory for the threads' buffers")
 
 
-def _check_fit(
-    query: Tensor,
-    key_value: Tensor,
-    global_key_value: Tensor,
-    table: Tensor | None,
-    global_bias: Tensor | None,
-    valid: Tensor | None,
-    *,
-    window: int,
-    top: int,
-    left: int,
-) -> None:
+def _check_fit(windows: Windows) -> None:
     """Refuse tensors that do not fit together, as the kernel would read beyond them.
 
     Raises:
-        ValueError: They differ in device, type or shape from what `fused_windowed_attention` describes.
+        ValueError: They differ in device, type or shape from what `Windows` describes.
     """
+    query, key_value, global_key_value, table, global_bias, valid, _, window, top, left, _ = windows
     batch, height, width, *of_head = query.shape
     _, key_height, key_width, *_ = key_value.shape
     shapes = {

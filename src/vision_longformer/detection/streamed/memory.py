@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
-from vision_longformer.config import ModelConfig, Windowed
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.streamed.levels import Levels
 from vision_longformer.fpn.features import LongformerFeatures
 from vision_longformer.fpn.pyramid import FeaturePyramid
 from vision_longformer.memory.activations import WORKSPACE_BYTES
-from vision_longformer.padding import Size, size_at
-from vision_longformer.streaming.bands import BAND_BYTES, choose_band_rows
+from vision_longformer.memory.streaming import TYPICAL, Needs, choose_band_bytes, forecast_streaming
+from vision_longformer.padding import Size
+from vision_longformer.streaming.layout import Layout
 
 MARGIN = 1.15
-SMALLEST_BAND_BYTES = 2**20
-# Of a row of tokens in a band: what comes in, its projections, what attention gives, what goes out; and of its halo.
-_OF_BAND, _OF_HALO = 6, 4
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,15 @@ def choose_streaming(model: RetinaNet, size: Size, *, memory: int) -> StreamedDe
         memory: Bytes that it may take beside the model and the image.
     """
     for spilled in (False, True):
-        band_bytes = BAND_BYTES
-        while band_bytes >= SMALLEST_BAND_BYTES:
-            needed = forecast_streamed_memory(model, size, band_bytes=band_bytes, spilled=spilled)
-            if needed <= memory:
-                return StreamedDetection(needed, band_bytes, spilled)
-            band_bytes //= 2
+        forecast = partial(forecast_streamed_detection, model, size, spilled=spilled)
+        band_bytes, needs = choose_band_bytes(forecast, memory=memory)
+        if needs.memory <= memory:
+            return StreamedDetection(needs.memory, band_bytes, spilled)
     return None
 
 
-def forecast_streamed_memory(model: RetinaNet, size: Size, *, band_bytes: int, spilled: bool) -> int:
-    """Return the bytes that `detect_streamed` holds at its peak, beside the model and the image.
+def forecast_streamed_detection(model: RetinaNet, size: Size, band_bytes: int, *, spilled: bool) -> Needs:
+    """Return what `detect_streamed` takes at its peak, beside the model and the image.
 
     Args:
         model: One that `streamable` says can be.
@@ -65,29 +61,8 @@ def forecast_streamed_memory(model: RetinaNet, size: Size, *, band_bytes: int, s
         spilled: Whether the backbone's maps go to a work folder.
     """
     features = cast(LongformerFeatures, cast(FeaturePyramid, model.backbone).features)
-    config, itemsize = features.model.config, next(model.parameters()).itemsize
-    maps = [_row_bytes(config, stage, size, itemsize) * height for stage, height in enumerate(_heights(config, size))]
-    # Where a stage ends, the next one begins in the same pass: bands of both are held, and both maps may be.
-    bands = sum(_band_bytes(config, stage, size, itemsize, band_bytes) for stage in range(len(maps)))
-    kept = sum(maps[stage] for stage in features.stages)
-    of_backbone = bands + (0 if spilled else sum(maps))
-    levels = Levels(model, size, band_bytes=band_bytes, band_rows=None)
-    of_levels = levels.bytes + (0 if spilled else kept)
-    return round(MARGIN * (max(of_backbone, of_levels) + WORKSPACE_BYTES))
-
-
-def _heights(config: ModelConfig, size: Size) -> list[int]:
-    return [size_at(size, stride)[0] for stride in config.strides]
-
-
-def _row_bytes(config: ModelConfig, stage: int, size: Size, itemsize: int) -> int:
-    return size_at(size, config.strides[stage])[1] * config.stages[stage].width * itemsize
-
-
-def _band_bytes(config: ModelConfig, stage: int, size: Size, itemsize: int, band_bytes: int) -> int:
-    """Return what the bands of a block of a stage hold."""
-    attention = config.stages[stage].attention
-    step = attention.window_size if isinstance(attention, Windowed) else 1
-    height, row_bytes = _heights(config, size)[stage], _row_bytes(config, stage, size, itemsize)
-    rows = step * choose_band_rows(height, row_bytes, step=step, halo=step, band_bytes=band_bytes)
-    return (min(rows, height) * _OF_BAND + 2 * step * _OF_HALO) * row_bytes
+    layout = Layout(features.model.config, size, next(model.parameters()).itemsize, band_bytes)
+    needs = forecast_streaming(layout, TYPICAL, wanted=features.stages, spilled=spilled)
+    kept = 0 if spilled else sum(map(layout.map_bytes, features.stages))
+    of_levels = kept + Levels(model, size, band_bytes=band_bytes, band_rows=None).bytes + WORKSPACE_BYTES
+    return replace(needs, memory=round(MARGIN * max(needs.memory, of_levels)))
