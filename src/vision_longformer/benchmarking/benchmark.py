@@ -30,7 +30,7 @@ from vision_longformer.benchmarking.models import (
 from vision_longformer.benchmarking.runtimes import Runtime, check_output, export, open_session, require_runtime
 from vision_longformer.benchmarking.timing import MatrixProduct, interleaved
 from vision_longformer.export.onnx import ExportError
-from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.utils.errors import reason
 from vision_longformer.utils.system_memory import gigabytes
 

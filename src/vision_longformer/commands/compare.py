@@ -15,7 +15,7 @@ from vision_longformer.benchmarking.comparison_page import Comparison, compariso
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.commands.progress import follow_comparison
-from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
 

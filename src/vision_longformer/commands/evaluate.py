@@ -15,7 +15,7 @@ from vision_longformer.commands.common import Arguments, Parser, UsageError, tel
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.training.dense_models import limit_detections, limit_of
 from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.tasks.base import Result

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 COLUMNS = ("path", "label", "split")

@@ -29,7 +29,7 @@ from vision_longformer.datasets.coco_entries import (
     read_segmentation,
 )
 from vision_longformer.datasets.problems import Problems, printable, quoted
-from vision_longformer.images.decode import ImageError, read_orientation, read_size
+from vision_longformer.images import ImageError, describe_image
 from vision_longformer.utils.flat import Segmentations
 
 LISTS = ("images", "annotations", "categories")
@@ -130,10 +130,10 @@ def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
     if not there:
         raise EntryError("image file missing", f"{where}: there is no file {printable(str(path))}")
     try:
-        stored = read_size(path)
+        stored = describe_image(path, upright=False).size
         if stored == stated:
             return False
-        turned = stored[::-1] == stated and read_orientation(path) >= 5
+        turned = describe_image(path).size == stated
     except ImageError as error:
         raise EntryError("image cannot be read", f"{where} cannot be read: {error}") from error
     if not turned:

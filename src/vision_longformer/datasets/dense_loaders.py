@@ -33,7 +33,7 @@ from vision_longformer.datasets.transforms import (
     transformed_map,
 )
 from vision_longformer.detection.boxes import Target
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.masks.rle import segmentations_to_masks
 from vision_longformer.padding import Size
 from vision_longformer.utils.seeding import seed_sample

@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.options import AugmentationOptions, InputOptions
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.utils.seeding import seed_sample
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.utils.atomic_files import replacing
 
 SHARD = 1024  # images

@@ -6,8 +6,7 @@ import os
 
 import numpy as np
 
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, identity
 
 # Rows read at once. Levels whose scale is no whole number are interpolated between pixels; reading always the same
 # pieces makes a pixel's value independent of the bands.

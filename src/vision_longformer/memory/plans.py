@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vision_longformer.backbone import Block, Stage, VisionLongformer
-from vision_longformer.images.reader import ImageInfo
+from vision_longformer.images import ImageInfo
 from vision_longformer.memory.activations import forecast_encoding
 from vision_longformer.memory.speed import Speed
 from vision_longformer.memory.streaming import Stored, forecast_streaming

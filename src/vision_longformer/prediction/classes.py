@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vision_longformer.datasets.loaders import evaluation_transform
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.training.trained import Trained
 
 

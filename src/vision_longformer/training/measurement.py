@@ -13,7 +13,7 @@ from vision_longformer.evaluation.classification import evaluate
 from vision_longformer.evaluation.detection import evaluate_detector
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import evaluate_semantic
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.training.tasks.base import Result
 from vision_longformer.training.trained import Trained
 
