@@ -23,7 +23,6 @@ class ArrayReader:
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
         opacity: Whether the last of two or four channels is opacity.
-        note: What of a file is left out.
         identity: Changes when the file does.
         value_range: Stored values that become 0 and 1, where their type does not say so.
 
@@ -39,7 +38,6 @@ class ArrayReader:
         valid: Mask | None = None,
         preferred_rows: int = 1,
         opacity: bool = True,
-        note: str = "",
         identity: str = "",
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -59,17 +57,12 @@ class ArrayReader:
             dtype=np.dtype(array.dtype),
             preferred_rows=preferred_rows,
             opacity=opacity,
-            note=note,
             identity=identity,
             value_range=value_range,
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The array is in a file, which is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         try:
             values: Array = np.asarray(self._array[top:bottom])
         except (OSError, ValueError, RuntimeError, KeyError) as error:

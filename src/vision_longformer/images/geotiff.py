@@ -94,11 +94,7 @@ class GeoReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
         try:
             with self._environment:

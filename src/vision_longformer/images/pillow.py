@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,7 +39,7 @@ CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}  # of modes; others have one
 SWAPPED_BYTES = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
 _TURNED_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
 
-_pillow_limit = threading.Lock()
+_global = threading.Lock()
 
 
 class PillowReader:
@@ -65,10 +66,14 @@ class PillowReader:
         self._path = None if isinstance(image, Image.Image) else image
         self._name = "the image" if self._path is None else str(image)
         self._array: Array | None = None
+        self._file: BinaryIO | None = None
         with image_errors(self._name):
-            self._file = None if isinstance(image, Image.Image) else Path(image).open("rb")  # noqa: SIM115
             try:
-                self._image = image if isinstance(image, Image.Image) else _opened(self._file)
+                if isinstance(image, Image.Image):
+                    self._image = image
+                else:
+                    self._file = Path(image).open("rb")  # noqa: SIM115, closed by `close`
+                    self._image = _opened(self._file)
                 self.info = self._describe(max_pixels, indices)
             except BaseException:
                 self.close()
@@ -111,7 +116,10 @@ class PillowReader:
     def orientation(self) -> int:
         """EXIF's, 1 to 8, that the rows are stored in; a PNG file has to be decoded for it."""
         with image_errors(self._name):
-            orientation = self._image.getexif().get(ORIENTATION_TAG, 1)
+            if self._image.format == "PNG":
+                self._image.load()
+            with _undisturbed():
+                orientation = self._image.getexif().get(ORIENTATION_TAG, 1)
         return orientation if orientation in range(1, 9) else 1
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
@@ -144,7 +152,7 @@ class PillowReader:
     def close(self) -> None:
         """Close the file."""
         self._array = None
-        if getattr(self, "_file", None) is not None:
+        if self._file is not None:
             self._file.close()
 
     __del__ = close
@@ -184,9 +192,13 @@ def image_errors(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _without_limit() -> Iterator[None]:
-    """Lift Pillow's limit on pixels, which is global: ours is checked in its place."""
-    with _pillow_limit:
+def _undisturbed() -> Iterator[None]:
+    """Lift Pillow's limit on pixels, in whose place ours is checked, and its warnings about odd but readable files.
+
+    Both are global, so one thread at a time does so: decoding is left out, where that is possible.
+    """
+    with _global, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -194,9 +206,9 @@ def _without_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _opened(file: Any) -> Image.Image:
+def _opened(file: BinaryIO) -> Image.Image:
     """Open a file that Python has open: of a path, Pillow maps turned TIFFs into memory with a wrong size."""
-    with _without_limit():
+    with _undisturbed():
         return Image.open(file)
 
 
@@ -209,7 +221,7 @@ def _mode(image: Image.Image) -> str:
 
 
 def _loaded(image: Image.Image, mode: str) -> Array:
-    with _without_limit() if isinstance(image, TiffImageFile) else nullcontext():  # which it checks once more
+    with _undisturbed() if isinstance(image, TiffImageFile) else nullcontext():  # which it checks once more
         image.load()
     return np.asarray(image if image.mode == mode else image.convert(mode))
 

@@ -53,11 +53,7 @@ class SlideReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         numbers = range(top // PIECE, -(-bottom // PIECE))
         pieces = {number: self._pieces.get(number) for number in numbers}
         read = {number: self._read(number) if piece is None else piece for number, piece in pieces.items()}

@@ -47,7 +47,7 @@ DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever
 
 
 class TiffReader:
-    """Reads one picture of a TIFF file by rows, as it is stored, whatever its orientation tag says.
+    """Reads the first picture of a TIFF file by rows, as it is stored, whatever its orientation tag says.
 
     Values of a few bits are spread over their type (`full_depth`); indices into a table of colours become these.
 
@@ -55,20 +55,19 @@ class TiffReader:
 
     Args:
         path: Of the file.
-        series: Which picture of several.
         level: Of the pyramid, 0 for full resolution.
 
     Raises:
         ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, series: int = 0, level: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, level: int = 0) -> None:
         self._name = str(path)
         with self._explaining():
             self._file = tifffile.TiffFile(path)
         try:
             with self._explaining():
-                self._pages = self._choose(series, level)
+                self._pages = self._choose(level)
                 self.orientation = _orientation(self._file.pages[0].aspage())
                 self.info = self._describe(path)
                 self._nodata = None if self.info.opacity else _nodata(self._pages[0])
@@ -77,13 +76,11 @@ class TiffReader:
             raise
         self._kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}  # segments of the band before
 
-    def _choose(self, series: int, level: int) -> list[Any]:
+    def _choose(self, level: int) -> list[Any]:
         """Return the pages of a picture: one with all channels, or one for each."""
         if not self._file.series:
             raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
-        if not 0 <= series < len(self._file.series):
-            raise ImageError(f"it has {len(self._file.series)} pictures, and no number {series}")
-        chosen = self._file.series[series]
+        chosen = self._file.series[0]
         if not 0 <= level < len(chosen.levels):
             raise ImageError(f"it has {len(chosen.levels)} levels of resolution, and no number {level}")
         chosen = chosen.levels[level]
@@ -121,11 +118,7 @@ class TiffReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         samples = self._pages[0].samplesperpixel
         out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
