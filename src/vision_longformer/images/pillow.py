@@ -63,8 +63,8 @@ class PillowReader:
     def __init__(
         self, image: str | os.PathLike[str] | Image.Image, *, max_pixels: int = MAX_PIXELS, indices: bool = False
     ) -> None:
-        self._path = None if isinstance(image, Image.Image) else image
-        self._name = "the image" if self._path is None else str(image)
+        self._path = None if isinstance(image, Image.Image) else Path(image)
+        self._name = "the image" if self._path is None else str(self._path)
         self._array: Array | None = None
         self._file: BinaryIO | None = None
         with image_errors(self._name):
@@ -72,7 +72,8 @@ class PillowReader:
                 if isinstance(image, Image.Image):
                     self._image = image
                 else:
-                    self._file = Path(image).open("rb")  # noqa: SIM115, closed by `close`
+                    assert self._path is not None
+                    self._file = self._path.open("rb")  # noqa: SIM115, closed by `close`
                     self._image = _opened(self._file)
                 self.info = self._describe(max_pixels, indices)
             except BaseException:
@@ -138,7 +139,7 @@ class PillowReader:
             )
         if self._in_halves:
             assert self._path is not None
-            with Path(self._path).open("rb") as file, _opened(file) as again:
+            with self._path.open("rb") as file, _opened(file) as again:
                 assert isinstance(again, ImageFile)
                 again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
                 low = _loaded(again, self._mode)
@@ -150,8 +151,9 @@ class PillowReader:
         return array if array.ndim == 3 else array[:, :, None]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let go of the pixels."""
         self._array = None
+        self.__dict__.pop("_image", None)
         if self._file is not None:
             self._file.close()
 

@@ -102,7 +102,7 @@ def read_rgb(image: ImageLike, *, max_pixels: int = MAX_PIXELS, upright: bool = 
         if info.channels != 3 or info.dtype != np.uint8 or rows.valid is not None:
             values, _ = _unit(info, rows, 3)
             rows = PixelRows(values.mul_(255).round_().byte().numpy())
-        return Image.fromarray(np.ascontiguousarray(rows.values))
+    return Image.fromarray(np.ascontiguousarray(rows.values))
 
 
 def shrunk_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
