@@ -26,8 +26,8 @@ import torch
 import vision_longformer
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.strategies import read_whole
 from vision_longformer.images import ArrayReader, PixelRows
+from vision_longformer.images.pixels import whole_pixels
 from vision_longformer.memory.plans import Strategy, plan
 from vision_longformer.streaming import stream
 from vision_longformer.utils.system_memory import peak_memory
@@ -98,7 +98,7 @@ def measure(case: int, folder: Path) -> dict[str, Any]:
     watch.start()
     start = time.perf_counter()
     if way == "whole":
-        encoder.encode(read_whole(reader, 3))
+        encoder.encode(whole_pixels(reader, 3))
     else:
         spilled = way == "spilled"
         stream(

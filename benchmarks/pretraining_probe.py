@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from vision_longformer import create_model
 from vision_longformer.datasets.classification import Samples, read_split
-from vision_longformer.images.decode import read_rgb
+from vision_longformer.images import read_rgb
 from vision_longformer.training.teachers import load_teacher
 from vision_longformer.training.weight_files import load_weights
 

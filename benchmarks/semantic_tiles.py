@@ -15,7 +15,7 @@ import numpy as np
 
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.datasets.dense_loaders import read_label
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.segmentation.tiled import label_pixels
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.weight_files import load_weights

@@ -23,7 +23,7 @@ from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import read_metadata
 from vision_longformer.features.formats import FORMATS, table
 from vision_longformer.features.load import load_features
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.memory.plans import STRATEGIES
 from vision_longformer.published import family
 from vision_longformer.weights import save

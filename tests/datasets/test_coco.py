@@ -14,7 +14,7 @@ from PIL import Image
 
 from datasets.coco_cases import CATEGORY_IDS, CLASSES, SIZES, random_content, write_content, write_images
 from vision_longformer.datasets.coco import CocoSplit, read_coco
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 
 Content = dict[str, Any]
 

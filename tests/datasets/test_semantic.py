@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.coco_cases import random_content, write_content, write_images
 from vision_longformer.datasets.coco import read_coco
 from vision_longformer.datasets.semantic import coco_classes, coco_label, read_semantic
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.masks.rle import segmentation_to_mask
 
 SIZE = (13, 17)

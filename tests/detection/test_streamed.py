@@ -22,8 +22,8 @@ from vision_longformer.detection import Detections, RetinaNet, build_retinanet
 from vision_longformer.detection.streamed.levels import Levels
 from vision_longformer.detection.streamed.retinanet import detect_streamed, streamable
 from vision_longformer.fpn.features import LongformerFeatures
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Array, ImageInfo, Mask, PixelRows
+from vision_longformer.images import ImageError, ImageInfo, PixelRows
+from vision_longformer.images.reader import Array, Mask
 from vision_longformer.streaming import WorkFolderError, stream
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

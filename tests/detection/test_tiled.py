@@ -11,7 +11,7 @@ from PIL import Image
 from detection.cases import mask_rcnn, retinanet
 from detection.scenes import PLAIN, StandIn, blank, boxes_of, disc, find, paint, rectangle
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.detection.tiled import find_objects, normalised, read_pixels
+from vision_longformer.detection.tiled import find_objects, normalised, rgb_array
 from vision_longformer.masks.rle import mask_to_rle, rle_area, rle_iou, soft_mask_to_rle
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.tiling.tiles import Tile
@@ -142,15 +142,15 @@ def test_images_come_as_files_pillow_images_or_arrays(tmp_path: Path) -> None:
     pixels = noise(7, 11)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     for image in (tmp_path / "image.png", str(tmp_path / "image.png"), Image.fromarray(pixels), pixels):
-        assert (read_pixels(image) == pixels).all()
+        assert (rgb_array(image) == pixels).all()
     values = normalised(pixels, Tile(2, 3, 6, 8), mean=(0, 0, 0), std=(1, 1, 1), device=None)
     assert torch.allclose(values[0, :, 1, 2], torch.from_numpy(pixels[3, 5]) / 255)
-    dot = read_pixels(Image.new("RGB", (1, 1), (51, 102, 255)))  # which PyTorch could not write to
+    dot = rgb_array(Image.new("RGB", (1, 1), (51, 102, 255)))  # which PyTorch could not write to
     values = normalised(dot, Tile(0, 0, 1, 1), mean=(0, 0, 0), std=(1, 1, 1), device=None)
     assert values.flatten().tolist() == pytest.approx([0.2, 0.4, 1.0])
     for wrong in (pixels[:, :, 0], pixels.astype(np.float32), pixels[:0]):
         with pytest.raises(ValueError, match=r"image: expected RGB as uint8 of shape \(height, width, 3\), got"):
-            read_pixels(wrong)
+            rgb_array(wrong)
 
 
 def test_running_out_of_memory_names_a_remedy() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vision_longformer.features.resume import WorkFolder
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.streaming.checkpoint import FILE as CHECKPOINT
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vision_longformer.images.decode import ImageError, read_indices, read_orientation, read_pixels, read_rgb, read_size
+from vision_longformer.images import ImageError, describe_image, read_indices, read_pixels, read_rgb
 
 HEIGHT, WIDTH = 5, 7
 
@@ -240,8 +240,8 @@ def test_images_can_be_read_as_they_are_stored(tmp_path: Path, orientation: int,
     image.save(tmp_path / "upright.png", exif=exif)
     upright = ImageOps.exif_transpose(Image.open(tmp_path / "upright.png"))
     np.testing.assert_array_equal(np.asarray(read_rgb(path)), np.asarray(upright))
-    assert read_size(path) == (HEIGHT, WIDTH)
-    assert read_orientation(path) == orientation
+    assert describe_image(path, upright=False).size == (HEIGHT, WIDTH)
+    assert describe_image(path).size == (upright.height, upright.width)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -259,10 +259,13 @@ def test_an_orientation_that_is_none_is_upright(tmp_path: Path) -> None:
     exif[0x0112] = 9
     Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "x.png", exif=exif)
     Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "y.png")
-    assert read_orientation(tmp_path / "x.png") == read_orientation(tmp_path / "y.png") == 1
+    for upright in (True, False):
+        for name in ("x.png", "y.png"):
+            assert describe_image(tmp_path / name, upright=upright).size == (HEIGHT, WIDTH)
+            np.testing.assert_array_equal(read_rgb(tmp_path / name, upright=upright), noise(HEIGHT, WIDTH, 3))
 
 
-@pytest.mark.parametrize("read", [read_size, read_orientation, read_indices, read_rgb])
+@pytest.mark.parametrize("read", [describe_image, read_indices, read_rgb])
 def test_files_that_are_no_images_are_named_whatever_is_asked_of_them(tmp_path: Path, read: Any) -> None:
     (tmp_path / "x.png").write_text("no image")
     with pytest.raises(ImageError, match=r"/x\.png: it is not an image that can be read$"):
@@ -294,7 +297,7 @@ def test_indices_are_the_numbers_that_a_file_stores_at_any_depth(tmp_path: Path,
 
 def test_indices_of_large_or_coloured_images_are_refused(tmp_path: Path) -> None:
     Image.fromarray(noise(HEIGHT, WIDTH)).save(tmp_path / "x.png")
-    with pytest.raises(ImageError, match=r"/x\.png: it has 7×5 pixels, more than 34 \(max_pixels\)"):
+    with pytest.raises(ImageError, match=r"/x\.png: it has 7×5 pixels by its header, more than the limit of 34 \(max"):
         read_indices(tmp_path / "x.png", max_pixels=34)
     Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "y.png")
     with pytest.raises(ImageError, match=r"/y\.png: has several channels or fractions \(RGB\)"):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from images.test_tiff import HEIGHT, assert_rows, values
-from vision_longformer.images import open_npy
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError, NpyReader
 from vision_longformer.utils.system_memory import resident_memory
 
 
@@ -20,7 +19,7 @@ from vision_longformer.utils.system_memory import resident_memory
 def test_rows_of_every_layout(tmp_path: Path, channels: int, dtype: str, order: str) -> None:
     array = (values(channels, "float32") * 200).astype(dtype)
     np.save(tmp_path / "a.npy", np.asarray(array, order=order))  # type: ignore[call-overload]
-    reader = open_npy(tmp_path / "a.npy")
+    reader = NpyReader(tmp_path / "a.npy")
     assert_rows(reader, array)
     reader.close()
 
@@ -29,7 +28,7 @@ def test_rows_of_every_layout(tmp_path: Path, channels: int, dtype: str, order: 
 def test_a_gray_image_has_two_axes(tmp_path: Path, order: str) -> None:
     array = values(1, "uint16")
     np.save(tmp_path / "a.npy", np.asarray(array[..., 0], order=order))  # type: ignore[call-overload]
-    assert_rows(open_npy(tmp_path / "a.npy"), array)
+    assert_rows(NpyReader(tmp_path / "a.npy"), array)
 
 
 @pytest.mark.skipif(resident_memory() is None, reason="the system does not tell what memory is held")
@@ -39,7 +38,7 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path: Path, order: str) -> No
     np.save(tmp_path / "a.npy", np.asarray(array, order=order))  # type: ignore[call-overload]
     size = array.nbytes
     del array
-    reader = open_npy(tmp_path / "a.npy")
+    reader = NpyReader(tmp_path / "a.npy")
     before = resident_memory()
     for top in range(0, 2000, 100):
         assert (reader.read_rows(top, top + 100).values == 7).all()
@@ -55,17 +54,17 @@ def test_a_file_that_is_cut_short_is_a_sentence(tmp_path: Path, order: str) -> N
     path = tmp_path / "a.npy"
     np.save(path, np.asarray(values(3, "uint8"), order=order))  # type: ignore[call-overload]
     whole = path.read_bytes()
-    reader = open_npy(path)
+    reader = NpyReader(path)
     path.write_bytes(whole[:5000])
     with pytest.raises(ImageError, match=r"a\.npy: it is damaged \(it is cut short\)"):
         reader.read_rows(0, HEIGHT)
     with pytest.raises(ImageError, match=r"a\.npy: it is no NumPy file, or a damaged one"):
-        open_npy(path)
+        NpyReader(path)
     with pytest.raises(ImageError, match=r"none\.npy: there is no such file"):
-        open_npy(tmp_path / "none.npy")
+        NpyReader(tmp_path / "none.npy")
 
 
 def test_objects_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([[1, "a"]], dtype=object), allow_pickle=True)
     with pytest.raises(ImageError, match=r"a\.npy: it is no NumPy file, or a damaged one"):
-        open_npy(tmp_path / "a.npy")
+        NpyReader(tmp_path / "a.npy")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from images.test_tiff import HEIGHT, WIDTH, assert_rows, values
-from vision_longformer.images import open_reader
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError, open_reader
 
 zarr = pytest.importorskip("zarr")
 

@@ -12,8 +12,7 @@ import tifffile
 from PIL import Image
 
 from images.test_tiff import HEIGHT, WIDTH, assert_rows, values
-from vision_longformer.images import ArrayReader, ChosenReader, PillowReader, open_reader
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ArrayReader, ChosenReader, ImageError, PillowReader, open_reader
 from vision_longformer.images.tiff import TiffReader
 
 
@@ -167,10 +166,10 @@ def test_a_tiff_that_nothing_reads_says_why(tmp_path: Path) -> None:
 
 
 def test_a_tiff_that_is_decoded_as_a_whole_has_limits(tmp_path: Path) -> None:
-    Image.fromarray(values(3, "uint8")).quantize(16).save(tmp_path / "a.tif")
+    Image.fromarray(values(4, "uint8"), mode="CMYK").save(tmp_path / "a.tif")
     assert isinstance(open_reader(tmp_path / "a.tif"), PillowReader)
     with pytest.raises(
-        ImageError, match=r"a\.tif: its colours are palette, .*, and as a whole it has 101×83 pixels by"
+        ImageError, match=r"a\.tif: its colours are separated, .*, and as a whole it has 101×83 pixels by"
     ):
         open_reader(tmp_path / "a.tif", max_pixels=100)
 
@@ -203,10 +202,29 @@ def test_a_value_that_no_pixel_has_leaves_all_valid(tmp_path: Path, value: str) 
     assert TiffReader(tmp_path / "a.tif").read_rows(0, HEIGHT).valid is None
 
 
-def test_a_palette_with_a_value_for_no_data_has_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+@pytest.mark.parametrize("rasterio", [True, False])
+def test_a_palette_heeds_a_value_for_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rasterio: bool
+) -> None:
+    if rasterio:
+        pytest.importorskip("rasterio")
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     picture = Image.fromarray(values(3, "uint8")).quantize(16)
     picture.save(tmp_path / "a.tif", tiffinfo={42113: "7"})
+    reader = open_reader(tmp_path / "a.tif")
+    assert isinstance(reader, TiffReader) is not rasterio
+    rows = reader.read_rows(0, HEIGHT)
+    assert rows.valid is not None
+    np.testing.assert_array_equal(rows.valid, np.asarray(picture) != 7)
+    np.testing.assert_array_equal(rows.values, np.asarray(picture.convert("RGB")))
+
+
+def test_a_kind_that_only_pillow_reads_has_a_note_on_missing_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    Image.fromarray(values(4, "uint8"), mode="CMYK").save(tmp_path / "a.tif", tiffinfo={42113: "7"})
     assert open_reader(tmp_path / "a.tif").info.note == (
-        "its no-data value is not heeded without rasterio: pip install 'vision-longformer[geo]'"
+        "what it says of missing pixels is not heeded without rasterio: pip install 'vision-longformer[geo]'"
     )

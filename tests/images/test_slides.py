@@ -10,8 +10,7 @@ import pytest
 import tifffile
 
 from images.test_tiff import values
-from vision_longformer.images import open_reader
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError, open_reader
 
 pytest.importorskip("openslide")
 

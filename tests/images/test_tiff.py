@@ -13,9 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.images import PillowReader, open_reader
-from vision_longformer.images.decode import ImageError, read_pixels
-from vision_longformer.images.reader import Array, Reader
+from vision_longformer.images import ImageError, PillowReader, Reader, open_reader, read_pixels
+from vision_longformer.images.reader import Array
 from vision_longformer.images.tiff import TiffReader
 
 HEIGHT, WIDTH = 83, 101

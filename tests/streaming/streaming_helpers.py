@@ -12,8 +12,8 @@ from model_helpers import relative_error
 from vision_longformer import VisionLongformer
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.images import ArrayReader
-from vision_longformer.images.decode import unit_range
 from vision_longformer.images.reader import Array, Mask
+from vision_longformer.images.values import unit_range
 from vision_longformer.streaming import StreamedFeatures
 from vision_longformer.timm_interface import normalisation
 

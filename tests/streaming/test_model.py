@@ -16,8 +16,7 @@ from model_helpers import MODELS, build, config
 from streaming.streaming_helpers import assert_same, holes, picture, reader, whole
 from vision_longformer import GlobalOnly, Linformer, ModelConfig, VisionLongformer, Windowed
 from vision_longformer.config import Attention
-from vision_longformer.images import ArrayReader
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ArrayReader, ImageError
 from vision_longformer.streaming import Progress, WorkFolderError, stream
 from vision_longformer.streaming.checkpoint import FILE
 

@@ -31,7 +31,7 @@ from vision_longformer.benchmarking.runtimes import Runtime, check_output, expor
 from vision_longformer.benchmarking.timing import AttentionClock, MatrixProduct, interleaved
 from vision_longformer.benchmarking.worker import Task
 from vision_longformer.export.onnx import ExportError
-from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.utils.errors import reason
 from vision_longformer.utils.system_memory import gigabytes
 

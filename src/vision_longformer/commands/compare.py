@@ -16,7 +16,7 @@ from vision_longformer.benchmarking.comparison import compared
 from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.measuring import measure
-from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.images import MAX_SIDE
 from vision_longformer.utils.atomic_files import check_writable
 
 

@@ -16,8 +16,8 @@ from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import OutputError, encode_files
 from vision_longformer.features.formats import check_format
 from vision_longformer.features.strategies import Limits
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import find_images
-from vision_longformer.images.open import AS_STORED, Reading
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.utils.devices import choose_device

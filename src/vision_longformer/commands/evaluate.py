@@ -15,7 +15,7 @@ from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights

@@ -19,10 +19,8 @@ from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.encode import chosen_model, chosen_reading
 from vision_longformer.commands.progress import duration
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images.decode import MAX_SIDE, ImageError
+from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
 from vision_longformer.images.find import find_images
-from vision_longformer.images.open import describe_image
-from vision_longformer.images.reader import ImageInfo
 from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.datasets.problems import some
+from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 COLUMNS = ("path", "label", "split")
@@ -58,8 +59,8 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ValueError(
-            f"{data}: split {split!r} has {_some(unknown)}, which the model's {len(classes)} classes do not include "
-            f"({_some(list(classes))})"
+            f"{data}: split {split!r} has {some(unknown)}, which the model's {len(classes)} classes do not include "
+            f"({some(list(classes))})"
         )
     number = {name: index for index, name in enumerate(classes)}
     return Samples(
@@ -82,7 +83,7 @@ def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixel
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{_some([str(path) for path in missing])}: no such file")
+        raise ValueError(f"{some([str(path) for path in missing])}: no such file")
     if decode is None:
         decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
     if not decode:
@@ -106,7 +107,7 @@ def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
     folder = data / split
     if not folder.is_dir():
         there = sorted(entry.name for entry in data.iterdir() if entry.is_dir())
-        hint = f"; {data} has {_some(there)}" if there else f"; {data} has no folder at all"
+        hint = f"; {data} has {some(there)}" if there else f"; {data} has no folder at all"
         raise FileNotFoundError(f"{folder}: no such folder. Expected {data}/{split}/CLASS/images{hint}")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
@@ -119,7 +120,7 @@ def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
             empty.append(entry)
         found += [(path, entry.name) for path in images]
     if empty:
-        raise ValueError(f"{_some([str(entry) for entry in empty])}: no image in this class folder")
+        raise ValueError(f"{some([str(entry) for entry in empty])}: no image in this class folder")
     return found
 
 
@@ -140,10 +141,5 @@ def _read_csv(path: Path, split: str) -> list[tuple[Path, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: is not a CSV file in UTF-8 ({error})") from error
     if not found:
-        raise ValueError(f"{path}: no row has split {split!r}; it has {_some(sorted(splits)) or 'no rows'}")
+        raise ValueError(f"{path}: no row has split {split!r}; it has {some(sorted(splits)) or 'no rows'}")
     return found
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

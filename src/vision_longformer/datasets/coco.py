@@ -20,7 +20,7 @@ from PIL import Image
 
 from vision_longformer.datasets.coco_lists import read_annotations, read_categories, read_images, read_lists
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 from vision_longformer.utils.flat import Segmentations, Texts
 
 

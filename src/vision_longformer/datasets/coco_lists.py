@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,8 +27,8 @@ from vision_longformer.datasets.coco_entries import (
     read_image,
     read_segmentation,
 )
-from vision_longformer.datasets.problems import Problems, printable, quoted
-from vision_longformer.images.decode import ImageError, read_orientation, read_size
+from vision_longformer.datasets.problems import Problems, printable, quoted, some
+from vision_longformer.images import ImageError, describe_image
 from vision_longformer.utils.flat import Segmentations
 
 LISTS = ("images", "annotations", "categories")
@@ -93,8 +92,8 @@ def read_categories(entries: list[Any], problems: Problems, classes: Sequence[st
         unknown = [printable(category.name) for category in result.kept if category.name not in classes]
         if unknown:
             raise ValueError(
-                f"{problems.file}: has the categories {_some(unknown)}, which the model's {len(classes)} classes do "
-                f"not include ({_some(list(classes))})"
+                f"{problems.file}: has the categories {some(unknown)}, which the model's {len(classes)} classes do "
+                f"not include ({some(list(classes))})"
             )
         result.kept = [Category(names.get(name, -1), name) for name in classes]
     result.place = {category.id: place for place, category in enumerate(result.kept) if category.id >= 0}
@@ -104,18 +103,16 @@ def read_categories(entries: list[Any], problems: Problems, classes: Sequence[st
 def read_images(entries: list[Any], problems: Problems, folder: Path) -> Kept[ImageEntry]:
     """Read the images, and the headers of their files in `folder`."""
     result = Kept[ImageEntry]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-        for image in _each(entries, read_image, problems, result):
-            try:
-                upright = _refers_to_upright(image, folder)
-            except EntryError as error:
-                problems.add(error.reason, str(error))
-                result.left_out.add(image.id)
-                continue
-            result.place[image.id] = len(result.kept)
-            result.kept.append(image)
-            result.upright.append(upright)
+    for image in _each(entries, read_image, problems, result):
+        try:
+            upright = _refers_to_upright(image, folder)
+        except EntryError as error:
+            problems.add(error.reason, str(error))
+            result.left_out.add(image.id)
+            continue
+        result.place[image.id] = len(result.kept)
+        result.kept.append(image)
+        result.upright.append(upright)
     return result
 
 
@@ -130,10 +127,10 @@ def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
     if not there:
         raise EntryError("image file missing", f"{where}: there is no file {printable(str(path))}")
     try:
-        stored = read_size(path)
+        stored = describe_image(path, upright=False).size
         if stored == stated:
             return False
-        turned = stored[::-1] == stated and read_orientation(path) >= 5
+        turned = describe_image(path).size == stated
     except ImageError as error:
         raise EntryError("image cannot be read", f"{where} cannot be read: {error}") from error
     if not turned:
@@ -272,8 +269,3 @@ def _belonging(
             problems.consequences["annotation of a category left out"] += 1
         else:
             yield images.place[image_id], entry
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

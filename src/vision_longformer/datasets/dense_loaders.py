@@ -5,7 +5,6 @@ B images, n objects of an image, H×W batch
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from vision_longformer.datasets.transforms import (
     transformed_map,
 )
 from vision_longformer.detection.boxes import Target
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.masks.rle import segmentations_to_masks
 from vision_longformer.padding import Size
 from vision_longformer.utils.seeding import seed_sample
@@ -89,9 +88,7 @@ class DenseImages(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> tuple[DenseSample, int] | str:
         index = key.image if isinstance(key, Key) else key
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-                image = self.split.read(index, max_pixels=self.max_pixels)
+            image = self.split.read(index, max_pixels=self.max_pixels)
             if isinstance(key, Key):
                 return self._augmented(image, key), index
             return DenseSample(self._pixels(image, self.whole(index)), torch.empty(0, 4), torch.empty(0)), index

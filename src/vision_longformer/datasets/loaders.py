@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from torchvision import transforms
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.options import AugmentationOptions, InputOptions
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.utils.seeding import seed_sample
 
 
@@ -99,9 +98,7 @@ class Images(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> tuple[Tensor | str, int, int]:
         index = key.image if isinstance(key, Key) else key
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-                image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
+            image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
         except ImageError as error:
             return str(error), 0, index
         transform = self.transform

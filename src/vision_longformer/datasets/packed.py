@@ -10,7 +10,6 @@ An image becomes a square of one of a few sides, the largest that its shorter si
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.utils.atomic_files import replacing
 
 SHARD = 1024  # images
@@ -83,9 +82,7 @@ def pack_shard(
 def _read(path: Path, *, stored_side: int, max_pixels: int) -> Square | str:
     """Return an image's square, or why there is none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-            image = read_rgb(path, max_pixels=max_pixels)
+        image = read_rgb(path, max_pixels=max_pixels)
     except ImageError as error:
         return str(error)
     width, height = image.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 SHOWN = 5
@@ -55,6 +56,12 @@ class Problems:
         raise ValueError(
             f"{self.file}: {number} problems ({kinds}); mend them, or leave them out with skip_invalid\n{shown}{rest}"
         )
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first few names, and how many more there are."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
 
 
 def printable(value: object) -> str:

@@ -23,7 +23,7 @@ from PIL import Image
 from vision_longformer.datasets.classification import EXTENSIONS
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_indices, read_orientation, read_rgb, read_size
+from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices, read_rgb
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
 
@@ -204,9 +204,9 @@ def _sizes_of(image: Path, label: Path) -> tuple[tuple[int, int], bool]:
     """Return a label's size, and whether it is that of the image turned upright by a quarter."""
     if not label.is_file():
         raise ImageError(f"{image}: its label {label} is missing")
-    stored, size = read_size(image), read_size(label)
+    stored, size = (describe_image(path, upright=False).size for path in (image, label))
     if stored == size:
         return size, False
-    if stored[::-1] == size and read_orientation(image) >= 5:
+    if describe_image(image).size == size:
         return size, True
     raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {label} has {size[1]}×{size[0]}")

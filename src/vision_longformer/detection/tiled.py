@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision_longformer.detection.boxes import Detections, FoundObjects, wanted
-from vision_longformer.images.decode import read_rgb
+from vision_longformer.images import read_rgb
 from vision_longformer.masks.box_masks import BoxMask
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.tiling.merging import Parts, merge
@@ -74,7 +74,7 @@ def find_objects(
         ValueError: The array is no image, or no tile fits into memory.
         MemoryError: There was less memory than was free before.
     """
-    pixels = read_pixels(image)
+    pixels = rgb_array(image)
     size = pixels.shape[0], pixels.shape[1]
     tiles = tiling.cut(size)
     found, left_out = [], 0
@@ -92,7 +92,7 @@ def find_objects(
     return FoundObjects(objects.boxes[:count], objects.scores[:count], objects.labels[:count], masks, left_out)
 
 
-def read_pixels(image: RgbImage) -> Pixels:
+def rgb_array(image: RgbImage) -> Pixels:
     """Return an image as (H, W, 3) uint8, RGB.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Batch, Images
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 
 TOP = 5
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.images.decode import MAX_PIXELS, ImageLike, Pixels, read_pixels
+from vision_longformer.images import MAX_PIXELS, ImageLike, Pixels, read_pixels
 from vision_longformer.timm_interface import normalisation
 
 
@@ -76,7 +76,7 @@ class Encoder:
         """Read an image as `encode` does.
 
         Raises:
-            ImageError: See `images.decode.read_pixels`.
+            ImageError: See `images.read_pixels`.
         """
         return read_pixels(image, channels=self.model.in_chans, max_side=self.max_side, max_pixels=self.max_pixels)
 
@@ -85,7 +85,7 @@ class Encoder:
         """Encode one image.
 
         Args:
-            image: A path, a Pillow image, an array (see `images.decode.read_pixels`), or what `read` returned.
+            image: A path, a Pillow image, an array (see `images.read_pixels`), or what `read` returned.
 
         Raises:
             ImageError: The image cannot be read.

@@ -40,9 +40,8 @@ from vision_longformer.features.strategies import (
     remove_work_folder,
     work_folder_of,
 )
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import AS_STORED, ImageError, Reading, read_georeference
 from vision_longformer.images.find import Source
-from vision_longformer.images.open import AS_STORED, Reading, read_georeference
 from vision_longformer.memory.plans import Plan
 from vision_longformer.reports.encoding_page import Entry, Report, picture_entry
 from vision_longformer.reports.streamed_entries import streamed_entry

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from vision_longformer.features.formats.encoded import MapRows
 from vision_longformer.features.formats.view import choose_colours
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader, unit_rows
 from vision_longformer.images.thumbnails import NEUTRAL, principal_colours
-from vision_longformer.streaming.source import unit_rows
 
 BAND_BYTES = 32 * 2**20  # of what is reduced at once
 LARGEST = 4096  # rows of a picture: an image that is higher than wide is reduced more
@@ -29,7 +28,7 @@ def small_photograph(reader: Reader, channels: int, *, max_width: int) -> Tensor
         colours = values if channels == 3 else values[..., :1].expand(-1, -1, 3)
         return torch.where(valid[..., None], colours * 255, NEUTRAL)
 
-    size = (reader.info.height, reader.info.width)
+    size = reader.info.size
     return _reduced(read, size, row_bytes=size[1] * channels * 8, max_width=max_width)
 
 

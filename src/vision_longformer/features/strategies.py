@@ -19,13 +19,12 @@ from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.formats.encoded import Encoded, encoded_from_features, encoded_from_stream
 from vision_longformer.features.resume import WorkFolder
 from vision_longformer.features.stage_pictures import StagePictures, picture_stages
-from vision_longformer.images.decode import ImageError, Pixels
+from vision_longformer.images import AS_STORED, ImageInfo, Pixels, Reader, Reading, open_reader
 from vision_longformer.images.geotiff import scaled_georeference
-from vision_longformer.images.open import AS_STORED, Reading, open_reader
-from vision_longformer.images.reader import ImageInfo, Reader
+from vision_longformer.images.pixels import shrunk_size, whole_pixels
+from vision_longformer.images.reader import check_pixels
 from vision_longformer.memory.plans import STRATEGIES, Plan, Strategy, free_disk, plan
 from vision_longformer.streaming import Progress, stream
-from vision_longformer.streaming.source import unit_rows
 from vision_longformer.utils.system_memory import default_bound, resident_memory
 
 WORK_FOLDER = ".work"  # below the output, if no other is named
@@ -103,7 +102,7 @@ def encoded_image(
         path: Of the image.
         limits: What it may take.
         work_folder: For this image alone.
-        reading: How to read the image; not with an encoder that shrinks images.
+        reading: How to read the image.
         identity: Changes with the contents of the image, with the model and with the settings of the encoder.
         georeference: Where on earth it lies, as stored.
         pictures: Whether to picture the stages, where the image is encoded whole.
@@ -117,32 +116,27 @@ def encoded_image(
             streamed.
         WorkFolderError: The work folder cannot be written, or another run is at work there.
     """
-    with WorkFolder(work_folder, identity) as work:
+    with (
+        WorkFolder(work_folder, identity) as work,
+        contextlib.closing(open_reader(path, **vars(reading), max_pixels=encoder.max_pixels)) as reader,
+    ):
+        stored, size = reader.info.size, shrunk_size(reader.info.size, encoder.max_side)
         if encoder.max_side is not None:
-            if reading != AS_STORED:
-                raise ValueError(f"an image that is shrunk (--max-side) cannot be read in another way ({reading})")
-            pixels = encoder.read(path)
-            height, width = pixels.valid.shape
-            chosen = _plan(encoder, (height, width), limits, work, None)
-            if chosen.chosen.strategy != "whole":
-                raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
-            on_plan(chosen)
-            factors = (pixels.original_size[0] / height, pixels.original_size[1] / width)
-            place = scaled_georeference(georeference or {}, factors)
+            check_pixels(str(path), stored, encoder.max_pixels)
+        chosen = _plan(encoder, size, limits, work, reader.info if size == stored else None)
+        if encoder.max_side is not None and chosen.chosen.strategy != "whole":
+            raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
+        on_plan(chosen)
+        if chosen.chosen.strategy == "whole":
+            pixels = whole_pixels(reader, encoder.model.in_chans, max_side=encoder.max_side)
+            reader.close()
+            place = scaled_georeference(georeference or {}, (stored[0] / size[0], stored[1] / size[1]))
             yield _whole(encoder, pixels, chosen, place, pictures=pictures)
             return
-        with contextlib.closing(open_reader(path, **vars(reading), max_pixels=encoder.max_pixels)) as reader:
-            chosen = _plan(encoder, (reader.info.height, reader.info.width), limits, work, reader.info)
-            on_plan(chosen)
-            if chosen.chosen.strategy == "whole":
-                pixels = read_whole(reader, encoder.model.in_chans)
-                reader.close()
-                yield _whole(encoder, pixels, chosen, georeference, pictures=pictures)
-                return
-            if chosen.chosen.strategy == "spilled":
-                assert chosen.chosen.band_bytes is not None
-                work.begin(chosen.chosen.band_bytes)
-            yield _streamed(encoder, reader, chosen, georeference, work, on_band)
+        if chosen.chosen.strategy == "spilled":
+            assert chosen.chosen.band_bytes is not None
+            work.begin(chosen.chosen.band_bytes)
+        yield _streamed(encoder, reader, chosen, georeference, work, on_band)
 
 
 def work_folder_of(name: str, limits: Limits, output: Path) -> Path:
@@ -156,18 +150,6 @@ def remove_work_folder(limits: Limits, output: Path) -> None:
     if limits.work_folder is None:
         with contextlib.suppress(OSError):
             (output / WORK_FOLDER).rmdir()
-
-
-def read_whole(reader: Reader, channels: int) -> Pixels:
-    """Read a whole image as the model takes it.
-
-    Raises:
-        ImageError: It cannot be read, or none of its pixels is there.
-    """
-    values, valid = unit_rows(reader, 0, reader.info.height, channels)
-    if not bool(valid.any()):
-        raise ImageError(f"{reader.info.name}: all of its pixels are transparent or missing")
-    return Pixels(values, valid, (reader.info.height, reader.info.width), reader.info.note)
 
 
 def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFolder, image: ImageInfo | None) -> Plan:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vision_longformer.images.bit_depth import full_depth
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
+from vision_longformer.images.values import full_depth, through_table
 
 CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
 
@@ -26,13 +25,16 @@ class GeoReader:
 
     Args:
         path: Of the file.
+        level: Of its overviews, 0 for full resolution.
+        orientation: EXIF's, 1 to 8, that its rows are stored in.
 
     Raises:
-        ImageError: The file is missing or damaged, or its channels differ in type.
+        ImageError: The file is missing or damaged, has no such level, or its channels differ in type.
         ImportError: rasterio is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, orientation: int = 1) -> None:
+        self.orientation = orientation
         try:
             import rasterio
         except ImportError as error:
@@ -43,6 +45,11 @@ class GeoReader:
             with self._environment, warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 self._file = rasterio.open(path)
+                levels = 1 + len(self._file.overviews(1))
+                if level >= levels:
+                    raise UnsupportedError(f"{path}: it has {levels} levels of resolution, and no number {level}")
+                if level:
+                    self._file = rasterio.open(path, overview_level=level - 1)
         except rasterio.errors.RasterioError as error:
             raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
         alpha = rasterio.enums.ColorInterp.alpha
@@ -87,11 +94,7 @@ class GeoReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
         try:
             with self._environment:
@@ -100,7 +103,7 @@ class GeoReader:
         except self._rasterio.errors.RasterioError as error:
             raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
         if self._colours is not None:
-            rows = self._colours[np.minimum(values[0], len(self._colours) - 1)]  # (n, W, 1 or 3)
+            rows = through_table(values[0], self._colours)  # (n, W, 1 or 3)
         else:
             rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
             try:

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vision_longformer.images.channels import ChosenReader
-from vision_longformer.images.decode import MAX_PIXELS, ORIENTATION_TAG, ImageError, check_pixels, open_picture
-from vision_longformer.images.npy import open_npy
+from vision_longformer.images.adapters import ChosenReader, UprightReader
+from vision_longformer.images.arrays import NpyReader
 from vision_longformer.images.pillow import PillowReader
-from vision_longformer.images.reader import ImageInfo, Reader
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    ImageError,
+    ImageInfo,
+    Reader,
+    UnsupportedError,
+    check_pixels,
+)
 from vision_longformer.images.zarr import open_zarr
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -26,7 +30,6 @@ NPY_START = b"\x93NUMPY"
 # Of slides that are no TIFF, and of those that are one with a layout of their own.
 SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".czi", ".dcm", ".svs", ".ndpi", ".scn", ".bif", ".svslide")
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
-GEO_TAGS = (33550, 33922, 34264, 34735, 42113)  # scale, tie points, transformation, keys, GDAL's no-data value
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def open_reader(
     value_range: tuple[float, float] | None = None,
     array: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    upright: bool = True,
 ) -> Reader:
     """Open an image to be read by rows: a TIFF of any kind, a slide, a Zarr or NumPy array, or an ordinary image.
 
@@ -77,7 +81,8 @@ def open_reader(
         channels: Which channels to take, counted from 0; by default all.
         value_range: Stored values that become 0 and 1, where their type does not say so.
         array: The array to take from a Zarr group.
-        max_pixels: Refuse larger ordinary images, which are decoded as a whole.
+        max_pixels: Refuse larger images that are decoded as a whole: ordinary ones, and those that are turned.
+        upright: Turn it as EXIF, or a TIFF's tag, says; else rows and columns are as the file has them.
 
     Raises:
         ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
@@ -86,11 +91,22 @@ def open_reader(
     wanted = Reading(level, None if channels is None else tuple(channels), value_range)
     try:
         reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
+        if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
+            check_pixels(str(path), reader.info.size, max_pixels)
+            reader = UprightReader(reader, orientation)
     except ImportError as error:
         raise ImageError(str(error)) from error
     if wanted.channels is None and value_range is None:
         return reader
     return ChosenReader(reader, wanted.channels, value_range=value_range)
+
+
+def describe_image(
+    path: str | os.PathLike[str], *, reading: Reading = AS_STORED, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> ImageInfo:
+    """Return what is known of an image before its pixels are read. See `open_reader`."""
+    with contextlib.closing(open_reader(path, **vars(reading), max_pixels=max_pixels, upright=upright)) as reader:
+        return reader.info
 
 
 def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
@@ -103,59 +119,19 @@ def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[s
     Raises:
         ImageError: It is damaged, or it does say and rasterio is not installed.
     """
-    if Path(path).is_dir():
+    if Path(path).is_dir() or not _first_bytes(path).startswith(TIFF_STARTS):
         return {}
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    if not start.startswith(TIFF_STARTS):
-        return {}
-    from vision_longformer.images.tiff import has_tags
+    from vision_longformer.images.tiff import read_header
 
-    if not has_tags(path, GEO_TAGS[:-1]):
+    if not read_header(path).georeferenced and not _has_sidecar(path):
         return {}
-    from vision_longformer.images.geotiff import GeoReader, scaled_georeference
+    from vision_longformer.images.geotiff import GeoReader
 
     try:
-        reader = GeoReader(path)
+        with contextlib.closing(GeoReader(path, level=level)) as reader:
+            return reader.info.georeference
     except ImportError as error:
         raise ImageError(str(error)) from error
-    reader.close()
-    if not level:
-        return reader.info.georeference
-    with contextlib.closing(open_reader(path, level=level)) as smaller:
-        factors = (reader.info.height / smaller.info.height, reader.info.width / smaller.info.width)
-    return scaled_georeference(reader.info.georeference, factors)
-
-
-def describe_image(
-    path: str | os.PathLike[str], *, reading: Reading = AS_STORED, max_pixels: int = MAX_PIXELS
-) -> ImageInfo:
-    """Return what is known of an image before its pixels are read. Ordinary images are not decoded for it.
-
-    Args:
-        path: A file, or the folder of a Zarr array.
-        reading: How it would be read.
-        max_pixels: Refuse larger ordinary images, as `open_reader` does.
-
-    Raises:
-        ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
-    """
-    try:
-        with Path(path).open("rb") as file, open_picture(file) as image:
-            if image.format != "TIFF" and reading == AS_STORED:
-                check_pixels(image, max_pixels)
-                height, width = image.size if image.getexif().get(ORIENTATION_TAG, 1) >= 5 else image.size[::-1]
-                channels = len(image.getbands())
-                return ImageInfo(str(path), height, width, channels, np.dtype(np.uint8))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError):
-        pass  # it may be something else than Pillow knows, and else is explained below
-    with contextlib.closing(open_reader(path, **vars(reading), max_pixels=max_pixels)) as reader:
-        return reader.info
 
 
 def is_zarr(path: Path) -> bool:
@@ -164,17 +140,14 @@ def is_zarr(path: Path) -> bool:
 
 
 def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Reader:
+    """Return what reads a file as it is stored."""
     if path.is_dir():
         if is_zarr(path):
             return open_zarr(path, array=array)
         raise ImageError(f"{path}: it is a folder, and no Zarr array")
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    start = _first_bytes(path)
     if start.startswith(NPY_START):
-        return open_npy(path)
+        return NpyReader(path)
     if path.name.lower().endswith(".zarr.zip"):
         return open_zarr(path, array=array)
     if path.suffix.lower() in SLIDE_SUFFIXES:
@@ -189,32 +162,42 @@ def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Read
 
 
 def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
-    try:
-        from vision_longformer.images.tiff import TiffReader, UnsupportedTiffError, has_tags
-    except ImportError as error:
-        raise ImportError(f"{path}: reading it needs tifffile: pip install tifffile") from error
-    if level == 0 and has_tags(path, GEO_TAGS) and importlib.util.find_spec("rasterio"):
+    """Open a TIFF: with GDAL if it is a raster or has a mask, else with tifffile, or Pillow for what that lacks."""
+    from vision_longformer.images.tiff import TiffReader, read_header
+
+    header = read_header(path)
+    masked = header.masked or _has_sidecar(path)
+    if (header.georeferenced or header.nodata or masked) and importlib.util.find_spec("rasterio"):
         from vision_longformer.images.geotiff import GeoReader
 
-        return GeoReader(path)
+        with contextlib.suppress(UnsupportedError):
+            return GeoReader(path, level=level, orientation=header.orientation)
+    reader: Reader
     try:
-        return TiffReader(path, level=level)
-    except UnsupportedTiffError as error:
+        reader = TiffReader(path, level=level)
+    except UnsupportedError as error:
         if level:
             raise
-        return _open_whole_tiff(path, error, max_pixels=max_pixels)
-
-
-def _open_whole_tiff(path: Path, reason: ImageError, *, max_pixels: int) -> Reader:
-    """Open a TIFF that cannot be read by rows for some reason: palettes, turned images and the like."""
-    from vision_longformer.images.tiff import NODATA_TAG, has_tags
-
-    try:
-        reader = PillowReader(path, max_pixels=max_pixels)
-    except ImageError as error:
-        raise ImageError(f"{reason}, and as a whole {str(error).removeprefix(f'{path}: ')}") from error
-    if has_tags(path, (NODATA_TAG,)):
-        unheeded = "its no-data value is not heeded without rasterio: pip install 'vision-longformer[geo]'"
+        try:
+            reader = PillowReader(path, max_pixels=max_pixels)
+        except ImageError as failure:
+            raise ImageError(f"{error}, and as a whole {str(failure).removeprefix(f'{path}: ')}") from failure
+        masked |= header.nodata
+    if masked:
+        unheeded = "what it says of missing pixels is not heeded without rasterio: pip install 'vision-longformer[geo]'"
         notes = filter(None, (reader.info.note, unheeded))
         reader.info = dataclasses.replace(reader.info, note="; ".join(notes))
     return reader
+
+
+def _first_bytes(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _has_sidecar(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file of GDAL's lies beside a raster: a mask, or more about it."""
+    return any(Path(f"{path}{suffix}").is_file() for suffix in (".msk", ".aux.xml"))

@@ -1,25 +1,241 @@
-"""Ordinary images: JPEG, PNG, WebP and whatever else Pillow reads."""
+"""Ordinary images: JPEG, PNG, WebP and whatever else Pillow reads, TIFFs of kinds that no other reader reads included.
+
+H×W image, n rows, C channels
+"""
 
 from __future__ import annotations
 
 import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from vision_longformer.images.decode import MAX_PIXELS, read_array
-from vision_longformer.images.reader import identity
-from vision_longformer.images.zarr import ArrayReader
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from vision_longformer.images.adapters import upright
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    PixelRows,
+    check_pixels,
+    identity,
+)
+from vision_longformer.images.values import full_depth
+
+ORIENTATION_TAG = 0x0112  # of EXIF
+INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}  # of modes; others have one
+# Pillow holds colour in 8 bits: of 16-bit values it keeps the high bytes. Told the wrong byte order, it keeps the low
+# ones, so that two readings have all bits.
+SWAPPED_BYTES = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
+_TURNED_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
+
+_global = threading.Lock()
 
 
-class PillowReader(ArrayReader):
-    """Reads an image file as `images.decode.read_pixels` does. It is decoded as a whole, and kept as it is stored.
+class PillowReader:
+    """Reads an image with Pillow. It is decoded as a whole when rows are first read, and kept as it is stored.
+
+    16-bit images keep all their bits, gray or colour; the few that cannot (16-bit gray with opacity, among others) are
+    read with 8. Of animations and files of several pages only the first picture is read. `info.note` says so.
 
     Args:
-        path: Of the file.
+        image: A path, or an image of Pillow's.
         max_pixels: Refuse larger files by what their header says, before they are decoded.
+        indices: Take the whole numbers of an image of one channel as they are, and a palette's indices for its colours.
+
+    Attributes:
+        raw_modes: How the pixels lie in the file, in Pillow's words; empty where they are decoded already.
 
     Raises:
-        ImageError: The file is missing, damaged, no image, or too large.
+        ImageError: The file is missing, damaged, no image, too large, or has several channels and `indices` is true.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
-        array, note = read_array(path, max_pixels=max_pixels)
-        super().__init__(array, name=str(path), note=note, identity=identity(path))
+    def __init__(
+        self, image: str | os.PathLike[str] | Image.Image, *, max_pixels: int = MAX_PIXELS, indices: bool = False
+    ) -> None:
+        self._path = None if isinstance(image, Image.Image) else Path(image)
+        self._name = "the image" if self._path is None else str(self._path)
+        self._array: Array | None = None
+        self._file: BinaryIO | None = None
+        with image_errors(self._name):
+            try:
+                if isinstance(image, Image.Image):
+                    self._image = image
+                else:
+                    assert self._path is not None
+                    self._file = self._path.open("rb")
+                    self._image = _opened(self._file)
+                self.info = self._describe(max_pixels, indices)
+            except BaseException:
+                self.close()
+                raise
+
+    def _describe(self, max_pixels: int, indices: bool) -> ImageInfo:
+        image, notes = self._image, []
+        size = (image.height, image.width)
+        self._turned_back = 1
+        if isinstance(image, TiffImageFile):  # which Pillow turns upright itself, and gives the size of
+            self._turned_back = _TURNED_BACK.get(self.orientation, self.orientation)
+            size = size[::-1] if self.orientation >= 5 else size
+        if self._path is not None:
+            check_pixels(self._name, size, max_pixels)
+            if getattr(image, "is_animated", False):
+                notes.append("only the first picture of several was read")
+        self._mode, self.raw_modes = image.mode if indices else _mode(image), _raw_modes(image)
+        if indices and image.mode not in INDEX_MODES:
+            raise ImageError(
+                f"{self._name}: has several channels or fractions ({image.mode}), expected one of whole numbers"
+            )
+        colour = image.mode in ("RGB", "RGBA")
+        self._in_halves = self._path is not None and colour and bool(self.raw_modes)
+        self._in_halves &= self.raw_modes <= SWAPPED_BYTES.keys()
+        if colour and not self._in_halves and any(";16" in mode for mode in self.raw_modes):
+            notes.append("16-bit values were read with 8 bits")
+        whole = self._mode == "I" or self._mode.startswith("I;16") or self._in_halves
+        return ImageInfo(
+            name=self._name,
+            height=size[0],
+            width=size[1],
+            channels=CHANNELS.get(self._mode, 1),
+            dtype=np.dtype("f4" if self._mode == "F" else "u2" if whole else "u1"),
+            preferred_rows=size[0],
+            note="; ".join(notes),
+            identity="" if self._path is None else identity(self._path),
+        )
+
+    @cached_property
+    def orientation(self) -> int:
+        """EXIF's, 1 to 8, that the rows are stored in; a PNG file has to be decoded for it."""
+        with image_errors(self._name):
+            if self._image.format == "PNG":
+                self._image.load()
+            with _undisturbed():
+                orientation = self._image.getexif().get(ORIENTATION_TAG, 1)
+        return orientation if orientation in range(1, 9) else 1
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`. See `Reader`."""
+        if self._array is None:
+            with image_errors(self._name):
+                self._array = self._decode()
+        return PixelRows(self._array[top:bottom])
+
+    def _decode(self) -> Array:
+        array = _loaded(self._image, self._mode)
+        if self._mode == "I" and array.size and (array.min() < 0 or array.max() > 65535):
+            raise ImageError(  # 16-bit values in 32 bits, as older tools hold them, are read
+                f"{self._name}: its 32-bit values, {array.min()} to {array.max()}, have no defined range: "
+                "scale them to 0 to 65535, or to floats in [0, 1]"
+            )
+        if self._in_halves:
+            assert self._path is not None
+            with self._path.open("rb") as file, _opened(file) as again:
+                assert isinstance(again, ImageFile)
+                again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
+                low = _loaded(again, self._mode)
+            array = np.left_shift(array, 8, dtype=np.uint16) | low.astype(np.uint16)
+        array = array.astype(self.info.dtype, copy=False)
+        if self.raw_modes == {"I;12"}:  # 12 bits, which Pillow leaves at 0 to 4095
+            array = full_depth(array, 12)
+        array = upright(array, self._turned_back)
+        return array if array.ndim == 3 else array[:, :, None]
+
+    def close(self) -> None:
+        """Close the file, and let go of the pixels."""
+        self._array = None
+        self.__dict__.pop("_image", None)
+        if self._file is not None:
+            self._file.close()
+
+    __del__ = close
+
+
+def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Return the (H, W) whole numbers that an image of one channel stores: gray values, or indices into its palette.
+
+    Rows and columns are as the file has them, whatever EXIF says.
+
+    Raises:
+        ImageError: The image is missing, damaged, no image, too large, or has several channels.
+    """
+    with closing(PillowReader(image, max_pixels=max_pixels, indices=True)) as reader:
+        values = reader.read_rows(0, reader.info.height).values[..., 0]
+        # Pillow stretches gray values of 2 and 4 bits to 0 to 255
+        stretched = {"L;2": 85, "L;4": 17}.get("".join(reader.raw_modes), 1)
+        return values // stretched if stretched > 1 else values
+
+
+@contextmanager
+def image_errors(name: str) -> Iterator[None]:
+    """Turn all that reading an image can raise into `ImageError`, beginning with the image's name."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: it is not an image that can be read") from error
+    except OSError as error:
+        reason = error.strerror or f"it is damaged or cut short ({error})"
+        raise ImageError(f"{name}: {reason[0].lower()}{reason[1:]}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: it does not fit into memory") from error
+    except (SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ImageError(f"{name}: it is damaged ({error})") from error  # all of these come out of decoders
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lift Pillow's limit on pixels, in whose place ours is checked, and its warnings about odd but readable files.
+
+    Both are global, so one thread at a time does so: decoding is left out, where that is possible.
+    """
+    with _global, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """Open a file that Python has open: of a path, Pillow maps turned TIFFs into memory with a wrong size."""
+    with _undisturbed():
+        return Image.open(file)
+
+
+def _mode(image: Image.Image) -> str:
+    """Return Pillow's mode in which values are taken: whole numbers and fractions as they are, else 8 bits."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return image.mode
+    gray = image.mode in ("1", "L", "LA", "La")
+    return ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
+
+
+def _loaded(image: Image.Image, mode: str) -> Array:
+    with _undisturbed() if isinstance(image, TiffImageFile) else nullcontext():  # which it checks once more
+        image.load()
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _raw_modes(image: Image.Image) -> set[str]:
+    """Return how the pixels lie in a file, in Pillow's words; empty where they are decoded already."""
+    return {_raw_mode(tile) for tile in image.tile} if isinstance(image, ImageFile) else set()
+
+
+def _raw_mode(tile: Any) -> str:
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    return tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)

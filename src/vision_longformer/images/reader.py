@@ -1,4 +1,4 @@
-"""What can be streamed: images that give their rows from top to bottom, as they are stored.
+"""What every file becomes: an image that gives its rows, as they are stored, and says which pixels are missing.
 
 H×W image, n rows, C channels
 """
@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Mask = NDArray[np.bool_]
+
+MAX_PIXELS = 500_000_000
+MAX_SIDE = 10_000_000  # of images that are planned or made up; numbers of their bytes stay within 64 bits
+
+
+class ImageError(ValueError):
+    """An image cannot be read; the message names it and says why."""
+
+
+class UnsupportedError(ImageError):
+    """A file is whole, but of a kind that this reader cannot read; another one may."""
 
 
 class PixelRows(NamedTuple):
@@ -59,6 +70,20 @@ class ImageInfo:
     identity: str = ""
     georeference: dict[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+
+def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    """Raise `ImageError` if an image of (height, width) `size`, not decoded yet, has too many pixels."""
+    if size[0] * size[1] > max_pixels:
+        raise ImageError(
+            f"{name}: it has {size[1]}×{size[0]} pixels by its header, more than the limit of {max_pixels:,} "
+            "(max_pixels)"
+        )
 
 
 def identity(path: str | os.PathLike[str]) -> str:

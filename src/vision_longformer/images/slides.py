@@ -6,8 +6,7 @@ import os
 
 import numpy as np
 
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, identity
 
 # Rows read at once. Levels whose scale is no whole number are interpolated between pixels; reading always the same
 # pieces makes a pixel's value independent of the bands.
@@ -54,11 +53,7 @@ class SlideReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
+        """Return rows `top` to `bottom`. See `Reader`."""
         numbers = range(top // PIECE, -(-bottom // PIECE))
         pieces = {number: self._pieces.get(number) for number in numbers}
         read = {number: self._read(number) if piece is None else piece for number, piece in pieces.items()}

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
 
-from vision_longformer.images.bit_depth import full_depth
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Array, ImageInfo, PixelRows, identity
+from vision_longformer.images.pillow import ORIENTATION_TAG
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
+from vision_longformer.images.values import full_depth, through_table
 
 # What tifffile and the codecs raise for files that are damaged, besides OSError
 DAMAGED = (
@@ -35,38 +37,38 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-ORIENTATION_TAG, UPRIGHT = 274, 1
+RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
+MASK = 4  # among the flags of what a page is for
+FIRST_PAGES = 20  # among which a mask is looked for
 NODATA_TAG = 42113  # of GDAL, as text
 ALPHA = (1, 2)  # among extra samples: associated and unassociated
 COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
 DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
 
 
-class UnsupportedTiffError(ImageError):
-    """A TIFF that is whole, but of a kind that cannot be read by rows."""
-
-
 class TiffReader:
-    """Reads one picture of a TIFF file by rows. Values of a few bits are spread over their type (`full_depth`).
+    """Reads the first picture of a TIFF file by rows, as it is stored, whatever its orientation tag says.
+
+    Values of a few bits are spread over their type (`full_depth`); indices into a table of colours become these.
 
     Pixels whose channels all have GDAL's no-data value are not valid, unless there is opacity to say so.
 
     Args:
         path: Of the file.
-        series: Which picture of several.
         level: Of the pyramid, 0 for full resolution.
 
     Raises:
         ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, series: int = 0, level: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, level: int = 0) -> None:
         self._name = str(path)
         with self._explaining():
             self._file = tifffile.TiffFile(path)
         try:
             with self._explaining():
-                self._pages = self._choose(series, level)
+                self._pages = self._choose(level)
+                self.orientation = _orientation(self._file.pages[0].aspage())
                 self.info = self._describe(path)
                 self._nodata = None if self.info.opacity else _nodata(self._pages[0])
         except ImageError:
@@ -74,43 +76,41 @@ class TiffReader:
             raise
         self._kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}  # segments of the band before
 
-    def _choose(self, series: int, level: int) -> list[Any]:
+    def _choose(self, level: int) -> list[Any]:
         """Return the pages of a picture: one with all channels, or one for each."""
         if not self._file.series:
             raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
-        if not 0 <= series < len(self._file.series):
-            raise ImageError(f"it has {len(self._file.series)} pictures, and no number {series}")
-        chosen = self._file.series[series]
+        chosen = self._file.series[0]
         if not 0 <= level < len(chosen.levels):
             raise ImageError(f"it has {len(chosen.levels)} levels of resolution, and no number {level}")
         chosen = chosen.levels[level]
         sizes = {axis: size for axis, size in zip(chosen.axes, chosen.shape, strict=True) if size > 1 or axis in "YX"}
         if set(sizes) - set("YXSC") or not {"Y", "X"} <= sizes.keys() or {"S", "C"} <= sizes.keys():
             found = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-            raise UnsupportedTiffError(f"it is no single picture of rows, columns and channels (its axes: {found})")
+            raise UnsupportedError(f"it is no single picture of rows, columns and channels (its axes: {found})")
         pages = [page.aspage() for page in chosen.pages if page is not None]
         if len(pages) != sizes.get("C", 1):
-            raise UnsupportedTiffError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
+            raise UnsupportedError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
         return pages
 
     def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
         page = self._pages[0]
         layouts = {(p.imagelength, p.imagewidth, p.dtype, p.photometric, p.samplesperpixel) for p in self._pages}
         if len(layouts) > 1:
-            raise UnsupportedTiffError("its channels differ in size or type")
+            raise UnsupportedError("its channels differ in size or type")
         if page.dtype is None or page.imagedepth != 1:
-            raise UnsupportedTiffError("its values are of a type that cannot be read")
-        if page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
-            raise UnsupportedTiffError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
-        if page.tags.valueof(ORIENTATION_TAG, default=UPRIGHT) != UPRIGHT:
-            raise UnsupportedTiffError("it is stored turned or mirrored (its orientation tag)")
+            raise UnsupportedError("its values are of a type that cannot be read")
         samples = page.samplesperpixel * len(self._pages)
+        self._colours = (page.colormap >> 8).astype(np.uint8).T if _has_palette(page) and samples == 1 else None
+        if self._colours is None and page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
+            raise UnsupportedError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
+        _check_decoder(page)
         return ImageInfo(
             name=self._name,
             height=page.imagelength,
             width=page.imagewidth,
-            channels=samples,
-            dtype=np.dtype(page.dtype),
+            channels=samples if self._colours is None else 3,
+            dtype=np.dtype(page.dtype if self._colours is None else np.uint8),
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
             note="only the first picture of several was read" if len(self._file.series) > 1 else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
@@ -118,13 +118,9 @@ class TiffReader:
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The file is damaged.
-        """
-        out = np.empty((bottom - top, self.info.width, self.info.channels), self.info.dtype)
+        """Return rows `top` to `bottom`. See `Reader`."""
         samples = self._pages[0].samplesperpixel
+        out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
         with self._explaining():
             for number, page in enumerate(self._pages):
@@ -141,7 +137,10 @@ class TiffReader:
             seen = None if self._nodata is None else (out != self._nodata).any(axis=2)
             bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
             white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
-            out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
+            if self._colours is not None:
+                out = through_table(out[..., 0], self._colours)
+            else:
+                out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
         self._kept = kept
         return PixelRows(out, None if seen is None or seen.all() else seen)
 
@@ -165,20 +164,61 @@ class TiffReader:
         except MemoryError as error:
             raise ImageError(f"{self._name}: one of its strips or tiles does not fit into memory") from error
         except (*DAMAGED, OSError) as error:
-            if "imagecodecs" in str(error):
-                raise ImageError(
-                    f"{self._name}: its compression needs imagecodecs: pip install 'vision-longformer[tiff]'"
-                ) from error
             raise ImageError(f"{self._name}: it is no TIFF, or a damaged one ({error})") from error
 
 
-def has_tags(path: str | os.PathLike[str], tags: Sequence[int]) -> bool:
-    """Tell whether a TIFF's first page has one of some tags; false where it cannot be read."""
+class Header(NamedTuple):
+    """What decides how a TIFF is read.
+
+    Attributes:
+        orientation: EXIF's, 1 to 8, that its rows are stored in.
+        georeferenced: Whether it says where on earth it lies.
+        nodata: Whether a value says that a pixel is missing.
+        masked: Whether a page does.
+    """
+
+    orientation: int = 1
+    georeferenced: bool = False
+    nodata: bool = False
+    masked: bool = False
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Look at the tags of a TIFF's first pages; of a file that cannot be read, nothing is known."""
     try:
         with tifffile.TiffFile(path) as file:
-            return any(tag in file.pages[0].aspage().tags for tag in tags)
+            tags = file.pages[0].aspage().tags
+            return Header(
+                _orientation(file.pages[0].aspage()),
+                any(tag in tags for tag in RASTER_TAGS),
+                NODATA_TAG in tags,
+                any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
+            )
     except (*DAMAGED, OSError):
-        return False
+        return Header()
+
+
+def _orientation(page: Any) -> int:
+    orientation = page.tags.valueof(ORIENTATION_TAG, default=1)
+    return int(orientation) if orientation in range(1, 9) else 1
+
+
+def _has_palette(page: Any) -> bool:
+    return page.photometric.name == "PALETTE" and page.colormap is not None and page.dtype in ("uint8", "uint16")
+
+
+def _check_decoder(page: Any) -> None:
+    """Raise `UnsupportedError` if a page's values cannot be decoded without imagecodecs, which is not installed."""
+    try:
+        if page.compression != 1:
+            tifffile.TIFF.DECOMPRESSORS[page.compression]
+        if page.predictor != 1:
+            tifffile.TIFF.UNPREDICTORS[page.predictor]
+        missing = page.bitspersample not in (1, 8, 16, 32, 64) and find_spec("imagecodecs") is None
+    except KeyError as error:
+        missing = "imagecodecs" in str(error)
+    if missing:
+        raise UnsupportedError("decoding it needs imagecodecs: pip install 'vision-longformer[tiff]'")
 
 
 def _nodata(page: Any) -> float | None:

@@ -1,84 +1,21 @@
-"""Arrays as images: NumPy arrays and everything else that can be sliced, Zarr arrays among it."""
+"""Zarr arrays, and OME-Zarr images, whose axes come in any order: rows, columns and channels are read.
+
+H×W image, n rows, C channels
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.ome_zarr import OmeImage, ome_image
-from vision_longformer.images.reader import Array, ImageInfo, Mask, PixelRows, identity
+from vision_longformer.images.arrays import ArrayReader
+from vision_longformer.images.reader import Array, ImageError, identity
 
-
-class ArrayReader:
-    """Reads an (H, W) or (H, W, C) array.
-
-    Args:
-        array: Anything with `shape`, `dtype` and NumPy's slicing.
-        name: For messages.
-        valid: (H, W) boolean, false where a pixel is missing; None where all are there.
-        preferred_rows: Rows that are cheapest to read together.
-        opacity: Whether the last of two or four channels is opacity.
-        note: What of a file is left out.
-        identity: Changes when the file does.
-        value_range: Stored values that become 0 and 1, where their type does not say so.
-
-    Raises:
-        ImageError: The array has no pixels, or another number of axes.
-    """
-
-    def __init__(
-        self,
-        array: Any,
-        *,
-        name: str = "the image",
-        valid: Mask | None = None,
-        preferred_rows: int = 1,
-        opacity: bool = True,
-        note: str = "",
-        identity: str = "",
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        shape = tuple(array.shape)
-        if len(shape) not in (2, 3) or 0 in shape:
-            raise ImageError(
-                f"{name}: expected an array of shape (height, width) or (height, width, channels), got {shape}"
-            )
-        if valid is not None and valid.shape != shape[:2]:
-            raise ImageError(f"{name}: its mask has shape {valid.shape}, the image {shape[:2]}")
-        self._array, self._valid = array, valid
-        self.info = ImageInfo(
-            name=name,
-            height=shape[0],
-            width=shape[1],
-            channels=shape[2] if len(shape) == 3 else 1,
-            dtype=np.dtype(array.dtype),
-            preferred_rows=preferred_rows,
-            opacity=opacity,
-            note=note,
-            identity=identity,
-            value_range=value_range,
-        )
-
-    def read_rows(self, top: int, bottom: int) -> PixelRows:
-        """Return rows `top` to `bottom`.
-
-        Raises:
-            ImageError: The array is in a file, which is damaged.
-        """
-        try:
-            values: Array = np.asarray(self._array[top:bottom])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
-        valid = None if self._valid is None else self._valid[top:bottom]
-        return PixelRows(values if values.ndim == 3 else values[:, :, None], valid)
-
-    def close(self) -> None:
-        """Let go of the array."""
-        self._array = None
+FIRST_AXES = "tczyx"  # of OME-Zarr before 0.3, whose metadata does not name them
 
 
 def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
@@ -120,3 +57,51 @@ def _member(group: Any, name: str | None) -> Any:
     if name not in group:
         raise ImageError(f"there is no array {name!r} in this group; it has {', '.join(arrays) or 'none'}")
     return OmeImage(group[name], axes) if name in levels else group[name]
+
+
+class OmeImage:
+    """Slices an array with named axes by rows, as (n, W) or (n, W, C).
+
+    Args:
+        array: Of a Zarr group.
+        axes: Their names, in the order of the array's shape.
+
+    Raises:
+        ImageError: There are no rows or columns, or other axes than rows, columns and channels hold more than one.
+    """
+
+    def __init__(self, array: Any, axes: Sequence[str]) -> None:
+        sizes = dict(zip(axes, array.shape, strict=False))
+        others = [size for axis, size in sizes.items() if axis not in ("y", "x", "c")]
+        if len(sizes) != len(array.shape) or not {"y", "x"} <= sizes.keys() or any(size != 1 for size in others):
+            found = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+            raise ImageError(f"it is no single picture of rows, columns and channels (its axes: {found})")
+        self._array, self._axes = array, tuple(axes)
+        self._kept = [axis for axis in axes if axis in ("y", "x", "c")]
+        self._order = [self._kept.index(axis) for axis in ("y", "x", "c") if axis in sizes]
+        self.shape = tuple(sizes[axis] for axis in ("y", "x", "c") if axis in sizes)
+        self.dtype = array.dtype
+        self.chunks = tuple(array.chunks[self._axes.index(axis)] for axis in ("y", "x", "c") if axis in sizes)
+
+    def __getitem__(self, rows: slice) -> Array:
+        index = tuple(rows if axis == "y" else slice(None) if axis in self._kept else 0 for axis in self._axes)
+        return np.asarray(self._array[index]).transpose(self._order)
+
+
+def ome_image(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]] | None:
+    """Return the names of the axes of a group's image and the paths of its levels; None if it is no OME-Zarr image.
+
+    Args:
+        attributes: Of the group, of any version up to 0.5.
+
+    Raises:
+        ImageError: It says that it is one, but not how.
+    """
+    images = attributes.get("ome", attributes).get("multiscales")
+    if not images:
+        return None
+    try:
+        axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in images[0].get("axes", FIRST_AXES)]
+        return axes, [str(dataset["path"]) for dataset in images[0]["datasets"]]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ImageError(f"its OME-Zarr metadata is damaged ({error!r})") from error

@@ -19,7 +19,7 @@ import torch
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
-from vision_longformer.images.reader import ImageInfo
+from vision_longformer.images import ImageInfo
 from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory, pass_bytes
 from vision_longformer.memory.speed import Speed
 from vision_longformer.memory.streaming import TYPICAL, Needs, Stored, choose_band_bytes, forecast_streaming

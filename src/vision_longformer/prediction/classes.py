@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.training.tasks.classification import Classifier
 
 

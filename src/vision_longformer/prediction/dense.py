@@ -17,8 +17,7 @@ from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.tiled import find_objects
 from vision_longformer.features.small_pictures import small_photograph
-from vision_longformer.images.decode import MAX_PIXELS, ImageError, read_rgb
-from vision_longformer.images.open import describe_image, open_reader
+from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, open_reader, read_rgb
 from vision_longformer.masks.rle import Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.segmentation.tiled import label_pixels

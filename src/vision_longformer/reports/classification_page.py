@@ -21,7 +21,7 @@ from vision_longformer.evaluation.confusions import (
     count_pairs,
     wilson_interval,
 )
-from vision_longformer.images.decode import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_rgb
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.reports.curves import Chart, Series
 from vision_longformer.reports.matrix import PICKED, choose_matrix, draw_matrix, escape

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.semantic import SemanticSplit
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.masks.rle import nearest
 

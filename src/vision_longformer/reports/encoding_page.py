@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.features.stage_pictures import StagePictures
-from vision_longformer.images.decode import Pixels
+from vision_longformer.images import Pixels
 from vision_longformer.images.thumbnails import (
     INFERNO,
     Picture,

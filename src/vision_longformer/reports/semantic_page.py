@@ -19,7 +19,7 @@ from vision_longformer.evaluation.confusions import Pair
 from vision_longformer.evaluation.iou import SemanticScores
 from vision_longformer.evaluation.metric_names import shown
 from vision_longformer.evaluation.segmentation import SemanticResult
-from vision_longformer.images.decode import ImageError
+from vision_longformer.images import ImageError
 from vision_longformer.reports.dense_parts import MAX_ROWS, left_out, table_notes
 from vision_longformer.reports.dense_pictures import Colour, encode, error_picture, paint, read_photo, shrink_map
 from vision_longformer.reports.matrix import PICKED, choose_matrix, draw_matrix, escape

@@ -10,8 +10,7 @@ import dataclasses
 from vision_longformer.features.formats.encoded import Encoded
 from vision_longformer.features.small_pictures import small_map, small_photograph
 from vision_longformer.features.stage_pictures import STAGE_WIDTH
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import ImageError, Reader
 from vision_longformer.images.thumbnails import encode_picture
 from vision_longformer.reports.encoding_page import PHOTO_WIDTH, Entry, Figure
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vision_longformer.detection.tiled import Report, RgbImage, memory_errors, normalised, read_pixels
+from vision_longformer.detection.tiled import Report, RgbImage, memory_errors, normalised, rgb_array
 from vision_longformer.segmentation.semantic import SemanticFPN
 from vision_longformer.tiling.choosing import Tiling
 
@@ -46,7 +46,7 @@ def label_pixels(
         ValueError: The array is no image, or no tile fits into memory.
         MemoryError: There was less memory than was free before.
     """
-    pixels = read_pixels(image)
+    pixels = rgb_array(image)
     size = pixels.shape[0], pixels.shape[1]
     tiles = tiling.cut(size)
     rows = _shares(sorted({(tile.top, tile.bottom) for tile in tiles}))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.streaming.result import Pool, StreamedFeatures

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.config import GlobalPool
-from vision_longformer.images.decode import ImageError
-from vision_longformer.images.reader import ImageInfo
+from vision_longformer.images import ImageError, ImageInfo
 from vision_longformer.streaming.maps import StageMap
 from vision_longformer.streaming.rows import Rows
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vision_longformer.images.decode import ImageError, unit_range
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader, unit_rows
+from vision_longformer.images.values import check_channels
 from vision_longformer.streaming.rows import Rows, Stream
 
 
@@ -43,8 +42,8 @@ class PixelSource:
         device: torch.device,
     ) -> None:
         self.reader = reader
-        _check_channels(reader, len(mean))
-        self.size = (reader.info.height, reader.info.width)
+        check_channels(reader.info, len(mean))
+        self.size = reader.info.size
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
         self._dtype, self._device = dtype, device
 
@@ -64,35 +63,3 @@ class PixelSource:
             values.masked_fill_(~valid[..., None], 0)
         tokens: Tensor = values.to(device=self._device, dtype=self._dtype)
         return Rows(top, tokens, None if everything else valid.to(self._device))
-
-
-def unit_rows(reader: Reader, top: int, bottom: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Read rows `top` to `bottom`, and scale them to [0, 1].
-
-    Returns:
-        (n, W, `channels`) float32 values, and (n, W) booleans, false where a pixel is missing.
-
-    Raises:
-        ImageError: They cannot be read, or the image's channels do not fit.
-    """
-    _check_channels(reader, channels)
-    pixels = reader.read_rows(top, bottom)
-    stored = pixels.values
-    if pixels.valid is not None and not pixels.valid.all():
-        stored = np.where(pixels.valid[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
-    try:
-        values, valid = unit_range(stored, channels, value_range=reader.info.value_range)
-    except ImageError as error:
-        raise ImageError(f"{reader.info.name}: {error}") from error
-    if pixels.valid is not None:
-        valid &= torch.from_numpy(pixels.valid)
-    return values, valid
-
-
-def _check_channels(reader: Reader, channels: int) -> None:
-    info = reader.info
-    if not info.opacity and info.channels in (2, 4) and info.channels != channels:
-        raise ImageError(
-            f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
-            f"{channels}: choose some (channels)"
-        )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from torch import nn
 
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 
 
 class Result(Protocol):

@@ -12,7 +12,7 @@ from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.streamed.memory import StreamedDetection, choose_streaming
 from vision_longformer.detection.streamed.retinanet import detect_streamed, streamable
 from vision_longformer.detection.tiled import memory_errors
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader
 from vision_longformer.padding import Size
 from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.tiling.choosing import Tiling

@@ -19,7 +19,7 @@ from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.streamed.levels import Levels
 from vision_longformer.fpn.features import LongformerFeatures
 from vision_longformer.fpn.pyramid import FeaturePyramid
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.model import stream
 from vision_longformer.streaming.streamable import check_streamable

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.features.encoder import Features
-from vision_longformer.images.reader import Reader
+from vision_longformer.images import Reader, unit_rows
 from vision_longformer.streaming.result import StreamedFeatures
-from vision_longformer.streaming.source import unit_rows
 
 
 class MapRows(Protocol):

@@ -17,7 +17,7 @@ from vision_longformer.datasets.classification import Samples, check_images, rea
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from

@@ -17,7 +17,7 @@ from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.evaluation.detection import DetectionResult, evaluate_detector
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.masks.rle import library
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig

@@ -15,7 +15,7 @@ from vision_longformer.datasets.dense_loaders import DenseBatch
 from vision_longformer.datasets.semantic import BACKGROUND, SemanticSplit, coco_classes, read_semantic
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
-from vision_longformer.images.decode import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS
 from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig

@@ -1,0 +1,141 @@
+"""Arrays as images: NumPy's, in memory or in `.npy` files, and everything else that can be sliced.
+
+H×W image, n rows, C channels
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, identity
+
+
+class ArrayReader:
+    """Reads an (H, W) or (H, W, C) array.
+
+    Args:
+        array: Anything with `shape`, `dtype` and NumPy's slicing.
+        name: For messages.
+        valid: (H, W) boolean, false where a pixel is missing; None where all are there.
+        preferred_rows: Rows that are cheapest to read together.
+        opacity: Whether the last of two or four channels is opacity.
+        identity: Changes when the file does.
+        value_range: Stored values that become 0 and 1, where their type does not say so.
+
+    Raises:
+        ImageError: The array has no pixels, or another number of axes.
+    """
+
+    def __init__(
+        self,
+        array: Any,
+        *,
+        name: str = "the image",
+        valid: Mask | None = None,
+        preferred_rows: int = 1,
+        opacity: bool = True,
+        identity: str = "",
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        shape = tuple(array.shape)
+        if len(shape) not in (2, 3) or 0 in shape:
+            raise ImageError(
+                f"{name}: expected an array of shape (height, width) or (height, width, channels), got {shape}"
+            )
+        if valid is not None and valid.shape != shape[:2]:
+            raise ImageError(f"{name}: its mask has shape {valid.shape}, the image {shape[:2]}")
+        self._array, self._valid = array, valid
+        self.info = ImageInfo(
+            name=name,
+            height=shape[0],
+            width=shape[1],
+            channels=shape[2] if len(shape) == 3 else 1,
+            dtype=np.dtype(array.dtype),
+            preferred_rows=preferred_rows,
+            opacity=opacity,
+            identity=identity,
+            value_range=value_range,
+        )
+
+    def read_rows(self, top: int, bottom: int) -> PixelRows:
+        """Return rows `top` to `bottom`. See `Reader`."""
+        try:
+            values: Array = np.asarray(self._array[top:bottom])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
+        valid = None if self._valid is None else self._valid[top:bottom]
+        return PixelRows(values if values.ndim == 3 else values[:, :, None], valid)
+
+    def close(self) -> None:
+        """Let go of the array."""
+        self._array = None
+
+
+class NpyReader(ArrayReader):
+    """Reads the array in a `.npy` file by rows, with calls: nothing of them stays in the process once a band is done.
+
+    Arrays in Fortran's order lie in the file column by column. Of each column, the rows are read by a call of their
+    own, which is slower, and takes no more memory.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ImageError: It is missing, damaged, or no array of pixels.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(_Rows(path), name=str(path), identity=identity(path))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._array is not None:
+            self._array.file.close()
+        super().close()
+
+
+class _Rows:
+    """An array in a file, whose rows can be sliced."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # to check it; it is not kept
+            self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115, closed by the reader
+        except FileNotFoundError as error:
+            raise ImageError(f"{path}: there is no such file") from error
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
+        self.shape: tuple[int, ...] = mapped.shape
+        self.dtype: np.dtype[Any] = mapped.dtype
+        self._offset = int(mapped.offset)
+        self._by_columns = not mapped.flags.c_contiguous
+
+    def __getitem__(self, rows: slice) -> Array:
+        top, bottom, _ = rows.indices(self.shape[0])
+        shape = (bottom - top, *self.shape[1:])
+        if not self._by_columns:
+            values = np.empty(shape, self.dtype)
+            self._read(values, top * (values.nbytes // shape[0]))
+            return values
+        values = np.empty(shape[::-1], self.dtype)  # (C, W, n)
+        for number, column in enumerate(values.reshape(-1, shape[0])):
+            self._read(column, (number * self.shape[0] + top) * self.dtype.itemsize)
+        return values.transpose()
+
+    def _read(self, values: Array, start: int) -> None:
+        """Fill an array with what lies in the file from `start` on."""
+        self.file.seek(self._offset + start)
+        view, done = values.reshape(-1).view(np.uint8).data, 0
+        while done < len(view):
+            count = self.file.readinto(view[done:])
+            if not count:
+                raise ValueError("it is cut short")
+            done += count
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
