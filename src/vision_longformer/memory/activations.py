@@ -45,7 +45,12 @@ def forecast_memory(config: ModelConfig, size: Size, *, batch: int = 1) -> int:
 
 
 def pass_bytes(
-    config: ModelConfig, size: Size, *, batch: int = 1, stages: Collection[int] = (), itemsize: int = FLOAT_BYTES
+    config: ModelConfig,
+    size: Size,
+    *,
+    batch: int = 1,
+    stages: Collection[int] | None = None,
+    itemsize: int = FLOAT_BYTES,
 ) -> int:
     """Return the bytes of the tensors that one pass in inference holds at its peak, beside the model and the images.
 
@@ -53,7 +58,7 @@ def pass_bytes(
         config: Of the model.
         size: (height, width) of the images in pixels.
         batch: Images in a pass.
-        stages: Whose maps are kept, counted from 0.
+        stages: Whose maps are kept, counted from 0; the pass ends with the last of them. None keeps none.
         itemsize: Bytes of a value.
 
     Raises:
@@ -61,7 +66,8 @@ def pass_bytes(
     """
     peak = kept = before = 0  # before: the map that comes in; at first the images, which are not counted
     incoming, channels = size, config.in_chans
-    for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True)):
+    last = len(config.stages) - 1 if stages is None else max(stages)
+    for number, (stage, stride) in enumerate(zip(config.stages[: last + 1], config.strides, strict=False)):
         grid = size_at(size, stride)
         values = batch * grid[0] * grid[1] * itemsize
         own = values * stage.width
@@ -73,9 +79,8 @@ def pass_bytes(
         placed = 3 * own if stage.position == "absolute" else 0  # with its position, and the sum
         block = own + _block_bytes(stage, grid, batch, itemsize, config.grid_size(number))
         peak = max(peak, kept + before + max(padded + embedding, placed, block))
-        last = number == len(config.stages) - 1
-        kept += own if number in stages else 0
-        peak = max(peak, kept + own + (own if last else 0))  # the map, and the last one normalised
+        kept += own if number in (stages or ()) else 0
+        peak = max(peak, kept + own + (own if number == last else 0))  # the map, and the last one normalised
         incoming, channels, before = grid, stage.width, own
     return peak
 

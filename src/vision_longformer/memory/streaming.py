@@ -66,7 +66,7 @@ def forecast_streaming(
     """
     memory = disk = traffic = 0
     finished: set[int] = set()
-    for part in passes([stage.depth for stage in layout.config.stages]):
+    for part in passes(layout.depths):
         holds = None if part.holds is None else part.holds[0]
         kept = set(part.ending) & set(wanted)
         maps = [*finished, *kept]  # at the end of the pass; a map may be overwritten while it is read

@@ -29,6 +29,7 @@ class Layout:
         itemsize: Bytes of a value.
         band_bytes: What the bands of one block may hold.
         band_rows: Chunk rows in a band, in place of `band_bytes`.
+        num_stages: Of the model, if later ones were taken off; None for all of the configuration.
     """
 
     config: ModelConfig
@@ -36,6 +37,12 @@ class Layout:
     itemsize: int
     band_bytes: int
     band_rows: int | None = None
+    num_stages: int | None = None
+
+    @property
+    def depths(self) -> list[int]:
+        """How many blocks each stage has."""
+        return [stage.depth for stage in self.config.stages[: self.num_stages]]
 
     def map_size(self, stage: int) -> Size:
         """Return (height, width) of a stage's map in tokens; stages are counted from 0."""

@@ -76,9 +76,13 @@ class Run:
         self.model, self.source, self.settings = model, source, settings
         self._like = next(model.parameters())
         self.dtype, self.device = self._like.dtype, self._like.device
-        self._depths = [stage.depth for stage in model.config.stages]
         self._layout = Layout(
-            model.config, source.size, self.dtype.itemsize, settings.band_bytes, band_rows=settings.band_rows
+            model.config,
+            source.size,
+            self.dtype.itemsize,
+            settings.band_bytes,
+            band_rows=settings.band_rows,
+            num_stages=len(model.stages),
         )
         self.outputs: dict[int, Output] = {}
         self._unfinished: dict[int, tuple[StageMap, _Link]] = {}  # outputs of the pass that is under way
@@ -99,7 +103,7 @@ class Run:
             return start.embedding
         held: StageMap | None = None
         tokens = self._like.new_empty(0)  # global ones, as they enter the next step
-        for part in passes(self._depths, every_block=self.settings.every_block):
+        for part in passes(self._layout.depths, every_block=self.settings.every_block):
             if start is not None:
                 if part.holds == (start.stage, start.block):
                     held, tokens, start = start.held, start.global_tokens, None
@@ -224,7 +228,7 @@ class Run:
         return linear_multiply_adds(config, grid) + attention_multiply_adds(config, grid)
 
     def _counted(self, stream: Stream, stage: int, block: int) -> Iterator[Rows]:
-        total = sum(work * depth for work, depth in zip(self._work, self._depths, strict=True))
+        total = sum(work * depth for work, depth in zip(self._work, self._layout.depths, strict=True))
         for rows in stream.rows:
             self._done += self._work[stage] * len(rows.tokens) / stream.size[0]
             if self.settings.progress is not None:

@@ -61,7 +61,8 @@ def forecast_streamed_detection(model: RetinaNet, size: Size, band_bytes: int, *
         spilled: Whether the backbone's maps go to a work folder.
     """
     features = cast(LongformerFeatures, cast(FeaturePyramid, model.backbone).features)
-    layout = Layout(features.model.config, size, next(model.parameters()).itemsize, band_bytes)
+    config, itemsize = features.model.config, next(model.parameters()).itemsize
+    layout = Layout(config, size, itemsize, band_bytes, num_stages=len(features.model.stages))
     needs = forecast_streaming(layout, TYPICAL, wanted=features.stages, spilled=spilled)
     kept = 0 if spilled else sum(map(layout.map_bytes, features.stages))
     of_levels = kept + Levels(model, size, band_bytes=band_bytes, band_rows=None).bytes + WORKSPACE_BYTES
