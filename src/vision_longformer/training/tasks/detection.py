@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from vision_longformer.datasets.dense_loaders import DenseBatch
 from vision_longformer.evaluation.detection import DetectionResult, evaluate_detector
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.masks.rle import library
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks.dense import DenseTask
 
 
@@ -46,11 +43,6 @@ class Detection(DenseTask):
     def evaluate(self, model: nn.Module, how: EvaluationSetup) -> DetectionResult | None:
         max_pixels = self.config.input.max_pixels
         return evaluate_detector(model, self.validation, self.preprocessing, how, max_pixels=max_pixels)
-
-    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.reports.dense_page import write_detection_report
-
-        write_detection_report(folder, result, self.config, progress)
 
 
 def read_coco_split(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from vision_longformer.datasets.dense_loaders import DenseBatch
 from vision_longformer.datasets.semantic import SemanticSplit, coco_classes, read_semantic
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks.dense import DenseTask
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
 
@@ -54,8 +51,3 @@ class Semantic(DenseTask):
     def evaluate(self, model: nn.Module, how: EvaluationSetup) -> SemanticResult | None:
         max_pixels = self.config.input.max_pixels
         return evaluate_semantic(model, self.validation, self.classes, self.preprocessing, how, max_pixels=max_pixels)
-
-    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.reports.dense_page import write_semantic_report
-
-        write_semantic_report(folder, result, self.config, progress)
