@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 
 from vision_longformer.benchmarking.benchmark import Plan, benchmark, parse_size
-from vision_longformer.benchmarking.benchmark_page import Benchmark, benchmark_tables, write_benchmark
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.commands.progress import follow_benchmark
+from vision_longformer.reports.benchmark_page import Benchmark, benchmark_tables, write_benchmark
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
 

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.benchmarking.comparison import Settings, compare, comparison_config
-from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.commands.common import Arguments, Parser, UsageError, tell
 from vision_longformer.commands.progress import follow_comparison
 from vision_longformer.images.decode import MAX_SIDE
+from vision_longformer.reports.comparison_page import Comparison, comparison_tables, write_comparison
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
 
@@ -57,9 +57,7 @@ def run(arguments: Arguments) -> int:
             date=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
             command=_command_line(arguments),
         )
-        page = write_comparison(comparison, output)
-        if arguments.json:
-            write_json(comparison, Path(arguments.json))
+        page = write_comparison(comparison, output, copy=Path(arguments.json) if arguments.json else None)
     except KeyboardInterrupt:
         tell("interrupted; what was measured is lost")
         return 130

@@ -86,7 +86,7 @@ class Chart:
         x_name: What stands below the horizontal axis.
         y_name: What stands beside or above the vertical axis.
         ring: A place to single out.
-        note: A text in the upper right corner, in the colour of the last series.
+        note: A text in the upper right corner.
         kind: "small" charts stand side by side, "wide" ones alone; "square" ones are of shares in percent.
     """
 

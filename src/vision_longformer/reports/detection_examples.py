@@ -143,9 +143,7 @@ def _summary(matching: Matching, threshold: float) -> str:
     return words if math.isnan(f1) else f"{words}; F1\u00a0{f1:.2f}"
 
 
-def _objects(
-    result: DetectionResult, matching: Matching, threshold: float, image: int, unit: float
-) -> Iterator[Drawn]:
+def _objects(result: DetectionResult, matching: Matching, threshold: float, image: int, unit: float) -> Iterator[Drawn]:
     """Yield what is to be drawn: misses, false alarms and hits, the surest first, then the annotations of hits."""
     split, found = result.split, result.found.get(image)
     one_class, annotations = len(split.classes) == 1, []

@@ -216,9 +216,7 @@ class DetectionPage:
     @cached_property
     def examples(self) -> Examples:
         """Images with what was found on them."""
-        return find_examples(
-            self.result, self.matchings, self.threshold, max_pixels=self.run.config.input.max_pixels
-        )
+        return find_examples(self.result, self.matchings, self.threshold, max_pixels=self.run.config.input.max_pixels)
 
     @staticmethod
     def fraction(value: float) -> str:

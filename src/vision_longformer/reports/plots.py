@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; their yellow is too pale for lines on white.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from vision_longformer.prediction.colours import OKABE_ITO
+
+# Black, and Okabe and Ito's colours but for their yellow, which is too pale for lines on white.
+COLOURS = ("#000000", *(f"#{r:02X}{g:02X}{b:02X}" for r, g, b in (OKABE_ITO[n] for n in (5, 6, 3, 4, 0, 1))))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p")
 DPI = 150
 WIDTH = 12.0  # inches: 1800 pixels

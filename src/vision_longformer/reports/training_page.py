@@ -8,8 +8,7 @@ from typing import Any
 from vision_longformer.reports.classification_page import ClassificationPage
 from vision_longformer.reports.detection_page import DetectionPage
 from vision_longformer.reports.distillation_page import DistillationPage
-from vision_longformer.reports.pages import Page
-from vision_longformer.reports.pages import write_page
+from vision_longformer.reports.pages import Page, write_page
 from vision_longformer.reports.run import Run
 from vision_longformer.reports.semantic_page import SemanticPage
 from vision_longformer.training.checkpoints import Progress

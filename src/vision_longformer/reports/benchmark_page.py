@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from vision_longformer.benchmarking.benchmark import Mode, Row, Size, size_name
 from vision_longformer.benchmarking.published import RESOLUTION, published_accuracy
 from vision_longformer.benchmarking.timing import gflops, ratios
-from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel, draw_panels, legend_rows
-from vision_longformer.reports.tables import STYLE, Grid, html_picture, html_table, terminal_table
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.reports.measured import (
+    Drawing,
+    Grid,
+    MeasuredPage,
+    describe_place,
+    for_terminal,
+    write_json,
+)
+from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel
 
 FORMAT_VERSION = 1
 MOST_ACCURACY_PANELS = 3
@@ -123,21 +125,24 @@ def write_benchmark(result: Benchmark, output: Path) -> Path:
     Returns:
         The page.
     """
-    pictures = {figure.name: draw_panels(figure.panels, height=figure.height) for figure in figures(result)}
-    for name, picture in pictures.items():
-        with replacing(output / name) as temporary:
-            temporary.write_bytes(picture)
-    write_json(result, output / "benchmark.json")
-    page = output / "index.html"
-    with replacing(page) as temporary:
-        temporary.write_text(_page(result, pictures), encoding="utf-8")
-    return page
-
-
-def write_json(result: Benchmark, target: Path) -> None:
-    """Write everything that was measured as JSON."""
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    peak = result.peak_gflops
+    product = "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns"
+    published = {row.model: published_accuracy(row.model) for row in result.rows}
+    page = MeasuredPage(
+        title="Models side by side",
+        facts=describe_place(result.machine, date=result.date, command=result.command, Matrix_product=product),
+        drawings=figures(result),
+        grids=[_grid(result, mode, size, wide=True) for mode, size in result.groups],
+        guides=_guides(result),
+        lists={
+            "Sources of published accuracies": [
+                f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found
+            ],
+            "Not measured": result.notes,
+        },
+    )
+    write_json(result.to_dict(), output / "benchmark.json")
+    return page.write(output)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -200,10 +205,8 @@ def _top1(row: Row) -> str:
 
 def benchmark_tables(result: Benchmark) -> Group:
     """Lay out a benchmark for a terminal: a table for each size and mode, and notes."""
-    parts: list[Table | Text] = [terminal_table(_grid(result, mode, size, wide=False)) for mode, size in result.groups]
-    parts += [Text(sentence) for sentence in _guides(result)]
-    parts += [Text(f"Note: {note}.") for note in result.notes]
-    return Group(*parts)
+    grids = [_grid(result, mode, size, wide=False) for mode, size in result.groups]
+    return for_terminal(grids, _guides(result), result.notes)
 
 
 def _guides(result: Benchmark) -> list[str]:
@@ -218,27 +221,7 @@ def _guides(result: Benchmark) -> list[str]:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class BenchmarkFigure:
-    """Panels, and what they show.
-
-    Attributes:
-        name: Of the file.
-        caption: How to read it.
-        panels: From left to right.
-    """
-
-    name: str
-    caption: str
-    panels: Sequence[Panel]
-
-    @property
-    def height(self) -> float:
-        """In inches: more where the legend is long."""
-        return 6.0 + 0.25 * legend_rows(self.panels)
-
-
-def figures(result: Benchmark) -> list[BenchmarkFigure]:
+def figures(result: Benchmark) -> list[Drawing]:
     """Return the figures of a benchmark: each mode against size, and accuracy against time where it is known."""
     found = []
     for mode in dict.fromkeys(mode for mode, _ in result.groups):
@@ -249,11 +232,11 @@ def figures(result: Benchmark) -> list[BenchmarkFigure]:
         caption = f"Time and memory of {WORK[mode]} against the size of the image."
         if any(row.runtime != "eager" and row.mode == mode for row in result.rows):
             caption += " Dashed: exported models."
-        found.append(BenchmarkFigure(f"{mode}.png", caption, panels))
+        found.append(Drawing(f"{mode}.png", caption, panels))
     accuracy = [panel for size in _inference_sizes(result) if any((panel := _accuracy_panel(result, size)).lines)]
     if accuracy:
         caption = f"{ACCURACY_GUIDE} Upper left is better. Open marks: exported models."
-        found.append(BenchmarkFigure("accuracy.png", caption, accuracy[-MOST_ACCURACY_PANELS:]))
+        found.append(Drawing("accuracy.png", caption, accuracy[-MOST_ACCURACY_PANELS:]))
     return found
 
 
@@ -301,39 +284,3 @@ def _line(result: Benchmark, model: str, runtime: str, points: Sequence[tuple[fl
         marker=RUNTIME_MARKERS[runtime] if len(models) <= len(COLOURS) else MARKERS[models.index(model) % len(MARKERS)],
         dashed=runtime != "eager",
     )
-
-
-# --- page ------------------------------------------------------------------------------------------------------------
-
-
-def _page(result: Benchmark, pictures: dict[str, bytes]) -> str:
-    machine, peak = result.machine, result.peak_gflops
-    facts = {
-        "Machine": ", ".join((machine["processor"], machine["capability"], f"{machine['threads']} threads")),
-        "Matrix product": "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns",
-        "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
-        "Date": result.date,
-        "Command": result.command,
-    }
-    captions = {figure.name: figure.caption for figure in figures(result)}
-    published = {row.model: published_accuracy(row.model) for row in result.rows}
-    sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
-    parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Models side by side</title><style>{STYLE}</style></head><body><main><h1>Models side by side</h1>",
-        "<dl>",
-        *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
-        "</dl>",
-        *(html_picture(data, captions[name]) for name, data in pictures.items()),
-        *(html_table(_grid(result, mode, size, wide=True)) for mode, size in result.groups),
-        *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(result)),
-        _html_list("Sources of published accuracies", sources),
-        _html_list("Not measured", result.notes),
-    ]
-    return "\n".join([*parts, "</main></body></html>\n"])
-
-
-def _html_list(title: str, items: Sequence[str]) -> str:
-    entries = "".join(f"<li>{html.escape(item)}" for item in items)
-    return f"<h2>{title}</h2><ul class='guide'>{entries}</ul>" if items else ""
