@@ -40,7 +40,7 @@ def arguments() -> Parser:
     add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
     add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
     add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
-    add("--output", default="benchmark", type=str, metavar="DIR", help="Folder for index.html, PNGs, benchmark.json.")
+    add("--output", default="benchmark", type=str, metavar="DIR", help="Folder for index.html, SVGs, benchmark.json.")
     return parser
 
 

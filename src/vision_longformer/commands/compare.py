@@ -28,7 +28,7 @@ def arguments() -> Parser:
     add("--size", nargs="+", type=int, default=[224, 448, 896, 1792], metavar="PIXELS", help="Sides of square images.")
     add("--model", default="small", type=str, metavar="NAME", help="As in the table of `vil models`.")
     add("--attention", nargs="+", type=str, default=list_mechanisms(), metavar="NAME", help="By default all.")
-    add("--output", default="compare", type=str, metavar="DIR", help="Folder for index.html, PNGs and comparison.json.")
+    add("--output", default="compare", type=str, metavar="DIR", help="Folder for index.html, SVGs and comparison.json.")
     add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
     add("--repeats", type=int, default=5, metavar="N", help="Timed passes; fewer once they took a minute.")
     add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each mechanism at each size.")

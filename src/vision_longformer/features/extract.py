@@ -223,7 +223,7 @@ class _Job:
                 metadata = self._metadata(source, digest, image)
                 write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
             seconds, peak = time.perf_counter() - start, peak_memory()
-            figures, missing = (), ""
+            figures, missing = tuple[Figure, ...](), ""
             if self.pictures:
                 figures, missing = figures_of(image, channels=self.encoder.model.in_chans)
         outdated = [other for other in targets if other != target and read_metadata(other) is not None]

@@ -15,19 +15,22 @@ from rich.console import Group
 from vision_longformer.benchmarking.benchmark import Mode, Row, Size, size_name
 from vision_longformer.benchmarking.published import RESOLUTION, published_accuracy
 from vision_longformer.benchmarking.timing import gflops, ratios
+from vision_longformer.reports.charts import MARKERS, Chart, Series
 from vision_longformer.reports.measured import (
-    Drawing,
+    COLOURS,
+    Figure,
     Grid,
-    MeasuredPage,
-    describe_place,
+    describe,
     for_terminal,
+    line,
+    panel,
     write_json,
+    write_measured,
 )
-from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel
 
 FORMAT_VERSION = 1
 MOST_ACCURACY_PANELS = 3
-RUNTIME_MARKERS = {"eager": MARKERS[0], "onnxruntime": MARKERS[1], "openvino": MARKERS[2]}
+RUNTIME_MARKERS = {"eager": "circle", "onnxruntime": "square", "openvino": "triangle"}
 WORK: dict[Mode, str] = {"inference": "a pass", "training": "a training step"}
 GUIDE = (
     "Float32 images and weights are random. Time is the median of the turns (lowest to highest); all models of a table "
@@ -120,7 +123,7 @@ def _megapixels(row: Row) -> float:
 
 
 def write_benchmark(result: Benchmark, output: Path) -> Path:
-    """Write `benchmark.json`, the figures as PNG and `index.html`, which shows them and needs no other file.
+    """Write `benchmark.json`, the figures as SVG and `index.html`, which shows them and needs no other file.
 
     Returns:
         The page.
@@ -128,21 +131,17 @@ def write_benchmark(result: Benchmark, output: Path) -> Path:
     peak = result.peak_gflops
     product = "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns"
     published = {row.model: published_accuracy(row.model) for row in result.rows}
-    page = MeasuredPage(
+    sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
+    write_json(result.to_dict(), output / "benchmark.json")
+    return write_measured(
+        output,
         title="Models side by side",
-        facts=describe_place(result.machine, date=result.date, command=result.command, Matrix_product=product),
-        drawings=figures(result),
+        facts={**describe(result.machine, date=result.date, command=result.command), "Matrix product": product},
+        figures=figures(result),
         grids=[_grid(result, mode, size, wide=True) for mode, size in result.groups],
         guides=_guides(result),
-        lists={
-            "Sources of published accuracies": [
-                f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found
-            ],
-            "Not measured": result.notes,
-        },
+        lists={"Sources of published accuracies": sources, "Not measured": result.notes},
     )
-    write_json(result.to_dict(), output / "benchmark.json")
-    return page.write(output)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -221,22 +220,23 @@ def _guides(result: Benchmark) -> list[str]:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def figures(result: Benchmark) -> list[Drawing]:
+def figures(result: Benchmark) -> list[Figure]:
     """Return the figures of a benchmark: each mode against size, and accuracy against time where it is known."""
     found = []
     for mode in dict.fromkeys(mode for mode, _ in result.groups):
-        panels = [
+        charts = [
             _panel(result, mode, f"Time of {WORK[mode]}", "seconds", lambda row: statistics.median(row.seconds)),
             _panel(result, mode, "Peak memory above the loaded model", "gigabytes", _gigabytes),
         ]
         caption = f"Time and memory of {WORK[mode]} against the size of the image."
         if any(row.runtime != "eager" and row.mode == mode for row in result.rows):
             caption += " Dashed: exported models."
-        found.append(Drawing(f"{mode}.png", caption, panels))
-    accuracy = [panel for size in _inference_sizes(result) if any((panel := _accuracy_panel(result, size)).lines)]
+        found.append(Figure(f"{mode}.svg", caption, charts))
+    sizes = [size for mode, size in result.groups if mode == "inference"]
+    accuracy = [panel for size in sizes if not (panel := _accuracy_panel(result, size)).is_empty]
     if accuracy:
-        caption = f"{ACCURACY_GUIDE} Upper left is better. Open marks: exported models."
-        found.append(Drawing("accuracy.png", caption, accuracy[-MOST_ACCURACY_PANELS:]))
+        caption = f"{ACCURACY_GUIDE} Upper left is better."
+        found.append(Figure("accuracy.svg", caption, accuracy[-MOST_ACCURACY_PANELS:]))
     return found
 
 
@@ -244,43 +244,30 @@ def _gigabytes(row: Row) -> float | None:
     return row.peak_memory / 1e9 if row.peak_memory else None  # zero has no place on a logarithmic axis
 
 
-def _inference_sizes(result: Benchmark) -> list[Size]:
-    return [size for mode, size in result.groups if mode == "inference"]
-
-
-def _panel(result: Benchmark, mode: Mode, title: str, y_label: str, value: Callable[[Row], float | None]) -> Panel:
+def _panel(result: Benchmark, mode: Mode, title: str, unit: str, value: Callable[[Row], float | None]) -> Chart:
     rows = [row for row in result.rows if row.mode == mode]
-    sizes = [size for which, size in result.groups if which == mode]
     lines = []
-    for model, runtime in dict.fromkeys((row.model, row.runtime) for row in rows):
+    for model, runtime in dict.fromkeys((row.model, row.runtime) for row in rows if row.seconds):
         own = [row for row in rows if (row.model, row.runtime) == (model, runtime) and row.seconds]
         points = [(math.sqrt(row.size[0] * row.size[1]), value(row)) for row in own]
-        known = [(x, y) for x, y in points if y is not None]
-        if own:
-            lines.append(_line(result, model, runtime, known))
-    ticks = [math.sqrt(height * width) for height, width in sizes]
-    return Panel(title, "side of the image in pixels", y_label, lines, ticks, [size_name(size) for size in sizes])
+        lines.append(_line(result, own[0], [(x, y) for x, y in points if y is not None]))
+    ticks = [(math.sqrt(size[0] * size[1]), size_name(size)) for which, size in result.groups if which == mode]
+    return panel(title, unit, lines, x_name="side of the image in pixels", ticks=ticks)
 
 
-def _accuracy_panel(result: Benchmark, size: Size) -> Panel:
-    lines = []
+def _accuracy_panel(result: Benchmark, size: Size) -> Chart:
+    points = []
     for row in result.of("inference", size):
         published = published_accuracy(row.model)
         if published is not None and row.seconds:
-            point = [(1e3 * statistics.median(row.seconds) / row.batch, published.top1)]
-            lines.append(dataclasses.replace(_line(result, row.model, row.runtime, point), joined=False))
-    return Panel(
-        f"Time at {size_name(size)}", "milliseconds an image", "published top-1 in percent", lines, linear=True
-    )
+            milliseconds = 1e3 * statistics.median(row.seconds) / row.batch
+            points.append(_line(result, row, [(milliseconds, published.top1)], joined=False))
+    return panel(f"Time at {size_name(size)}", "published top-1 in percent", points, x_name="milliseconds an image")
 
 
-def _line(result: Benchmark, model: str, runtime: str, points: Sequence[tuple[float, float]]) -> Line:
+def _line(result: Benchmark, row: Row, points: Sequence[tuple[float, float]], *, joined: bool = True) -> Series:
     models = list(dict.fromkeys(row.model for row in result.rows))
-    return Line(
-        model if runtime == "eager" else f"{model} in {runtime}",
-        [x for x, _ in points],
-        [y for _, y in points],
-        colour=COLOURS[models.index(model) % len(COLOURS)],
-        marker=RUNTIME_MARKERS[runtime] if len(models) <= len(COLOURS) else MARKERS[models.index(model) % len(MARKERS)],
-        dashed=runtime != "eager",
-    )
+    number = models.index(row.model)
+    shapes = list(MARKERS)
+    marker = RUNTIME_MARKERS[row.runtime] if len(models) <= len(COLOURS) else shapes[number // len(COLOURS) % 4]
+    return line(_name(row), points, number=number, marker=marker, dashed=row.runtime != "eager", joined=joined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ from rich.console import Group
 
 from vision_longformer.attention.ablations import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
 from vision_longformer.benchmarking.comparison import Row, exponents
+from vision_longformer.reports.charts import MARKERS, Chart, Series
 from vision_longformer.reports.measured import (
-    Drawing,
+    Figure,
     Grid,
-    MeasuredPage,
-    describe_place,
+    describe,
     for_terminal,
+    line,
+    panel,
     write_json,
+    write_measured,
 )
-from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel
 from vision_longformer.utils.system_memory import gigabytes
 
 FORMAT_VERSION = 1
@@ -127,7 +129,7 @@ class Comparison:
 
 
 def write_comparison(comparison: Comparison, output: Path, *, copy: Path | None = None) -> Path:
-    """Write `comparison.json`, `time.png`, `memory.png` and `index.html`, which shows them and needs no other file.
+    """Write `comparison.json`, `time.svg`, `memory.svg` and `index.html`, which shows them and needs no other file.
 
     Args:
         comparison: What was measured.
@@ -140,17 +142,17 @@ def write_comparison(comparison: Comparison, output: Path, *, copy: Path | None 
     machine = {**comparison.machine, "threads": comparison.threads}
     bound = "none" if comparison.memory is None else gigabytes(comparison.memory)
     *of_sizes, summary = _grids(comparison)
-    page = MeasuredPage(
+    for target in (output / "comparison.json", *([copy] if copy else [])):
+        write_json(comparison.to_dict(), target)
+    return write_measured(
+        output,
         title=f"Attention mechanisms in {comparison.model}",
-        facts=describe_place(machine, date=comparison.date, command=comparison.command, Bound_on_memory=bound),
-        drawings=figures(comparison),
+        facts={**describe(machine, date=comparison.date, command=comparison.command), "Bound on memory": bound},
+        figures=figures(comparison),
         grids=[summary, *of_sizes],
         guides=_guides(comparison),
         lists={"Notes": comparison.notes},
     )
-    for target in (output / "comparison.json", *([copy] if copy else [])):
-        write_json(comparison.to_dict(), target)
-    return page.write(output)
 
 
 # --- tables, as text: the terminal and the page show the same cells --------------------------------------------------
@@ -213,29 +215,24 @@ def comparison_tables(comparison: Comparison) -> Group:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def figures(comparison: Comparison) -> list[Drawing]:
+def figures(comparison: Comparison) -> list[Figure]:
     """Return the figures of a comparison: time and multiply-adds, memory and parameters."""
     return [
-        Drawing(
-            "time.png",
+        Figure(
+            "time.svg",
             "Time and multiply-adds against resolution. Dashed: full attention in stages 3 and 4.",
             [
                 _panel(comparison, "Measured time of a pass", "seconds", _median_seconds),
                 _panel(comparison, "Multiply-adds of a pass", "billions", lambda row: row.multiply_adds / 1e9),
             ],
         ),
-        Drawing(
-            "memory.png",
+        Figure(
+            "memory.svg",
             "Memory and parameters against resolution. A model runs at any size with the parameters in the tables; "
             "these are those of one whose position tables and projections are sized for that image.",
             [
-                _panel(comparison, "Peak memory of a pass above the loaded model", "gigabytes", _peak_gigabytes),
-                _panel(
-                    comparison,
-                    "Parameters of a model built for that size",
-                    "millions",
-                    lambda row: row.parameters_at_size / 1e6,
-                ),
+                _panel(comparison, "Peak memory above the loaded model", "gigabytes", _peak_gigabytes),
+                _panel(comparison, "Parameters for that size", "millions", lambda row: row.parameters_at_size / 1e6),
             ],
         ),
     ]
@@ -250,21 +247,17 @@ def _peak_gigabytes(row: Row) -> float | None:
     return peak / 1e9 if peak else None  # zero has no place on a logarithmic axis
 
 
-def _panel(comparison: Comparison, title: str, y_label: str, value: Any) -> Panel:
+def _panel(comparison: Comparison, title: str, unit: str, value: Callable[[Row], float | None]) -> Chart:
     lines = []
     for name in comparison.attentions:
-        points = [(row.side, value(row)) for row in comparison.of(name)]
-        points = [(x, y) for x, y in points if y is not None]
-        lines.append(Line(name, [x for x, _ in points], [y for _, y in points], **_style(name)))
-    return Panel(title, "side of the square image in pixels", y_label, lines, comparison.sides)
+        points = [(float(row.side), value(row)) for row in comparison.of(name)]
+        lines.append(_line(name, [(x, y) for x, y in points if y is not None]))
+    ticks = [(float(side), str(side)) for side in comparison.sides]
+    return panel(title, unit, lines, x_name="side of the square image in pixels", ticks=ticks)
 
 
-def _style(attention: str) -> dict[str, Any]:
+def _line(attention: str, points: Sequence[tuple[float, float]]) -> Series:
     """Return how a mechanism is drawn: its partial form, dashed, has its colour."""
-    whole = [name for name in list_mechanisms() if not name.startswith(PARTIAL)]
-    family = whole.index(attention.removeprefix(PARTIAL))
-    return {
-        "colour": COLOURS[family % len(COLOURS)],
-        "marker": MARKERS[list_mechanisms().index(attention) % len(MARKERS)],
-        "dashed": attention.startswith(PARTIAL),
-    }
+    number = [name for name in list_mechanisms() if not name.startswith(PARTIAL)].index(attention.removeprefix(PARTIAL))
+    marker = list(MARKERS)[number % len(MARKERS)]
+    return line(attention, points, number=number, marker=marker, dashed=attention.startswith(PARTIAL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.semantic import SemanticSplit
@@ -12,26 +13,25 @@ from vision_longformer.utils.words import counted
 
 COLOURS: tuple[Colour, ...] = ("blue", "orange", "green", "purple", "gray")
 PART = "loss_"
-CHOSEN_ON_THESE = "The best epoch was chosen on these same images, which flatters the numbers a little."
 
 
-def place_of(split: CocoSplit | SemanticSplit) -> str:
-    """Return where a split lies."""
-    return str(split.file if isinstance(split, CocoSplit) else split.folder)
-
-
-def size_of(run: Run) -> str:
-    """Return at what size images were evaluated."""
+def dense_contents(run: Run, split: CocoSplit | SemanticSplit, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what both pages show of a split."""
     sides = run.config.dense.sides
-    return "at their own size" if sides is None else f"at a shorter side of {sides[-1]} pixels"
+    return {
+        "classes": classes,
+        "images": len(split),
+        "place": split.file if isinstance(split, CocoSplit) else split.folder,
+        "size": "at their own size" if sides is None else f"at a shorter side of {sides[-1]} pixels",
+    }
 
 
-def dense_charts(run: Run, measures: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, best: str) -> list[Chart]:
+def dense_charts(run: Run, measures: dict[str, list[tuple[str, str]]], *, best: str) -> list[Chart]:
     """Return how a run went.
 
     Args:
         run: The run.
-        measures: Title of each chart of the validation, and its lines as (name in metrics.jsonl, name for people).
+        measures: The charts of the validation by title, their lines as (name in metrics.jsonl, name for people).
         best: The measure that chose the best epoch, in metrics.jsonl's words.
     """
     parts = sorted({name for line in run.steps for name in line if name.startswith(PART)})
@@ -43,14 +43,20 @@ def dense_charts(run: Run, measures: Sequence[tuple[str, Sequence[tuple[str, str
         run.chart("Loss", "sum of its parts", run.curve("loss")),
         run.chart("Parts of the loss", "", *of_parts, from_zero=True),
     ]
-    for title, lines in measures:
-        of_measures = [
+    for title, names in measures.items():
+        lines = [
             run.curve(name, words, colour, with_band=False)
-            for (name, words), colour in zip(lines, COLOURS, strict=False)
+            for (name, words), colour in zip(names, COLOURS, strict=False)
         ]
-        ring = best if best in [name for name, _ in lines] else None
-        charts.append(run.chart(title, "validation", *of_measures, ring=ring, from_zero=True, highest=1.0))
+        ring = best if best in dict(names) else None
+        charts.append(run.chart(title, "validation", *lines, ring=ring, from_zero=True, highest=1.0))
     return charts
+
+
+def examples_chosen(even: Sequence[int], worst: Sequence[int], *, by: str) -> str:
+    """Return how images were chosen: some at even distances in the split, and the worst of the others."""
+    chosen = f"The first {counted(len(even), 'image')} lie at even distances in the split"
+    return f"{chosen}; the other {len(worst)} have the lowest {by} of all that are left." if worst else f"{chosen}."
 
 
 def table_notes(classes: int, shown: int, defined: int, *, why: str) -> str:
@@ -61,8 +67,3 @@ def table_notes(classes: int, shown: int, defined: int, *, why: str) -> str:
     if defined < classes:
         notes.append(f"{counted(classes - defined, 'class')} {why} left out.")
     return " ".join(notes)
-
-
-def left_out(wanted: int, shown: int) -> str:
-    """Return a note on chosen images that could not be read any more."""
-    return f"{counted(wanted - shown, 'image')} could not be read any more." if shown < wanted else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.detection_confusions import Matching, choose_examples
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.masks.rle import rle_to_mask, segmentations_to_masks
-from vision_longformer.reports.dense import left_out
+from vision_longformer.reports.dense import examples_chosen
 from vision_longformer.reports.matrix import shorten
 from vision_longformer.reports.pictures import encode, mask_layer, read_photo, shrink_map
 from vision_longformer.utils.words import counted
@@ -58,64 +57,23 @@ class Drawn(NamedTuple):
         return max(2.0, min(x1, width - CHARACTER * len(self.name))), y1 - 4 if y1 > 18 else y1 + 14
 
 
-@dataclass(frozen=True)
-class Shot:
-    """An image with objects on it.
-
-    Attributes:
-        name: Of its file.
-        words: How well it went.
-        photo: The image.
-        width: Of the drawing, the longer side being `SIDE`.
-        height: Of the drawing.
-        layers: Masks, one picture for each kind of object.
-        objects: What is drawn, the last on top.
-        is_named: Whether names are shown.
-    """
-
-    name: str
-    words: str
-    photo: Picture
-    width: float
-    height: float
-    layers: dict[str, Picture] | None
-    objects: list[Drawn]
-    is_named: bool
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images to show.
-
-    Attributes:
-        groups: Those at even distances in the split, and the worst, with a title each.
-        chosen: How they were chosen.
-        missing: Which of them could not be read any more.
-    """
-
-    groups: list[tuple[str, list[Shot]]]
-    chosen: str
-    missing: str
-
-
 def find_examples(
     result: DetectionResult, matchings: Sequence[Matching], threshold: float, *, max_pixels: int
-) -> Examples:
-    """Choose images, and draw what was found on them with a score of `threshold` or more."""
+) -> dict[str, Any]:
+    """Choose images, draw what was found on them with a score of `threshold` or more, and say which are missing."""
     spread, worst = choose_examples(matchings, threshold)
-    groups = []
+    groups = {}
     for title, images in (("Spread over the split", spread), ("Lowest F1", worst)):
         shots = [_shot(result, matchings[image], threshold, image, max_pixels=max_pixels) for image in images]
-        groups.append((title, [shot for shot in shots if shot is not None]))
-    chosen = f"The first {counted(len(spread), 'image')} lie at even distances in the split"
-    if worst:
-        chosen += f"; the other {len(worst)} have the lowest F1 of all that are left"
-    shown = sum(len(shots) for _, shots in groups)
-    return Examples(groups, chosen, left_out(len(spread) + len(worst), shown))
+        groups[title] = [shot for shot in shots if shot is not None]
+    missing = len(spread) + len(worst) - sum(map(len, groups.values()))
+    return {"chosen": examples_chosen(spread, worst, by="F1"), "groups": groups, "missing": missing}
 
 
-def _shot(result: DetectionResult, matching: Matching, threshold: float, image: int, *, max_pixels: int) -> Shot | None:
-    """Return an image with its objects; None if it cannot be read."""
+def _shot(
+    result: DetectionResult, matching: Matching, threshold: float, image: int, *, max_pixels: int
+) -> dict[str, Any] | None:
+    """Return an image with its objects, the last on top; None if it cannot be read."""
     split = result.split
     photo = read_photo(partial(split.read, image, max_pixels=max_pixels), side=SIDE)
     if photo is None:
@@ -126,21 +84,25 @@ def _shot(result: DetectionResult, matching: Matching, threshold: float, image: 
     main = [thing for thing in every if thing.kind != "truth"][:MAX_DRAWN]
     hits = {thing.place for thing in main if thing.kind == "hit"}
     drawn = [thing for thing in every if thing.kind == "truth" and thing.place in hits] + main[::-1]
-    layers = None
-    if result.scores.mask is not None:
-        layers = dict(_layers(result, drawn, image, (photo.height, photo.width)))
-    words = _summary(matching, threshold) + (
-        f"; mistakes and {MAX_DRAWN} objects at the most are drawn" if len(drawn) < len(every) else ""
-    )
-    picture, named = encode(photo, max_bytes=PHOTO_BYTES), len(main) <= MAX_NAMED
-    return Shot(split.path(image).name, words, picture, width * unit, height * unit, layers, drawn, named)
+    has_masks = result.scores.mask is not None
+    return {
+        "name": split.path(image).name,
+        "words": _summary(matching, threshold, left_out=len(drawn) < len(every)),
+        "photo": encode(photo, max_bytes=PHOTO_BYTES),
+        "size": (width * unit, height * unit),
+        "layers": dict(_layers(result, drawn, image, (photo.height, photo.width))) if has_masks else {},
+        "has_masks": has_masks,
+        "objects": drawn,
+        "is_named": len(main) <= MAX_NAMED,
+    }
 
 
-def _summary(matching: Matching, threshold: float) -> str:
+def _summary(matching: Matching, threshold: float, *, left_out: bool) -> str:
     hits, alarms = len(matching.hits(threshold)), len(matching.false_alarms(threshold))
     words = f"{hits:,} of {counted(len(matching.places), 'object')} found, {counted(alarms, 'false alarm')}"
     f1 = matching.f1(threshold)
-    return words if math.isnan(f1) else f"{words}; F1\u00a0{f1:.2f}"
+    words += "" if math.isnan(f1) else f"; F1\u00a0{f1:.2f}"
+    return words + (f"; mistakes and {MAX_DRAWN} objects at the most are drawn" if left_out else "")
 
 
 def _objects(result: DetectionResult, matching: Matching, threshold: float, image: int, unit: float) -> Iterator[Drawn]:

@@ -1,12 +1,11 @@
-"""The page of a detector's run: its numbers, its charts and its tables, with masks or without."""
+"""What the page of a detector's run shows: its numbers, charts and tables, with masks or without."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,68 @@ from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.detection_confusions import NO_THRESHOLD, Matching, best_threshold, match
 from vision_longformer.evaluation.metric_names import shown
 from vision_longformer.reports.charts import Chart, Colour, Place, Series
-from vision_longformer.reports.dense import CHOSEN_ON_THESE, dense_charts, place_of, size_of, table_notes
-from vision_longformer.reports.detection_examples import MAX_NAMED, Examples, find_examples
+from vision_longformer.reports.dense import dense_charts, dense_contents, table_notes
+from vision_longformer.reports.detection_examples import MAX_NAMED, find_examples
 from vision_longformer.reports.run import MAX_ROWS, Run, Tile
 from vision_longformer.utils.words import counted, percent
 
 MAX_CURVES = 24  # classes with a precision-recall curve
 SMALL, LARGE = 32**2, 96**2  # pixels, where COCO's sizes end and begin
+AREAS = {"small": f"below {SMALL:,}", "medium": f"{SMALL:,} to {LARGE:,}", "large": f"from {LARGE:,}"}
 COLOURS: dict[str, Colour] = {"box": "blue", "mask": "orange"}
+
+Kinds = dict[str, AveragePrecision]  # "mask", where there are masks, and "box": the best epoch was chosen by the first
+
+
+def contents(run: Run, result: DetectionResult) -> dict[str, Any]:
+    """Return what detection.html shows."""
+    split = result.split
+    kinds: Kinds = {"box": result.scores.box}
+    if result.scores.mask is not None:
+        kinds = {"mask": result.scores.mask, **kinds}
+    matchings = [match(split, image, result.found.get(image)) for image in range(len(split))]
+    threshold = best_threshold(matchings)
+    how = "the threshold with the best F1 over the split."
+    if not any(len(matching.hits(threshold)) for matching in matchings):
+        how = f"{NO_THRESHOLD} was taken, as no detection is right."
+    counts = count(result, matchings, threshold)
+    by_class = next(iter(kinds.values())).class_ap
+    worst_first = sorted((n for n, ap in enumerate(by_class) if not math.isnan(ap)), key=lambda n: by_class[n])
+    rows = [_row(label, split.classes[label], kinds, counts) for label in worst_first[:MAX_ROWS]]
+    measures = {
+        f"{kind.title()} AP": [(f"val_{kind}_{name}", name.upper()) for name in ("ap", "ap50", "ap75")]
+        for kind in kinds
+    }
+    return dense_contents(run, split, split.classes) | {
+        "objects": int(counts.objects.sum()),
+        "tiles": _tiles(kinds, run.progress.best_epoch, objects=int(counts.objects.sum())),
+        "charts": dense_charts(run, measures, best=f"val_{next(iter(kinds))}_ap"),
+        "kinds": list(kinds),
+        "threshold": f"{threshold:.2f}",
+        "how": how,
+        "rows": rows,
+        "more_rows": table_notes(len(split.classes), len(rows), len(worst_first), why="without an object"),
+        "sizes": [_size_row(number, kinds, counts) for number in range(3)],
+        "curves": [_recall_chart(n, split.classes[n], kinds, counts, threshold) for n in worst_first[:MAX_CURVES]],
+        "more_curves": len(worst_first[MAX_CURVES:]),
+        "max_named": MAX_NAMED,
+        "examples": find_examples(result, matchings, threshold, max_pixels=run.config.input.max_pixels),
+    }
+
+
+def _tiles(kinds: Kinds, best_epoch: int, *, objects: int) -> list[Tile]:
+    """Return the main measures; "–" without an object, where they are not defined."""
+    tiles: list[Tile] = []
+    for kind, scores in kinds.items():
+        values = (scores.ap, scores.ap50, scores.ap75)
+        ap, ap50, ap75 = (fraction(value if objects else math.nan) for value in values)
+        name = f"{kind.title()} AP"
+        if tiles:
+            tiles.append((name, ap, f"AP50 {ap50}, AP75 {ap75}"))
+        else:
+            tiles.append((name, ap, f"mean over IoU 0.50 to 0.95; best epoch {best_epoch}"))
+            tiles += [(f"{name}50", ap50, "at IoU 0.5"), (f"{name}75", ap75, "at IoU 0.75")]
+    return tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,190 +96,6 @@ class Counts:
     alarms: NDArray[np.int64]
     sizes: NDArray[np.int64]
     found_sizes: NDArray[np.int64]
-
-
-class ClassRow(NamedTuple):
-    """A row of the table of classes; of each kind of region, mask and box, its AP and AP50."""
-
-    name: str
-    objects: int
-    measures: list[tuple[float, float]]
-    recall: str
-    precision: str
-
-
-class SizeRow(NamedTuple):
-    """A row of the table of sizes."""
-
-    name: str
-    area: str
-    objects: int
-    measures: list[str]
-    recall: str
-
-
-@dataclass(frozen=True)
-class DetectionPage:
-    """What the page shows.
-
-    Attributes:
-        run: The run.
-        result: Of its best weights.
-    """
-
-    run: Run
-    result: DetectionResult
-    template = "detection.html"
-    chosen_on_these = CHOSEN_ON_THESE
-    max_named = MAX_NAMED
-
-    @cached_property
-    def place(self) -> str:
-        """Where the images lie."""
-        return place_of(self.result.split)
-
-    @property
-    def size(self) -> str:
-        """At what size they were evaluated."""
-        return size_of(self.run)
-
-    @cached_property
-    def kinds(self) -> list[tuple[str, AveragePrecision]]:
-        """ "mask", where there are masks, and "box" with their AP; the best epoch was chosen by the first."""
-        scores = self.result.scores
-        return ([("mask", scores.mask)] if scores.mask is not None else []) + [("box", scores.box)]
-
-    @cached_property
-    def matchings(self) -> list[Matching]:
-        """Which detections are objects, image by image."""
-        split = self.result.split
-        return [match(split, image, self.result.found.get(image)) for image in range(len(split))]
-
-    @cached_property
-    def threshold(self) -> float:
-        """The least score of the detections that are shown."""
-        return best_threshold(self.matchings)
-
-    @property
-    def how_chosen(self) -> str:
-        """Why it is this one."""
-        if any(len(matching.hits(self.threshold)) for matching in self.matchings):
-            return "the threshold with the best F1 over the split."
-        return f"{NO_THRESHOLD} was taken, as no detection is right."
-
-    @cached_property
-    def counts(self) -> Counts:
-        """The objects of the split, and what of them was found."""
-        return count(self.result, self.matchings, self.threshold)
-
-    @property
-    def objects(self) -> int:
-        """Objects of the split."""
-        return int(self.counts.objects.sum())
-
-    @property
-    def tiles(self) -> list[Tile]:
-        """The main measures; "–" without an object, where they are not defined."""
-        tiles = []
-        for number, (kind, scores) in enumerate(self.kinds):
-            values = (scores.ap, scores.ap50, scores.ap75)
-            ap, ap50, ap75 = (fraction(value if self.objects else math.nan) for value in values)
-            name = f"{kind.title()} AP"
-            if number:
-                tiles.append(Tile(name, ap, f"AP50 {ap50}, AP75 {ap75}"))
-                continue
-            tiles.append(Tile(name, ap, f"mean over IoU 0.50 to 0.95; best epoch {self.run.progress.best_epoch}"))
-            tiles += [Tile(f"{name}50", ap50, "at IoU 0.5"), Tile(f"{name}75", ap75, "at IoU 0.75")]
-        return tiles
-
-    @property
-    def charts(self) -> list[Chart]:
-        """How the run went."""
-        names = [kind for kind, _ in self.kinds]
-        measures = [
-            (f"{kind.title()} AP", [(f"val_{kind}_{name}", name.upper()) for name in ("ap", "ap50", "ap75")])
-            for kind in names
-        ]
-        return dense_charts(self.run, measures, best=f"val_{names[0]}_ap")
-
-    # --- tables -----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def worst_first(self) -> list[int]:
-        """The classes that have objects, by their AP."""
-        scores = self.kinds[0][1].class_ap
-        return sorted((label for label, ap in enumerate(scores) if not math.isnan(ap)), key=lambda label: scores[label])
-
-    @property
-    def rows(self) -> list[ClassRow]:
-        """The classes, worst first."""
-        return [self._class_row(label) for label in self.worst_first[:MAX_ROWS]]
-
-    def _class_row(self, label: int) -> ClassRow:
-        found, alarms = int(self.counts.found[label]), int(self.counts.alarms[label])
-        objects = int(self.counts.objects[label])
-        measures = [(float(scores.class_ap[label]), float(scores.class_ap50[label])) for _, scores in self.kinds]
-        name = self.result.split.classes[label]
-        return ClassRow(name, objects, measures, percent(found, objects), percent(found, found + alarms))
-
-    @property
-    def more_rows(self) -> str:
-        """What of the classes is not shown."""
-        defined = len(self.worst_first)
-        return table_notes(len(self.result.split.classes), min(defined, MAX_ROWS), defined, why="without an object")
-
-    @property
-    def sizes(self) -> list[SizeRow]:
-        """COCO's sizes."""
-        areas, counts = (f"below {SMALL:,}", f"{SMALL:,} to {LARGE:,}", f"from {LARGE:,}"), self.counts
-        return [
-            SizeRow(
-                name,
-                areas[size],
-                int(counts.sizes[size]),
-                [fraction(getattr(scores, name)) for _, scores in self.kinds],
-                percent(int(counts.found_sizes[size]), int(counts.sizes[size])),
-            )
-            for size, name in enumerate(("small", "medium", "large"))
-        ]
-
-    # --- precision and recall, images -------------------------------------------------------------------------
-
-    @property
-    def recall_charts(self) -> list[Chart]:
-        """Precision over recall at IoU 0.5, of each class, worst first."""
-        return [self._recall_chart(label) for label in self.worst_first[:MAX_CURVES]]
-
-    def _recall_chart(self, label: int) -> Chart:
-        series = [
-            Series(kind, COLOURS[kind], [corners(scores, label)], marks=end_of(scores, label, self.threshold))
-            for kind, scores in self.kinds
-        ]
-        values = ", ".join(f"{kind} AP50 {fraction(scores.class_ap50[label])}" for kind, scores in self.kinds)
-        remark = f"{values}; {counted(int(self.counts.objects[label]), 'object')}"
-        ends, name = (0.0, 100.0), self.result.split.classes[label]
-        return Chart(name, remark, series, ends, ends, x_name="recall, %", y_name="precision, %", kind="square")
-
-    @property
-    def more_charts(self) -> str:
-        """What of the classes has no chart."""
-        more = len(self.worst_first) - MAX_CURVES
-        return f"{counted(more, 'better class')} left out." if more > 0 else ""
-
-    @cached_property
-    def examples(self) -> Examples:
-        """Images with what was found on them."""
-        return find_examples(self.result, self.matchings, self.threshold, max_pixels=self.run.config.input.max_pixels)
-
-    @staticmethod
-    def fraction(value: float) -> str:
-        """Return a measure as text; "–" where it is not defined."""
-        return fraction(value)
-
-
-def fraction(value: float) -> str:
-    """Return a measure as text; "–" where it is not defined."""
-    return shown("ap", None if math.isnan(value) else value)
 
 
 def count(result: DetectionResult, matchings: Sequence[Matching], threshold: float) -> Counts:
@@ -250,7 +119,43 @@ def count(result: DetectionResult, matchings: Sequence[Matching], threshold: flo
     )
 
 
-def corners(scores: AveragePrecision, label: int) -> list[Place]:
+def _row(label: int, name: str, kinds: Kinds, counts: Counts) -> dict[str, Any]:
+    found, alarms, objects = (int(each[label]) for each in (counts.found, counts.alarms, counts.objects))
+    return {
+        "name": name,
+        "objects": objects,
+        "ends": [(float(scores.class_ap[label]), float(scores.class_ap50[label])) for scores in kinds.values()],
+        "measures": [
+            (fraction(scores.class_ap[label]), fraction(scores.class_ap50[label])) for scores in kinds.values()
+        ],
+        "recall": percent(found, objects),
+        "precision": percent(found, found + alarms),
+    }
+
+
+def _size_row(number: int, kinds: Kinds, counts: Counts) -> dict[str, Any]:
+    name, objects = list(AREAS)[number], int(counts.sizes[number])
+    return {
+        "name": name,
+        "area": AREAS[name],
+        "objects": objects,
+        "measures": [fraction(getattr(scores, name)) for scores in kinds.values()],
+        "recall": percent(int(counts.found_sizes[number]), objects),
+    }
+
+
+def _recall_chart(label: int, name: str, kinds: Kinds, counts: Counts, threshold: float) -> Chart:
+    """Return precision over recall at IoU 0.5."""
+    series = [
+        Series(kind, COLOURS[kind], [_corners(scores, label)], _end(scores, label, threshold))
+        for kind, scores in kinds.items()
+    ]
+    values = ", ".join(f"{kind} AP50 {fraction(scores.class_ap50[label])}" for kind, scores in kinds.items())
+    remark, ends = f"{values}; {counted(int(counts.objects[label]), 'object')}", (0.0, 100.0)
+    return Chart(name, remark, series, ends, ends, x_name="recall, %", y_name="precision, %", kind="square")
+
+
+def _corners(scores: AveragePrecision, label: int) -> list[Place]:
     """Return the (recall, precision) in percent where a curve of steps bends: what lies between is on a line."""
     recalls, precisions = (100 * scores.recalls).tolist(), (100 * scores.precisions[label]).tolist()
     ends = (0, len(recalls) - 1)
@@ -261,7 +166,12 @@ def corners(scores: AveragePrecision, label: int) -> list[Place]:
     ]
 
 
-def end_of(scores: AveragePrecision, label: int, threshold: float) -> list[Place]:
+def _end(scores: AveragePrecision, label: int, threshold: float) -> list[Place]:
     """Return the last (recall, precision) in percent that scores of `threshold` or more reach, if they reach any."""
     reached = np.flatnonzero(scores.score_thresholds[label] >= threshold)
     return [(100 * float(scores.recalls[at]), 100 * float(scores.precisions[label, at])) for at in reached[-1:]]
+
+
+def fraction(value: float) -> str:
+    """Return a measure as text; "–" where it is not defined."""
+    return shown("ap", None if math.isnan(value) else value)

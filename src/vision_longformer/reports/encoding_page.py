@@ -7,16 +7,16 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vision_longformer.features.extract import Result, Status, explaining
 from vision_longformer.features.figures import PHOTO_WIDTH, Figure
 from vision_longformer.images.thumbnails import INFERNO, Picture, shrink_picture
 from vision_longformer.memory.plans import Plan
-from vision_longformer.reports.memory_chart import MemoryPart, memory_part
+from vision_longformer.reports.memory_chart import memory_part
 from vision_longformer.reports.pages import write_page
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.memory_trace import MemoryTrace, Span, trace_memory
+from vision_longformer.utils.words import counted
 
 FULL_IMAGES = 12  # up to here pictures keep their size; a page of more images shows smaller ones
 SMALL_WIDTH = 220
@@ -67,14 +67,6 @@ class Entry:
         return stored, encoded, f"{self.seconds:.2f} s", f"{rate:.2f}", peak
 
 
-class Shown(NamedTuple):
-    """A figure on the page."""
-
-    figure: Figure
-    picture: Picture  # of the figure, or a smaller one
-    shows_tokens: bool  # each as a square
-
-
 class Report:
     """Collects the images of a run; their pictures wait on disk, so that a run of any length fits into memory.
 
@@ -82,20 +74,11 @@ class Report:
         output: Folder of the report, `index.html`, and of the waiting pictures, `.report`.
         title: Name of the model.
         remark: A sentence for the top of the page.
-
-    Attributes:
-        entries: The images, without their figures.
-        memory: How the memory went over the run; None if there is too little to show.
     """
-
-    template = "encoding.html"
-    max_pictured = MAX_PICTURED
-    gradient = ", ".join(f"#{colour}" for colour in INFERNO)
 
     def __init__(self, output: Path, *, title: str, remark: str = "") -> None:
         self.output, self.title, self.remark = output, title, remark
-        self.entries: list[Entry] = []
-        self.memory: MemoryPart | None = None
+        self._entries: list[Entry] = []  # without their figures
 
     def follow(self, results: Iterable[Result]) -> Iterator[Result]:
         """Pass results on as they come, without their figures, and write the page once they are over.
@@ -121,7 +104,7 @@ class Report:
                 temporary.write_text(json.dumps(dataclasses.asdict(entry)))
         elif result.status == "skipped" and (kept := self._read(entry.name, entry.identity)) is not None:
             entry = dataclasses.replace(kept, status="skipped")
-        self.entries.append(dataclasses.replace(entry, figures=()))
+        self._entries.append(dataclasses.replace(entry, figures=()))
 
     def write(self, memory: MemoryTrace | None = None) -> Path:
         """Write the page.
@@ -133,48 +116,29 @@ class Report:
             Its path.
         """
         target = self.output / "index.html"
-        self.memory = None if memory is None else memory_part(memory)
+        done = [entry for entry in self._entries if entry.size is not None]
+        is_large = len(done) <= FULL_IMAGES
+        shown = {
+            "title": self.title,
+            "summary": _summary(self._entries),
+            "remark": self.remark,
+            "gradient": ", ".join(f"#{colour}" for colour in INFERNO),
+            "max_pictured": MAX_PICTURED if len(done) > MAX_PICTURED else None,
+            "is_large": is_large,
+            "pictured": self._pictured(done[:MAX_PICTURED], max_width=PHOTO_WIDTH if is_large else SMALL_WIDTH),
+            "memory": None if memory is None else memory_part(memory),
+            "entries": self._entries,
+        }
         with explaining(target):
-            write_page(target, self)
+            write_page(target, "encoding.html", shown)
         return target
 
-    # --- what the template asks for ---------------------------------------------------------------------------
-
-    @property
-    def summary(self) -> str:
-        """How many images there are."""
-        count = {status: sum(entry.status == status for entry in self.entries) for status in ("skipped", "failed")}
-        parts = [f"{len(self.entries) - sum(count.values())} images encoded"]
-        parts += [f"{count['skipped']} encoded earlier"] if count["skipped"] else []
-        parts += [f"{count['failed']} failed"] if count["failed"] else []
-        return ", ".join(parts).replace("1 images", "1 image") + "."
-
-    @property
-    def done(self) -> list[Entry]:
-        """The images of which something is known."""
-        return [entry for entry in self.entries if entry.size is not None]
-
-    @property
-    def is_large(self) -> bool:
-        """Whether pictures are shown in their own size."""
-        return len(self.done) <= FULL_IMAGES
-
-    @property
-    def pictured(self) -> Iterator[Entry]:
-        """Images with their pictures, read one after the other."""
-        for entry in self.done[:MAX_PICTURED]:
-            shown = self._read(entry.name, entry.identity)
-            if shown is not None:
-                yield shown
-
-    def shown(self, entry: Entry) -> Iterator[Shown]:
-        """Return the figures of an image."""
-        width = PHOTO_WIDTH if self.is_large else SMALL_WIDTH
-        for figure in entry.figures:
-            tokens = self.is_large and figure.picture.width < PHOTO_WIDTH // 2
-            yield Shown(figure, shrink_picture(figure.picture, max_width=width), tokens)
-
-    # --- waiting pictures -------------------------------------------------------------------------------------
+    def _pictured(self, entries: Iterable[Entry], *, max_width: int) -> Iterator[tuple[Entry, list[Picture]]]:
+        """Read images with their pictures, at most `max_width` wide, one after the other."""
+        for entry in entries:
+            kept = self._read(entry.name, entry.identity)
+            if kept is not None:
+                yield kept, [shrink_picture(figure.picture, max_width=max_width) for figure in kept.figures]
 
     def _waiting(self, name: str) -> Path:
         return self.output / CACHE / f"{name}.json"
@@ -191,6 +155,14 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return entry if entry.identity == identity else None
+
+
+def _summary(entries: list[Entry]) -> str:
+    count = {status: sum(entry.status == status for entry in entries) for status in ("skipped", "failed")}
+    parts = [f"{counted(len(entries) - sum(count.values()), 'image')} encoded"]
+    parts += [f"{count['skipped']} encoded earlier"] if count["skipped"] else []
+    parts += [f"{count['failed']} failed"] if count["failed"] else []
+    return ", ".join(parts) + "."
 
 
 def _span(plan: Plan | None, start: float, end: float) -> Span:

@@ -1,7 +1,4 @@
-"""A confusion matrix: rows are true classes, columns what they were taken for.
-
-`elements.html` draws it as SVG; lengths are in its units, near CSS pixels.
-"""
+"""A confusion matrix: rows are true classes, columns what they were taken for. `elements.html` draws it as SVG."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from vision_longformer.evaluation.confusions import Pair
 
 MAX_WHOLE = 40  # classes up to here are all shown
 PICKED = 24  # of more, those in the most frequent confusions
 MAX_LABEL = 20  # characters of a class name
-CHARACTER = 7.6  # width of one at the style sheet's font size of 13
+CHARACTER = 7.6  # width of one, in SVG units, at the style sheet's font size of 13
 OTHER = -1  # the column of all classes that are not shown
 
 
@@ -27,7 +24,7 @@ class Cell(NamedTuple):
     Attributes:
         row: Counted from 0.
         column: Counted from 0.
-        kind: Whether its images were recognised.
+        kind: "right" or "wrong".
         strength: Its opacity: the root of its share of the row, so that a few images of many still show.
         text: What stands in it.
         title: What is shown where one points.
@@ -35,15 +32,10 @@ class Cell(NamedTuple):
 
     row: int
     column: int
-    kind: Literal["right", "wrong"]
+    kind: str
     strength: float
     text: str
     title: str
-
-    @property
-    def ink(self) -> str:
-        """The class of a text that is legible on it."""
-        return "strong" if self.strength > 0.85 else "middle" if self.strength > 0.55 else "faint"
 
 
 @dataclass(frozen=True)
@@ -63,25 +55,6 @@ class Matrix:
     counts: Counter[tuple[int, int]]
     totals: Counter[int]
     shares: bool = False
-    cell: float = field(init=False)  # side of a square
-    is_upright: bool = field(init=False)  # whether names of columns are
-    left: float = field(init=False)
-    top: float = field(init=False)
-    width: int = field(init=False)
-    height: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        widest = max(map(width_of, self.names), default=0) * CHARACTER
-        digits = 4 if self.shares else len(str(max(self.counts.values(), default=0)))
-        count = len(self.names)
-        cell = max(44 if count <= 12 else 30 if count <= 25 else 24, digits * CHARACTER + 6)
-        is_upright = widest <= cell - 4
-        left, top = round(34 + widest, 1), round(32 + (18 if is_upright else widest * math.sin(math.pi / 4) + 10), 1)
-        right = 8 if is_upright else max(8.0, widest * math.cos(math.pi / 4) - cell / 2 + 8)
-        size = round(left + cell * count + right), round(top + cell * len(self.labels) + 4)
-        values = (round(cell, 1), is_upright, left, top, *size)
-        for name, value in zip(("cell", "is_upright", "left", "top", "width", "height"), values, strict=True):
-            object.__setattr__(self, name, value)
 
     @property
     def partial(self) -> bool:
@@ -89,29 +62,15 @@ class Matrix:
         return len(self.labels) < len(self.classes)
 
     @property
-    def row_names(self) -> list[str]:
-        """What stands beside the rows."""
-        return [shorten(self.classes[label]) for label in self.labels]
-
-    @property
     def names(self) -> list[str]:
-        """What stands above the columns."""
-        return self.row_names + ["others"] * self.partial
+        """What stands above the columns, and, but for "others", beside the rows."""
+        return [shorten(self.classes[label]) for label in self.labels] + ["others"] * self.partial
 
     @property
-    def side(self) -> float:
-        """Width of all columns."""
-        return self.cell * len(self.names)
-
-    @property
-    def tall(self) -> float:
-        """Height of all rows."""
-        return self.cell * len(self.labels)
-
-    @property
-    def min_width(self) -> int:
-        """Width below which a page scrolls."""
-        return min(self.width, max(round(0.8 * self.width), 300))
+    def widths(self) -> tuple[float, float]:
+        """Width of the longest name, and of the longest number."""
+        digits = 4 if self.shares else len(str(max(self.counts.values(), default=0)))
+        return max(map(width_of, self.names), default=0) * CHARACTER, digits * CHARACTER
 
     @property
     def cells(self) -> list[Cell]:
@@ -124,7 +83,7 @@ class Matrix:
                     name = "any class not shown" if predicted == OTHER else self.classes[predicted]
                     title = f"{self.classes[truth]} taken for {name}: {count:,} of {total:,}"
                     text = _percent(count / total) if self.shares else str(count)
-                    kind: Literal["right", "wrong"] = "right" if truth == predicted else "wrong"
+                    kind = "right" if truth == predicted else "wrong"
                     found.append(Cell(row, column, kind, math.sqrt(count / total), text, title))
         return found
 

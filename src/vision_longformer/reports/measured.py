@@ -1,11 +1,10 @@
-"""What pages of measurements have in common: tables that the terminal shows too, figures as PNG files, and JSON."""
+"""What pages of measurements have in common: tables that the terminal shows too, figures as SVG files, and JSON."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vision_longformer.reports.charts import Chart, Colour, Place, Series, range_of
 from vision_longformer.reports.pages import write_page
-from vision_longformer.reports.plots import Panel, draw_panels, legend_rows
 from vision_longformer.utils.atomic_files import replacing
+
+COLOURS: tuple[Colour, ...] = ("ink", "orange", "blue", "green", "purple", "amber", "sky")
 
 
 @dataclass(frozen=True)
@@ -44,65 +45,80 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure that is a PNG file too.
+class Figure:
+    """Charts side by side with one legend, which are a file too.
 
     Attributes:
         name: Of the file.
         caption: How to read it.
-        panels: From left to right.
+        charts: From left to right.
     """
 
     name: str
     caption: str
-    panels: Sequence[Panel]
+    charts: Sequence[Chart]
 
-    def draw(self) -> bytes:
-        """Return the file."""
-        return draw_panels(self.panels, height=6.0 + 0.25 * legend_rows(self.panels))
+    @property
+    def series(self) -> list[Series]:
+        """The lines of the legend: each label once."""
+        return list({series.label: series for chart in self.charts for series in chart.series}.values())
 
 
-@dataclass(frozen=True)
-class MeasuredPage:
-    """A page of measurements.
+def line(label: str, points: Sequence[Place], *, number: int, marker: str, dashed: bool, joined: bool = True) -> Series:
+    """Return measured values as a line.
 
-    Attributes:
+    Args:
+        label: For the legend.
+        points: The values.
+        number: That gives the line one of `COLOURS`.
+        marker: Of its points.
+        dashed: Whether it is dashed.
+        joined: Whether there is a line at all.
+    """
+    colour, stroke = COLOURS[number % len(COLOURS)], "dashed" if dashed else "solid"
+    return Series(label, colour, [points] if joined else [], points, stroke=stroke, marker=marker, marked=True)  # type: ignore[arg-type]
+
+
+def panel(
+    title: str, unit: str, series: Sequence[Series], *, x_name: str, ticks: Sequence[tuple[float, str]] = ()
+) -> Chart:
+    """Return a chart whose axes are logarithmic; without `ticks`, which tell sizes, the vertical one is not."""
+    log = bool(ticks)
+    xs = [value for value, _ in ticks] or [x for own in series for x, _ in own.marks]
+    ends = min(xs, default=1.0) / 1.15, max(xs, default=1.0) * 1.15
+    y = range_of(series, log=log)
+    return Chart(title, unit, series, ends, y, x_name=x_name, x_ticks=ticks, log="xy" if log else "x", kind="panel")
+
+
+def write_measured(
+    output: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    figures: Sequence[Figure],
+    grids: Sequence[Grid],
+    guides: Sequence[str],
+    lists: Mapping[str, Sequence[str]],
+) -> Path:
+    """Write the figures as SVG, and `index.html`, which shows them and needs no other file.
+
+    Args:
+        output: Folder.
         title: What was measured.
         facts: How and on what, by name.
-        drawings: The figures.
+        figures: The figures.
         grids: The tables.
         guides: How to read them, a sentence or a few each.
         lists: What else is to be told, by heading.
+
+    Returns:
+        The page.
     """
-
-    title: str
-    facts: Mapping[str, str]
-    drawings: Sequence[Drawing]
-    grids: Sequence[Grid]
-    guides: Sequence[str]
-    lists: Mapping[str, Sequence[str]]
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    template = "measured.html"
-
-    @property
-    def figures(self) -> list[tuple[str, str]]:
-        """Address and caption of each drawing."""
-        encoded = [base64.b64encode(self.pictures[drawing.name]).decode() for drawing in self.drawings]
-        return [(f"data:image/png;base64,{data}", d.caption) for data, d in zip(encoded, self.drawings, strict=True)]
-
-    def write(self, output: Path) -> Path:
-        """Write the figures as PNG, and `index.html`, which shows them and needs no other file.
-
-        Returns:
-            The page.
-        """
-        for drawing in self.drawings:
-            self.pictures[drawing.name] = drawing.draw()
-            with replacing(output / drawing.name) as temporary:
-                temporary.write_bytes(self.pictures[drawing.name])
-        target = output / "index.html"
-        write_page(target, self)
-        return target
+    for figure in figures:
+        write_page(output / figure.name, "figure.svg", {"figure": figure})
+    shown = {"title": title, "facts": facts, "figures": figures, "grids": grids, "guides": guides, "lists": lists}
+    write_page(output / "index.html", "measured.html", shown)
+    return output / "index.html"
 
 
 def for_terminal(grids: Sequence[Grid], guides: Sequence[str], notes: Sequence[str]) -> Group:
@@ -113,11 +129,10 @@ def for_terminal(grids: Sequence[Grid], guides: Sequence[str], notes: Sequence[s
     return Group(*parts)
 
 
-def describe_place(machine: Mapping[str, Any], *, date: str, command: str, **more: str) -> dict[str, str]:
-    """Return what a page says of where and how it was measured; `more` stands after the machine."""
+def describe(machine: Mapping[str, Any], *, date: str, command: str) -> dict[str, str]:
+    """Return what a page says of where and how something was measured."""
     return {
         "Machine": ", ".join((machine["processor"], machine["capability"], f"{machine['threads']} threads")),
-        **{name.replace("_", " "): fact for name, fact in more.items()},
         "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
         "Date": date,
         "Command": command,

@@ -1,15 +1,16 @@
 """Pages made of templates: each is one file with its pictures inside, and nothing is loaded from elsewhere.
 
-A page is an object that has what is shown, and a template that lays it out. Templates see the object as `page`, the
-elements that pages share as `draw`, and the filters below. Whatever they show is escaped; bytes of a file name that are
-no Unicode become question marks.
+A page module gathers what is to be shown, by name; a template of `templates` lays it out. Templates share the elements
+of `draw` and the filters below. Whatever they show is escaped; bytes of a file name that are no Unicode become question
+marks.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -17,22 +18,14 @@ from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.words import counted, percent
 
 
-class Page(Protocol):
-    """What a template lays out."""
-
-    @property
-    def template(self) -> str:
-        """Name of a file in `templates`."""
-
-
-def write_page(target: Path, page: Page) -> None:
-    """Write a page piece by piece, as those that it asks its object for may be many.
+def write_page(target: Path, template: str, shown: Mapping[str, Any]) -> None:
+    """Write a page piece by piece, as what iterators in `shown` give may be much.
 
     Raises:
         OSError: The disk is full, or the place cannot be written; a previous page is as it was.
     """
     with replacing(target) as temporary, temporary.open("wb") as file:
-        for piece in _environment().get_template(page.template).generate(page=page):
+        for piece in _environment().get_template(template).generate(shown):
             file.write(piece.encode("utf-8", "replace"))
 
 
@@ -45,6 +38,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"counted": counted, "percent": percent, "px": lambda length: f"{length:.1f}"}
+    environment.filters |= {
+        "counted": counted,
+        "percent": percent,
+        "grouped": lambda number: f"{number:,}",
+        "px": lambda length: f"{length:.1f}",
+    }
     environment.globals["draw"] = environment.get_template("elements.html").module
     return environment

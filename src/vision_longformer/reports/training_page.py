@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from vision_longformer.reports.classification_page import ClassificationPage
-from vision_longformer.reports.detection_page import DetectionPage
-from vision_longformer.reports.distillation_page import DistillationPage
-from vision_longformer.reports.pages import Page, write_page
-from vision_longformer.reports.run import Run
-from vision_longformer.reports.semantic_page import SemanticPage
+from vision_longformer.reports import classification_page, detection_page, distillation_page, semantic_page
+from vision_longformer.reports.charts import points_of
+from vision_longformer.reports.pages import write_page
+from vision_longformer.reports.run import Run, Tile
 from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
+from vision_longformer.utils.words import counted, duration
 
-PAGES: dict[str, Callable[[Run, Any], Page]] = {  # of a run, and of the result of its best weights
-    "classification": ClassificationPage,
-    "detection": DetectionPage,
-    "instance_segmentation": DetectionPage,
-    "semantic_segmentation": SemanticPage,
-    "distillation": DistillationPage,
+
+class TaskPage(NamedTuple):
+    """A template, and what gives it what it shows of a run and of the result of its best weights."""
+
+    template: str
+    contents: Callable[[Run, Any], dict[str, Any]]
+
+
+PAGES = {
+    "classification": TaskPage("classification.html", classification_page.contents),
+    "detection": TaskPage("detection.html", detection_page.contents),
+    "instance_segmentation": TaskPage("detection.html", detection_page.contents),
+    "semantic_segmentation": TaskPage("semantic.html", semantic_page.contents),
+    "distillation": TaskPage("distillation.html", distillation_page.contents),
 }
 
 
@@ -36,4 +44,51 @@ def write_training_page(folder: RunFolder, result: Any, config: TrainConfig, pro
     Raises:
         OSError: The disk is full, or the place cannot be written; a previous report is as it was.
     """
-    write_page(folder.report, PAGES[config.task](Run.read(folder, config, progress), result))
+    run, page = Run.read(folder, config, progress), PAGES[config.task]
+    own = page.contents(run, result)
+    on = f" on {counted(run.about['images'], 'image')}" if "images" in run.about else ""
+    charts = [
+        *own.pop("charts"),
+        run.chart("Learning rate", "largest of all parameters", run.curve("learning_rate"), from_zero=True),
+        run.chart("Speed", "images a second", run.curve("images_per_second"), from_zero=True),
+    ]
+    every = {key: value for key, value in run.about.items() if key not in ("classes", "versions")}
+    shown = {
+        "config": config,
+        "best_epoch": progress.best_epoch,
+        "trained_for": f"trained for {counted(config.schedule.epochs, 'epoch')}{on}",
+        "tiles": own.pop("tiles") + _tiles(run),
+        "charts": [chart for chart in charts if not chart.is_empty],
+        "notes": _notes(run),
+        "recipe": write_recipe(config),
+        "facts": every | run.about.get("versions", {}),
+    }
+    write_page(folder.report, page.template, shown | own)
+
+
+def _tiles(run: Run) -> list[Tile]:
+    """Return what the training took."""
+    about, taken = run.about, f"{run.progress.step:,} steps, evaluations not counted"
+    time = ("Training time", duration(run.progress.seconds), taken)
+    if "parameters" not in about:
+        return [time]
+    words = [f"on {about['device']}"] if "device" in about else []
+    if about.get("device") == "cpu" and "threads" in about:
+        words.append(counted(about["threads"], "thread"))
+    if about.get("processes", 1) > 1:
+        words.append(counted(about["processes"], "process"))
+    return [("Parameters", f"{about['parameters'] / 1e6:,.2f} M", ", ".join(words)), time]
+
+
+def _notes(run: Run) -> list[str]:
+    """Return sentences on how the charts show what was logged."""
+    logged = (run.steps, run.evaluations)
+    group, val_group = (points_of((line["epoch"], 0.0) for line in lines)[1] for lines in logged)
+    notes = []
+    if not run.steps:
+        notes.append("No training step was logged: logging.every_steps is larger than their number.")
+    if group > 1:
+        notes.append(f"Lines show means of {group} logged steps, bands the lowest and highest of them.")
+    if val_group > 1:
+        notes.append(f"Of the many evaluations, means of {val_group} are shown.")
+    return notes

@@ -354,8 +354,9 @@ class Distillation(Task):
         if not for_each_batch(Numbers(self.validation), how, take):
             return None
         found = (teacher, student, divergence, features)
-        gathered = [how.processes.sum(values.to(how.device)).cpu() for values in found]
-        return Agreement(torch.from_numpy(self.validation), *gathered, self.classes, self.picture)
+        teacher, student, divergence, features = (how.processes.sum(one.to(how.device)).cpu() for one in found)
+        images = torch.from_numpy(self.validation)
+        return Agreement(images, teacher, student, divergence, features, self.classes, self.picture)
 
     # --- files --------------------------------------------------------------------------------------------------
 
