@@ -28,6 +28,7 @@ from vision_longformer.training.measurement import Measurement
 from vision_longformer.training.weight_files import load_weights
 
 EXAMPLES = 3
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's but for yellow
 
 
 def main() -> None:

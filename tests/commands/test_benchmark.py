@@ -62,7 +62,8 @@ def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.Ca
     page.assert_self_contained()
     assert "https://arxiv.org/abs/2110.00476" in page.text
     assert page.count("figure") == 3
-    assert page.count("svg", "panel") == 6  # time and memory of both modes, accuracy at both sizes
+    assert page.count("svg", "panel") == 4  # time and memory of both modes
+    assert page.count("svg", "small") == 2  # accuracy at both sizes
     for name in ("inference", "training", "accuracy"):
         assert Page(output / f"{name}.svg").count("g") == 2
     assert [row[0] for row in page.section("Inference, 2 images of 32 × 32 pixels").rows()] == list(TINY[1:4])

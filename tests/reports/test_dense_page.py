@@ -108,10 +108,10 @@ def write(
     run.write_about({"images": 1402, "parameters": 2_823_899, "device": "cpu", "threads": 1})
     progress = Progress(step=20, evaluated_epochs=2, best=0.5, best_epoch=2, seconds=4321.0)
     config = config or TrainConfig(schedule=ScheduleOptions(epochs=2), dense=DenseOptions(sides=(96, 128)))
-    task = "detection" if isinstance(result, DetectionResult) else "semantic_segmentation"
-    if isinstance(result, DetectionResult) and result.scores.mask is not None:
-        task = "instance_segmentation"
-    write_training_page(run, result, dataclasses.replace(config, task=task), progress)
+    config = dataclasses.replace(config, task="semantic_segmentation")
+    if isinstance(result, DetectionResult):
+        config = dataclasses.replace(config, task="instance_segmentation" if result.scores.mask else "detection")
+    write_training_page(run, result, config, progress)
     return Page(run.report)
 
 

@@ -21,7 +21,7 @@ Place = tuple[float, float]
 
 SIZES: dict[Kind, tuple[tuple[int, int], tuple[int, int, int, int]]] = {  # width, height; left, right, top, bottom
     "small": ((480, 270), (72, 16, 14, 44)),
-    "wide": ((960, 340), (74, 22, 30, 52)),
+    "wide": ((960, 330), (74, 22, 30, 46)),
     "square": ((272, 250), (54, 18, 10, 40)),
     "panel": ((540, 380), (64, 18, 14, 46)),
 }
@@ -48,8 +48,7 @@ class Axis:
 
     def ticks(self, about: int) -> list[tuple[float, str]]:
         """Return the places of `about` so many round values, and their texts."""
-        if self.log:
-            decades = math.log10(self.high / self.low)
+        if self.log and (decades := math.log10(self.high / self.low)) > 0.5:
             factors = (1, 2, 3, 5, 7) if decades < 1 else (1, 3) if decades < 4 else (1,)
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [factor * 10.0**power for power in powers for factor in factors]
@@ -232,7 +231,8 @@ def range_of(
     values = [y for own in series for places in (*own.lines, own.marks, own.band) for _, y in places]
     low, high = min(values, default=0.0), max(values, default=1.0)
     if log:
-        return (low / 1.3, high * 1.3) if values else (1.0, 10.0)  # an axis has to end somewhere
+        beyond = (high / low) ** 0.06 if 0 < low < high else 1.1
+        return (low / beyond, high * beyond) if values else (1.0, 10.0)  # an axis has to end somewhere
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0  # of equal values: around them
     low = 0.0 if from_zero else max(0.0, low - margin)
     high += margin

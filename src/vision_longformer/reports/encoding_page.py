@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vision_longformer.features.extract import Result, Status, explaining
+from vision_longformer.features.extract import Result, explaining
 from vision_longformer.features.figures import PHOTO_WIDTH, Figure
 from vision_longformer.images.thumbnails import INFERNO, Picture, shrink_picture
 from vision_longformer.memory.plans import Plan
@@ -24,49 +24,6 @@ MAX_PICTURED = 300  # images beyond are only listed
 CACHE = ".report"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One image of the run; without sizes, one of which nothing more is known.
-
-    Attributes:
-        name: Its path below the folder that all images share.
-        status: What was done.
-        message: Why it failed, or what of it was left out.
-        original_size: (height, width) in pixels as stored.
-        size: (height, width) in pixels as encoded.
-        seconds: From opening it to its features being on disk.
-        peak_memory: Most bytes that the process held until then.
-        identity: Of the features that the pictures show.
-        figures: Its pictures.
-    """
-
-    name: str
-    status: Status
-    message: str = ""
-    original_size: tuple[int, int] | None = None
-    size: tuple[int, int] | None = None
-    seconds: float = 0.0
-    peak_memory: int | None = None
-    identity: str = ""
-    figures: tuple[Figure, ...] = ()
-
-    @classmethod
-    def of(cls, result: Result) -> Entry:
-        """Return what a page tells of a result."""
-        told = {field.name: getattr(result, field.name) for field in dataclasses.fields(cls) if field.name != "name"}
-        return cls(name=result.source.name, **told)
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Sizes as stored and as encoded, time, megapixels a second, and peak memory."""
-        if self.size is None or self.original_size is None:
-            return ("–",) * 5
-        stored, encoded = (f"{width} × {height}" for height, width in (self.original_size, self.size))
-        rate = self.size[0] * self.size[1] / 1e6 / self.seconds
-        peak = "–" if self.peak_memory is None else f"{self.peak_memory / 1e9:.2f} GB"
-        return stored, encoded, f"{self.seconds:.2f} s", f"{rate:.2f}", peak
-
-
 class Report:
     """Collects the images of a run; their pictures wait on disk, so that a run of any length fits into memory.
 
@@ -78,7 +35,7 @@ class Report:
 
     def __init__(self, output: Path, *, title: str, remark: str = "") -> None:
         self.output, self.title, self.remark = output, title, remark
-        self._entries: list[Entry] = []  # without their figures
+        self._entries: list[dict[str, Any]] = []
 
     def follow(self, results: Iterable[Result]) -> Iterator[Result]:
         """Pass results on as they come, without their figures, and write the page once they are over.
@@ -97,14 +54,15 @@ class Report:
 
     def add(self, result: Result) -> None:
         """Add an image. Its pictures are kept for this page and for those of later runs, which skip the image."""
-        entry = Entry.of(result)
+        entry = _entry(result)
         if result.status == "encoded":
-            waiting = self._waiting(entry.name)
+            waiting = self._waiting(result.source.name)
+            figures = [dataclasses.asdict(figure) for figure in result.figures]
             with explaining(waiting), replacing(waiting) as temporary:
-                temporary.write_text(json.dumps(dataclasses.asdict(entry)))
-        elif result.status == "skipped" and (kept := self._read(entry.name, entry.identity)) is not None:
-            entry = dataclasses.replace(kept, status="skipped")
-        self._entries.append(dataclasses.replace(entry, figures=()))
+                temporary.write_text(json.dumps({**entry, "figures": figures}))
+        elif result.status == "skipped" and (kept := self._read(entry)) is not None:
+            entry = {**kept[0], "status": "skipped"}
+        self._entries.append(entry)
 
     def write(self, memory: MemoryTrace | None = None) -> Path:
         """Write the page.
@@ -116,7 +74,7 @@ class Report:
             Its path.
         """
         target = self.output / "index.html"
-        done = [entry for entry in self._entries if entry.size is not None]
+        done = [entry for entry in self._entries if entry["size"] is not None]
         is_large = len(done) <= FULL_IMAGES
         shown = {
             "title": self.title,
@@ -133,32 +91,47 @@ class Report:
             write_page(target, "encoding.html", shown)
         return target
 
-    def _pictured(self, entries: Iterable[Entry], *, max_width: int) -> Iterator[tuple[Entry, list[Picture]]]:
+    def _pictured(
+        self, entries: Iterable[dict[str, Any]], *, max_width: int
+    ) -> Iterator[tuple[dict[str, Any], list[tuple[Figure, Picture]]]]:
         """Read images with their pictures, at most `max_width` wide, one after the other."""
         for entry in entries:
-            kept = self._read(entry.name, entry.identity)
+            kept = self._read(entry)
             if kept is not None:
-                yield kept, [shrink_picture(figure.picture, max_width=max_width) for figure in kept.figures]
+                yield entry, [(one, shrink_picture(one.picture, max_width=max_width)) for one in kept[1]]
 
     def _waiting(self, name: str) -> Path:
         return self.output / CACHE / f"{name}.json"
 
-    def _read(self, name: str, identity: str) -> Entry | None:
+    def _read(self, entry: dict[str, Any]) -> tuple[dict[str, Any], list[Figure]] | None:
         """Return what is kept of an image; None if nothing is, it is damaged, or it shows other features."""
         try:
-            stored = json.loads(self._waiting(name).read_text())
-            sizes = {key: stored[key] and tuple(stored[key]) for key in ("original_size", "size")}
-            figures = tuple(
-                Figure(**{**figure, "picture": Picture(**figure["picture"])}) for figure in stored["figures"]
-            )
-            entry = Entry(**{**stored, **sizes, "figures": figures})
-        except (OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(self._waiting(entry["name"]).read_text())
+            figures = [Figure(**{**one, "picture": Picture(**one["picture"])}) for one in kept.pop("figures")]
+            return (kept, figures) if kept["identity"] == entry["identity"] and kept.keys() == entry.keys() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return entry if entry.identity == identity else None
 
 
-def _summary(entries: list[Entry]) -> str:
-    count = {status: sum(entry.status == status for entry in entries) for status in ("skipped", "failed")}
+def _entry(result: Result) -> dict[str, Any]:
+    """Return what a page tells of an image: sizes, time, megapixels a second and peak memory as text."""
+    cells = ["–"] * 5
+    if result.size is not None and result.original_size is not None:
+        stored, encoded = (f"{width} × {height}" for height, width in (result.original_size, result.size))
+        peak = "–" if result.peak_memory is None else f"{result.peak_memory / 1e9:.2f} GB"
+        cells = [stored, encoded, f"{result.seconds:.2f} s", f"{result.megapixels / result.seconds:.2f}", peak]
+    return {
+        "name": result.source.name,
+        "status": result.status,
+        "message": result.message,
+        "size": result.size,
+        "identity": result.identity,
+        "cells": cells,
+    }
+
+
+def _summary(entries: list[dict[str, Any]]) -> str:
+    count = {status: sum(entry["status"] == status for entry in entries) for status in ("skipped", "failed")}
     parts = [f"{counted(len(entries) - sum(count.values()), 'image')} encoded"]
     parts += [f"{count['skipped']} encoded earlier"] if count["skipped"] else []
     parts += [f"{count['failed']} failed"] if count["failed"] else []

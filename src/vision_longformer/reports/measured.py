@@ -87,7 +87,8 @@ def panel(
     xs = [value for value, _ in ticks] or [x for own in series for x, _ in own.marks]
     ends = min(xs, default=1.0) / 1.15, max(xs, default=1.0) * 1.15
     y = range_of(series, log=log)
-    return Chart(title, unit, series, ends, y, x_name=x_name, x_ticks=ticks, log="xy" if log else "x", kind="panel")
+    axes: dict[str, Any] = {"log": "xy", "kind": "panel"} if log else {"log": "x", "kind": "small"}
+    return Chart(title, unit, series, ends, y, x_name=x_name, x_ticks=ticks, **axes)
 
 
 def write_measured(

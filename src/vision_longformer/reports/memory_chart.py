@@ -71,10 +71,11 @@ def _chart(trace: MemoryTrace, near: int, whole: int, image: str) -> Chart:
 
     curve = [(sample.seconds / seconds, sample.bytes / step) for sample in trace.samples]
     under = [(curve[0][0], 0.0), *curve, (curve[-1][0], 0.0)]
+    wholes = [] if is_off else levels(lambda span: span.whole)
     series = [
         Series("held by the process", "blue", [curve], band=under),
-        Series("forecast by the plan", "orange", levels(lambda span: span.forecast)),
-        Series("needed for the image as a whole", "green", [] if is_off else levels(lambda span: span.whole)),
+        Series("forecast by the plan", "orange", levels(lambda span: span.forecast), stroke="dashed"),
+        Series("needed for the image as a whole", "green", wholes, stroke="dotted"),
     ]
     return Chart(
         "Memory",

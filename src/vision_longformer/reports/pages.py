@@ -25,24 +25,25 @@ def write_page(target: Path, template: str, shown: Mapping[str, Any]) -> None:
         OSError: The disk is full, or the place cannot be written; a previous page is as it was.
     """
     with replacing(target) as temporary, temporary.open("wb") as file:
-        for piece in _environment().get_template(template).generate(shown):
+        for piece in environment().get_template(template).generate(shown):
             file.write(piece.encode("utf-8", "replace"))
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what finds templates and fills them."""
+    found = Environment(
         loader=PackageLoader("vision_longformer.reports"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {
+    found.filters |= {
         "counted": counted,
         "percent": percent,
         "grouped": lambda number: f"{number:,}",
         "px": lambda length: f"{length:.1f}",
     }
-    environment.globals["draw"] = environment.get_template("elements.html").module
-    return environment
+    found.globals["draw"] = found.get_template("elements.html").module
+    return found
