@@ -23,11 +23,11 @@ from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of
 from vision_longformer.prediction.draw_objects import draw_objects, select
-from vision_longformer.reports.plots import COLOURS
 from vision_longformer.training import checkpoints
 from vision_longformer.training.weight_files import load_weights
 
 EXAMPLES = 3
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's but for yellow
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def draw_curves(results: dict[str, DetectionResult], path: Path) -> None:
     figure = Figure(figsize=(4.2 * len(panels), 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (kind, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for (name, result), colour in zip(results.items(), COLOURS[1:], strict=False):
+        for (name, result), colour in zip(results.items(), COLOURS, strict=False):
             scores: AveragePrecision = getattr(result.scores, kind)
             text = f"{name}: AP50 {scores.class_ap50[label]:.2f}"
             axes.plot(scores.recalls, scores.precisions[label], color=colour, linewidth=2, label=text)

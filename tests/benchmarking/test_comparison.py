@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 import os
 import sys
@@ -13,12 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from reports.pages import Page
 from vision_longformer import create_model
 from vision_longformer.attention import limits
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking import benchmark as side_by_side
-from vision_longformer.benchmarking import children, comparison_page
+from vision_longformer.benchmarking import children
 from vision_longformer.benchmarking.benchmark import Plan, benchmark
 from vision_longformer.benchmarking.children import ChildEndedError, run_child
 from vision_longformer.benchmarking.comparison import (
@@ -29,10 +29,11 @@ from vision_longformer.benchmarking.comparison import (
     exponents,
     fitted_exponent,
 )
-from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison
 from vision_longformer.benchmarking.models import comparison_config
 from vision_longformer.benchmarking.timing import AttentionClock
 from vision_longformer.benchmarking.worker import Task, measure
+from vision_longformer.reports import measured
+from vision_longformer.reports.comparison_page import Comparison, comparison_tables, figures, write_comparison
 from vision_longformer.utils import system_memory
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
@@ -334,16 +335,16 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     assert sorted(path.name for path in page.parent.iterdir()) == [
         "comparison.json",
         "index.html",
-        "memory.png",
-        "time.png",
+        "memory.svg",
+        "time.svg",
     ]
-    written = page.read_text()
-    assert written.count("<img src='data:image/png;base64,") == 2
-    for raw in ("<script>", "<abacus>", "<b>"):
-        assert raw not in written
-        assert html.escape(raw) in written
-    for fact in ("3 threads", "torch 2", "today", "vil compare"):
-        assert fact in written
+    for written in (Page(page), *map(Page, page.parent.glob("*.svg"))):
+        written.assert_self_contained()
+    shown_page = Page(page)
+    assert shown_page.count("svg", "panel") == 4
+    for words in ("<script>", "<abacus>", "<b>", "3 threads", "torch 2", "today", "vil compare"):
+        assert words in shown_page.text
+    assert [row[0] for row in shown_page.section("Exponents").rows()] == ["full", "performer"]
     stored = json.loads((page.parent / "comparison.json").read_text())
     assert stored == json.loads(json.dumps(shown.to_dict()))
     assert stored["rows"][0]["measurement"]["seconds"] == [1.0, 2.0, 3.0]
@@ -354,7 +355,7 @@ def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison_page, "_page", fail)
+    monkeypatch.setattr(measured, "write_page", fail)
     with pytest.raises(KeyboardInterrupt):
         write_comparison(result(row("full", 224)), tmp_path)
     assert not (tmp_path / "index.html").exists()
@@ -362,17 +363,18 @@ def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_partial_forms_are_drawn_like_their_whole_forms_but_dashed() -> None:
-    (time_panel, _), sides = (
-        comparison_page.time_panels(result(*(row(n, s) for s in (224, 448) for n in list_mechanisms()))),
-        [224, 448],
-    )
-    lines = {line.label: line for line in time_panel.lines}
+    drawn, _ = figures(result(*(row(n, s) for s in (224, 448) for n in list_mechanisms())))
+    time, _ = drawn.charts
+    lines = {line.label: line for line in time.series}
+    assert [line.label for line in drawn.series] == list_mechanisms()  # the legend has each once
     assert lines["performer"].colour == lines["partial_performer"].colour
-    assert [name for name, line in lines.items() if line.dashed] == [n for n in lines if n.startswith("partial_")]
-    assert len({line.marker for line in lines.values()}) == len(lines)
+    assert [name for name, line in lines.items() if line.stroke == "dashed"] == [
+        n for n in lines if n.startswith("partial_")
+    ]
+    assert len({(line.colour, line.stroke) for line in lines.values()}) == len(lines)
     assert len({line.colour for line in lines.values()}) == 7
-    assert list(lines["full"].x) == sides
-    assert list(lines["full"].y) == [2.0, 2.0]
+    assert lines["full"].lines == [[(224, 2.0), (448, 2.0)]]
+    assert time.columns == [(time.across(224), "224"), (time.across(448), "448")]
 
 
 def test_a_fresh_process_measures() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
+from reports.pages import Page
 from vil import main
 from vision_longformer.benchmarking import benchmark as side_by_side
 
@@ -58,12 +58,15 @@ def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.Ca
     assert stored["command"].startswith("vil benchmark --models vision_longformer_nano resnet50")
     assert "--training" in stored["command"]
 
-    page = (output / "index.html").read_text()
-    assert "https://arxiv.org/abs/2110.00476" in page
-    assert page.count("<img src='data:image/png;base64,") == 3
+    page = Page(output / "index.html")
+    page.assert_self_contained()
+    assert "https://arxiv.org/abs/2110.00476" in page.text
+    assert page.count("figure") == 3
+    assert page.count("svg", "panel") == 4  # time and memory of both modes
+    assert page.count("svg", "small") == 2  # accuracy at both sizes
     for name in ("inference", "training", "accuracy"):
-        with Image.open(output / f"{name}.png") as picture:
-            assert picture.width == 1800
+        assert Page(output / f"{name}.svg").count("g") == 2
+    assert [row[0] for row in page.section("Inference, 2 images of 32 × 32 pixels").rows()] == list(TINY[1:4])
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from vision_longformer.commands.progress import LOG_SECONDS, StreamedShare, duration
+from vision_longformer.commands.progress import LOG_SECONDS, StreamedShare
 from vision_longformer.images.find import Source
 
 FIRST, SECOND = (Source(Path(name), name) for name in ("first.tif", "second.tif"))
@@ -58,10 +56,3 @@ def test_a_log_has_a_line_now_and_then() -> None:
     for step in range(4):
         told(FIRST, step / 10, after=LOG_SECONDS / 2)
     assert told.logged == [told.lines[2]]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "1 h 0 min"), (9000, "2 h 30 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

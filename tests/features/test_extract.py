@@ -45,7 +45,7 @@ def save_photo(path: Path, *, seed: int = 0) -> Path:
 
 def encode(paths: list[Path], output: Path, model: VisionLongformer, **options: Any) -> list[Result]:
     encoder = Encoder(model, stages=options.pop("stages", None), max_side=options.pop("max_side", None))
-    settings: dict[str, Any] = {"model_name": "nano", "report": False} | options
+    settings: dict[str, Any] = {"model_name": "nano"} | options
     return list(encode_files(find_images([str(path) for path in paths]), output, encoder, **settings))
 
 

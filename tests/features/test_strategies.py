@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from reports.pages import Page
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features import extract, strategies
 from vision_longformer.features.encoder import Encoder
@@ -25,6 +26,7 @@ from vision_longformer.features.resume import PLAN
 from vision_longformer.features.strategies import Limits, work_folder_of
 from vision_longformer.images.find import find_images
 from vision_longformer.memory.plans import STRATEGIES, Strategy
+from vision_longformer.reports.encoding_page import Report
 
 HEIGHT, WIDTH = 301, 212
 
@@ -52,8 +54,9 @@ def photo(tmp_path: Path) -> Path:
 def encode(path: Path, output: Path, model: VisionLongformer, way: str, **options: Any) -> list[Result]:
     limits = Limits(way, memory=options.pop("memory", 10**12), work_folder=options.pop("work_folder", None))  # type: ignore[arg-type]
     encoder = Encoder(model, stages=(2, 4), max_side=options.pop("max_side", None))
-    settings: dict[str, Any] = {"model_name": "nano", "dtype": "float32", "report": False} | options
-    return list(encode_files(find_images([str(path)]), output, encoder, limits=limits, **settings))
+    settings: dict[str, Any] = {"model_name": "nano", "dtype": "float32"} | options
+    results = encode_files(find_images([str(path)]), output, encoder, limits=limits, **settings)
+    return list(Report(output, title="nano").follow(results) if options.get("pictures") else results)
 
 
 @pytest.fixture
@@ -219,7 +222,7 @@ def test_an_image_that_cannot_be_read_for_its_mask_is_a_sentence_and_its_maps_st
             os.truncate(raster, 500)
 
     def encoded(on_band: Any) -> Result:
-        (result,) = encode(raster, tmp_path / "out", model, way, kind=kind, report=True, on_band=on_band)
+        (result,) = encode(raster, tmp_path / "out", model, way, kind=kind, pictures=True, on_band=on_band)
         return result
 
     if kind == "zarr":
@@ -249,14 +252,13 @@ def test_an_image_that_cannot_be_read_for_the_report_keeps_its_features(
         os.truncate(raster, 500)
 
     monkeypatch.setattr(extract, "write_features", write_and_lose)
-    (result,) = encode(raster, tmp_path / "out", model, "spilled", report=True)
+    (result,) = encode(raster, tmp_path / "out", model, "spilled", pictures=True)
     sentence = "its picture is missing from the report, as it could not be read again: it is damaged or cut short"
     assert (result.status, result.message) == ("encoded", sentence)
     assert set(load_file(tmp_path / "out" / "x.tif.safetensors")) == {"stage2", "stage4", "embedding", "valid"}
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert sentence in page
-    assert "alt='Stage 4 of x.tif'" in page
-    assert "alt='Image of x.tif'" not in page
+    page = Page(tmp_path / "out" / "index.html")
+    assert sentence in page.text
+    assert [image["alt"] for image in page.images] == ["Stage 2 of x.tif", "Stage 4 of x.tif"]
     assert not (tmp_path / "out" / strategies.WORK_FOLDER).exists()
 
 

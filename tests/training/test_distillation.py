@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from reports.pages import Page
 from training.cases import CLASSES, asked_at, disturb, make_images, outcome, recipe, run, tiny
-from training.pages import Page
 from vision_longformer.datasets import packed
+from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import Student, features_loss, labels_loss, logits_loss
 from vision_longformer.training.run_folder import RunFolder
@@ -255,12 +256,16 @@ def test_the_weights_are_a_classifier_of_the_teachers_classes(teacher: Path, dat
 
 
 def test_the_page_shows_agreement_curves_and_what_looks_alike(teacher: Path, data: Path, tmp_path: Path) -> None:
-    run(distilled(teacher, validation_share=0.4), data, tmp_path)
+    config = distilled(teacher, validation_share=0.4)
+    (event,) = [event for event in run(config, data, tmp_path) if event.kind == "result"]
+    write_training_page(RunFolder(tmp_path), event.values["result"], config, event.values["progress"])
     page = Page(tmp_path / "report.html")
-    assert "Agreement with the teacher" in page.text
+    result = event.values["result"].metrics()
+    assert page.tiles["Agreement with the teacher"][0] == f"{result['agreement']:.1f}%"
+    assert page.tiles["Divergence"][0] == f"{result['divergence']:.2f}"
     assert page.count("figure", "thumbnail") == 8 * 6  # 8 images, each with its nearest five
     assert page.count("svg", "chart") == 4
-    assert not [address for address in page.addresses if not address.startswith("data:")]
+    page.assert_self_contained()
 
 
 def test_unreadable_images_are_left_out_and_said(teacher: Path, data: Path, tmp_path: Path) -> None:

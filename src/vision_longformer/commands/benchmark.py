@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import RenderableType
 
 from vision_longformer.benchmarking.benchmark import Plan, Row, parse_size
-from vision_longformer.benchmarking.benchmark_page import Benchmark, benchmark_tables, write_benchmark
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.compare import compare
 from vision_longformer.commands.measuring import measure
 from vision_longformer.commands.options import MODELS
+from vision_longformer.reports.benchmark_page import Benchmark, benchmark_tables, write_benchmark
 
 
 def run(arguments: Arguments) -> int:

@@ -13,10 +13,10 @@ from rich.console import RenderableType
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.benchmarking.benchmark import Plan, Row
 from vision_longformer.benchmarking.comparison import compared
-from vision_longformer.benchmarking.comparison_page import Comparison, comparison_tables, write_comparison, write_json
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.measuring import measure
 from vision_longformer.images import MAX_SIDE
+from vision_longformer.reports.comparison_page import Comparison, comparison_tables, write_comparison
 from vision_longformer.utils.atomic_files import check_writable
 
 
@@ -53,7 +53,4 @@ def _finish(
     threads = plan.threads or torch.get_num_threads()
     found = [compared(row, threads=threads) for row in rows]
     comparison = Comparison(model=plan.models[0], rows=found, memory=plan.memory, **about)
-    page = write_comparison(comparison, output)
-    if copy is not None:
-        write_json(comparison, copy)
-    return page, comparison_tables(comparison)
+    return write_comparison(comparison, output, copy=copy), comparison_tables(comparison)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,13 +13,14 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow, summary
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, encode_files
+from vision_longformer.features.extract import OnBand, OutputError, Result, encode_files
 from vision_longformer.features.formats import check_format
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
+from vision_longformer.reports.encoding_page import Report
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import parse_bytes
 from vision_longformer.weights import load
@@ -52,23 +53,26 @@ def run(arguments: Arguments) -> int:
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
     if remark:
         tell(f"warning: {remark}")
-    begin = partial(
-        encode_files,
-        sources,
-        Path(arguments.output),
-        encoder,
-        model_name=name,
-        dtype=arguments.dtype,
-        kind=arguments.format,
-        report=not arguments.no_report,
-        remark=remark,
-        reading=reading,
-        limits=limits,
-    )
-    console = Console(stderr=True)
+    report = None if arguments.no_report else Report(Path(arguments.output), title=name, remark=remark)
+
+    def begin(on_band: OnBand) -> Iterator[Result]:
+        results = encode_files(
+            sources,
+            Path(arguments.output),
+            encoder,
+            model_name=name,
+            dtype=arguments.dtype,
+            kind=arguments.format,
+            pictures=report is not None,
+            reading=reading,
+            limits=limits,
+            on_band=on_band,
+        )
+        return results if report is None else report.follow(results)
+
     try:
         with stopped_by_sigterm():
-            finished = follow(lambda on_band: begin(on_band=on_band), total=len(sources), console=console)
+            finished = follow(begin, total=len(sources), console=Console(stderr=True))
     except OutputError as error:
         tell(str(error))
         return 1

@@ -17,7 +17,6 @@ from rich.table import Table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.encode import chosen_model, chosen_reading
-from vision_longformer.commands.progress import duration
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
 from vision_longformer.images.find import find_images
@@ -26,6 +25,7 @@ from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
+from vision_longformer.utils.words import duration
 
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vision_longformer.features.extract import OnBand, Result
 from vision_longformer.images.find import Source
+from vision_longformer.utils.words import duration
 
 LOG_SECONDS = 60.0  # between the lines of a log
 
@@ -77,14 +78,6 @@ class StreamedShare:
         often_enough = now - self._logged >= LOG_SECONDS
         self._logged = now if often_enough else self._logged
         self._show(line, often_enough)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text, in hours and minutes, minutes, or seconds."""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -16,9 +16,11 @@ from rich.text import Text
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
 from vision_longformer.evaluation.metric_names import in_a_line
+from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.learner import TrainingError
 from vision_longformer.training.recipes import build, over, read_options, read_recipe
+from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.signals import stop_requests
 from vision_longformer.training.trainer import Event, train
 from vision_longformer.utils.distributed import Processes, join, leave
@@ -58,7 +60,7 @@ def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int
     with stop_requests() as request:
         try:
             events = train(config, data=data, output=output, processes=processes, should_stop=request)
-            last = _follow(events, console=console, quiet=not processes.is_first)
+            last = _follow(_with_page(events, config, output), console=console, quiet=not processes.is_first)
         except (OSError, RuntimeError, ValueError) as error:
             return _fail(error, processes)
         leave(processes)
@@ -72,6 +74,14 @@ def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int
             f"training. {output}/best.safetensors has these weights; look at {output}/report.html."
         )
     return 0
+
+
+def _with_page(events: Iterable[Event], config: TrainConfig, output: str) -> Iterator[Event]:
+    """Pass events on, and write the page of a run while the run still has its folder to itself."""
+    for event in events:
+        if event.kind == "result":
+            write_training_page(RunFolder(output), event.values["result"], config, event.values["progress"])
+        yield event
 
 
 def _fail(error: Exception, processes: Processes) -> int:

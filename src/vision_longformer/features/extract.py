@@ -11,8 +11,6 @@ import errno
 import hashlib
 import importlib.util
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vision_longformer.features.encoder import Encoder
+from vision_longformer.features.figures import Figure, figures_of
 from vision_longformer.features.formats.table import (
     Choice,
     Format,
@@ -43,12 +42,9 @@ from vision_longformer.features.strategies import (
 from vision_longformer.images import AS_STORED, ImageError, Reading, read_georeference
 from vision_longformer.images.find import Source
 from vision_longformer.memory.plans import Plan
-from vision_longformer.reports.encoding_page import Entry, Report, picture_entry
-from vision_longformer.reports.streamed_entries import streamed_entry
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.utils.atomic_files import check_writable
-from vision_longformer.utils.memory_trace import Span, trace_memory
-from vision_longformer.utils.system_memory import gigabytes, resident_memory
+from vision_longformer.utils.system_memory import gigabytes, peak_memory, resident_memory
 from vision_longformer.utils.version import __version__
 from vision_longformer.weights import weights_digest
 
@@ -75,15 +71,30 @@ class Result:
         source: The image.
         status: What was done.
         message: Why it failed, or what of the file was left out; "" if there is nothing to say.
-        megapixels: Millions of pixels encoded.
+        original_size: (height, width) in pixels as stored; None unless it was encoded.
+        size: (height, width) in pixels as encoded, likewise.
         seconds: From opening the image to the features being safe on disk.
+        peak_memory: Most bytes that the process held until then, where the system tells.
+        identity: Changes with the contents of the image, with the model and with the settings; "" if it failed.
+        plan: How it was encoded; None unless it was.
+        figures: Pictures of it, if they were asked for.
     """
 
     source: Source
     status: Status
     message: str = ""
-    megapixels: float = 0.0
+    original_size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     seconds: float = 0.0
+    peak_memory: int | None = None
+    identity: str = ""
+    plan: Plan | None = None
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels encoded."""
+        return 0.0 if self.size is None else self.size[0] * self.size[1] / 1e6
 
 
 OnBand = Callable[[Source, float, int], None]  # the image, the share of its work that is done, and its pixels
@@ -97,8 +108,7 @@ def encode_files(
     model_name: str,
     dtype: Dtype = "float16",
     kind: Choice = "safetensors",
-    report: bool = True,
-    remark: str = "",
+    pictures: bool = False,
     reading: Reading = AS_STORED,
     limits: Limits = DEFAULT_LIMITS,
     on_band: OnBand | None = None,
@@ -107,8 +117,7 @@ def encode_files(
 
     An image is skipped if its feature file was made from the same bytes, with the same weights, configuration and
     settings, whatever the model was called.
-    One that cannot be read is reported and passed over. With `report`, `output`/index.html shows the run once it is
-    over; pictures wait in `output`/.report, and serve for images that a later run skips.
+    One that cannot be read is told of and passed over.
 
     Args:
         sources: From `find_images`.
@@ -117,8 +126,7 @@ def encode_files(
         model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
         kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
-        report: Whether to write the report.
-        remark: A sentence for the top of the report.
+        pictures: Whether to make pictures of the images and of their stages.
         reading: How to read all images; not with an encoder that shrinks them.
         limits: What encoding may take. What does not fit into memory is streamed.
         on_band: Called while a streamed image is encoded.
@@ -129,30 +137,13 @@ def encode_files(
     Raises:
         OutputError: Features cannot be written, for instance because the disk is full.
     """
-    job = _Job(output, encoder, model_name, dtype, kind, report, reading, limits, on_band)
+    job = _Job(output, encoder, model_name, dtype, kind, pictures, reading, limits, on_band)
     try:
         check_writable(output)
     except OSError as error:
         raise OutputError(str(error)) from error
-    pages = Report(output, title=model_name, remark=remark)
-    with trace_memory() as memory:
-        for source in sources:
-            start = memory.now()
-            result, plan = job.encode(source, pages)
-            memory.spans.append(_span(plan, start, memory.now()))
-            yield result
-    if report:
-        with _explaining(output / "index.html"):
-            pages.write(memory)
-
-
-def _span(plan: Plan | None, start: float, end: float) -> Span:
-    if plan is None:
-        return Span(start, end, None, None)
-    if plan.chosen.strategy == "whole":
-        return Span(start, end, plan.chosen.memory, None)
-    whole = next(forecast.memory for forecast in plan.forecasts if forecast.strategy == "whole")
-    return Span(start, end, plan.chosen.memory, whole or None)
+    for source in sources:
+        yield job.encode(source)
 
 
 class _Job:
@@ -165,7 +156,7 @@ class _Job:
         model_name: str,
         dtype: Dtype,
         kind: Choice,
-        report: bool,
+        pictures: bool,
         reading: Reading,
         limits: Limits,
         on_band: OnBand | None,
@@ -174,7 +165,7 @@ class _Job:
         self.kind = kind
         self.encoder = encoder
         self.dtype = dtype
-        self.report = report
+        self.pictures = pictures
         self.model_name = model_name
         self.reading = reading
         self.limits = limits
@@ -195,59 +186,63 @@ class _Job:
         if reading != AS_STORED:
             self.settings["reading"] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
 
-    def encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
-        """Encode an image if need be, and return how it was planned."""
+    def encode(self, source: Source) -> Result:
+        """Encode an image if need be."""
         try:
-            return self._encode(source, pages)
+            return self._encode(source)
         except ImageError as error:  # which leaves the maps in the work folder, for when it can be read again
             reason = _reason(error, source.path)
             message = f"it could be read once, but not a second time while its features were written: {reason}"
-            pages.add(Entry(source.name, message=message))
-            return Result(source, "failed", message), None
+            return Result(source, "failed", message)
         finally:
             remove_work_folder(self.limits, self.output)
 
-    def _encode(self, source: Source, pages: Report) -> tuple[Result, Plan | None]:
+    def _encode(self, source: Source) -> Result:
         kinds: tuple[Format, ...] = ("safetensors", "zarr") if self.kind == "auto" else (self.kind,)
         targets = [source.target(self.output, kind) for kind in kinds]
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
                 digest = _digest(source.path)
+                identity = hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest()
                 if any(self._same(read_metadata(target), digest) for target in targets):
-                    pages.add_earlier(source.name)
                     self._remove_work(source)  # of a run that was stopped once it had written the features
-                    return Result(source, "skipped"), None
-                image = stack.enter_context(self._encoded(source, digest))
+                    return Result(source, "skipped", identity=identity)
+                image = stack.enter_context(self._encoded(source, identity))
             except WorkFolderError as error:
                 raise OutputError(str(error)) from error
             except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
                 message = _reason(error, source.path)
                 if message is None:
                     raise
-                pages.add(Entry(source.name, message=message))
-                return Result(source, "failed", message), None
+                return Result(source, "failed", message)
             kind = self._format(image.plan)
             target = source.target(self.output, kind)
-            with _explaining(target):
+            with explaining(target):
                 metadata = self._metadata(source, digest, image)
                 write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
-                height, width = image.encoded.size
-                megapixels, seconds = height * width / 1e6, time.perf_counter() - start
-                entry = Entry(source.name, image.note, image.original_size, (height, width), seconds, peak_memory())
-                if self.report:
-                    entry = self._with_pictures(entry, image)
-                    pages.add(entry, keep=True)
-                else:
-                    pages.forget(source.name)
-        said = [entry.message] if entry.message else []
-        said += [AS_ZARR] if kind != kinds[0] else []
+            seconds, peak = time.perf_counter() - start, peak_memory()
+            figures, missing = tuple[Figure, ...](), ""
+            if self.pictures:
+                figures, missing = figures_of(image, channels=self.encoder.model.in_chans)
         outdated = [other for other in targets if other != target and read_metadata(other) is not None]
+        said = [image.note, missing, AS_ZARR if kind != kinds[0] else ""]
         said += [f"{other} is of an earlier run: remove it if you do not need it" for other in outdated]
-        return Result(source, "encoded", "; ".join(said), megapixels, seconds), image.plan
+        return Result(
+            source,
+            "encoded",
+            "; ".join(filter(None, said)),
+            original_size=image.original_size,
+            size=image.encoded.size,
+            seconds=seconds,
+            peak_memory=peak,
+            identity=identity,
+            plan=image.plan,
+            figures=figures,
+        )
 
-    def _encoded(self, source: Source, digest: str) -> AbstractContextManager[EncodedImage]:
-        def report(share: float, pixels: int) -> None:
+    def _encoded(self, source: Source, identity: str) -> AbstractContextManager[EncodedImage]:
+        def tell(share: float, pixels: int) -> None:
             if self.on_band is not None:
                 self.on_band(source, share, pixels)
 
@@ -257,11 +252,11 @@ class _Job:
             limits=self.limits,
             work_folder=work_folder_of(source.name, self.limits, self.output),
             reading=self.reading,
-            identity=hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest(),
+            identity=identity,
             georeference=self._georeference(source),
-            pictures=self.report,
+            pictures=self.pictures,
             on_plan=self._check_format,
-            on_band=report,
+            on_band=tell,
         )
 
     def _remove_work(self, source: Source) -> None:
@@ -322,13 +317,6 @@ class _Job:
             raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
         return found
 
-    def _with_pictures(self, entry: Entry, image: EncodedImage) -> Entry:
-        if image.reader is not None:
-            return streamed_entry(entry, image.encoded, image.reader, channels=self.encoder.model.in_chans)
-        if image.pixels is None or image.pictures is None:
-            return entry
-        return picture_entry(entry, image.pixels, image.pictures)
-
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
@@ -344,12 +332,6 @@ def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError, ValueError):
         return None
     return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
-
-
-def peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _digest(path: Path) -> str:
@@ -377,7 +359,7 @@ def _reason(error: Exception, path: Path) -> str | None:
 
 
 @contextmanager
-def _explaining(target: Path) -> Iterator[None]:
+def explaining(target: Path) -> Iterator[None]:
     """Turn what may go wrong in writing `target` into a sentence."""
     try:
         yield

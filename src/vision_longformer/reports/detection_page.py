@@ -1,26 +1,82 @@
-"""The parts of a detector's page: its numbers, its charts and its tables."""
+"""What the page of a detector's run shows: its numbers, charts and tables, with masks or without."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.evaluation.coco import AveragePrecision
 from vision_longformer.evaluation.detection import DetectionResult
-from vision_longformer.evaluation.detection_confusions import Matching
+from vision_longformer.evaluation.detection_confusions import NO_THRESHOLD, Matching, best_threshold, match
 from vision_longformer.evaluation.metric_names import shown
-from vision_longformer.reports.curves import Colour
-from vision_longformer.reports.dense_parts import MAX_ROWS, table_notes
-from vision_longformer.reports.matrix import escape
-from vision_longformer.reports.precision_recall import Curve, draw_precision_recall
-from vision_longformer.reports.training_parts import Column, Tile, bar, counted, percent, scale, section, small, table
+from vision_longformer.reports.charts import Chart, Colour, Place, Series
+from vision_longformer.reports.dense import dense_charts, dense_contents, table_notes
+from vision_longformer.reports.detection_examples import MAX_NAMED, find_examples
+from vision_longformer.reports.run import MAX_ROWS, Run, Tile
+from vision_longformer.utils.words import counted, percent
 
 MAX_CURVES = 24  # classes with a precision-recall curve
 SMALL, LARGE = 32**2, 96**2  # pixels, where COCO's sizes end and begin
+AREAS = {"small": f"below {SMALL:,}", "medium": f"{SMALL:,} to {LARGE:,}", "large": f"from {LARGE:,}"}
+COLOURS: dict[str, Colour] = {"box": "blue", "mask": "orange"}
+
+Kinds = dict[str, AveragePrecision]  # "mask", where there are masks, and "box": the best epoch was chosen by the first
+
+
+def contents(run: Run, result: DetectionResult) -> dict[str, Any]:
+    """Return what detection.html shows."""
+    split = result.split
+    kinds: Kinds = {"box": result.scores.box}
+    if result.scores.mask is not None:
+        kinds = {"mask": result.scores.mask, **kinds}
+    matchings = [match(split, image, result.found.get(image)) for image in range(len(split))]
+    threshold = best_threshold(matchings)
+    how = "the threshold with the best F1 over the split."
+    if not any(len(matching.hits(threshold)) for matching in matchings):
+        how = f"{NO_THRESHOLD} was taken, as no detection is right."
+    counts = count(result, matchings, threshold)
+    by_class = next(iter(kinds.values())).class_ap
+    worst_first = sorted((n for n, ap in enumerate(by_class) if not math.isnan(ap)), key=lambda n: by_class[n])
+    rows = [_row(label, split.classes[label], kinds, counts) for label in worst_first[:MAX_ROWS]]
+    measures = {
+        f"{kind.title()} AP": [(f"val_{kind}_{name}", name.upper()) for name in ("ap", "ap50", "ap75")]
+        for kind in kinds
+    }
+    return dense_contents(run, split, split.classes) | {
+        "objects": int(counts.objects.sum()),
+        "tiles": _tiles(kinds, run.progress.best_epoch, objects=int(counts.objects.sum())),
+        "charts": dense_charts(run, measures, best=f"val_{next(iter(kinds))}_ap"),
+        "kinds": list(kinds),
+        "threshold": f"{threshold:.2f}",
+        "how": how,
+        "rows": rows,
+        "more_rows": table_notes(len(split.classes), len(rows), len(worst_first), why="without an object"),
+        "sizes": [_size_row(number, kinds, counts) for number in range(3)],
+        "curves": [_recall_chart(n, split.classes[n], kinds, counts, threshold) for n in worst_first[:MAX_CURVES]],
+        "more_curves": len(worst_first[MAX_CURVES:]),
+        "max_named": MAX_NAMED,
+        "examples": find_examples(result, matchings, threshold, max_pixels=run.config.input.max_pixels),
+    }
+
+
+def _tiles(kinds: Kinds, best_epoch: int, *, objects: int) -> list[Tile]:
+    """Return the main measures; "–" without an object, where they are not defined."""
+    tiles: list[Tile] = []
+    for kind, scores in kinds.items():
+        values = (scores.ap, scores.ap50, scores.ap75)
+        ap, ap50, ap75 = (fraction(value if objects else math.nan) for value in values)
+        name = f"{kind.title()} AP"
+        if tiles:
+            tiles.append((name, ap, f"AP50 {ap50}, AP75 {ap75}"))
+        else:
+            tiles.append((name, ap, f"mean over IoU 0.50 to 0.95; best epoch {best_epoch}"))
+            tiles += [(f"{name}50", ap50, "at IoU 0.5"), (f"{name}75", ap75, "at IoU 0.75")]
+    return tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,138 +119,59 @@ def count(result: DetectionResult, matchings: Sequence[Matching], threshold: flo
     )
 
 
-def kinds(result: DetectionResult) -> list[tuple[str, AveragePrecision]]:
-    """Return "mask", where there are masks, and "box" with their AP; the first is what the best epoch was chosen by."""
-    scores = result.scores
-    return ([("mask", scores.mask)] if scores.mask is not None else []) + [("box", scores.box)]
+def _row(label: int, name: str, kinds: Kinds, counts: Counts) -> dict[str, Any]:
+    found, alarms, objects = (int(each[label]) for each in (counts.found, counts.alarms, counts.objects))
+    return {
+        "name": name,
+        "objects": objects,
+        "ends": [(float(scores.class_ap[label]), float(scores.class_ap50[label])) for scores in kinds.values()],
+        "measures": [
+            (fraction(scores.class_ap[label]), fraction(scores.class_ap50[label])) for scores in kinds.values()
+        ],
+        "recall": percent(found, objects),
+        "precision": percent(found, found + alarms),
+    }
 
 
-def measure_tiles(result: DetectionResult, best_epoch: int, *, objects: int) -> list[Tile]:
-    """Return the main measures; "–" without an object, where they are not defined."""
-    tiles = []
-    for number, (kind, scores) in enumerate(kinds(result)):
-        ap, ap50, ap75 = (_fraction(value if objects else math.nan) for value in (scores.ap, scores.ap50, scores.ap75))
-        if number == 0:
-            tiles.append(Tile(f"{kind.title()} AP", ap, f"mean over IoU 0.50 to 0.95; best epoch {best_epoch}"))
-            tiles.append(Tile(f"{kind.title()} AP50", ap50, "at IoU 0.5"))
-            tiles.append(Tile(f"{kind.title()} AP75", ap75, "at IoU 0.75"))
-        else:
-            tiles.append(Tile(f"{kind.title()} AP", ap, f"AP50 {ap50}, AP75 {ap75}"))
-    return tiles
+def _size_row(number: int, kinds: Kinds, counts: Counts) -> dict[str, Any]:
+    name, objects = list(AREAS)[number], int(counts.sizes[number])
+    return {
+        "name": name,
+        "area": AREAS[name],
+        "objects": objects,
+        "measures": [fraction(getattr(scores, name)) for scores in kinds.values()],
+        "recall": percent(int(counts.found_sizes[number]), objects),
+    }
 
 
-# --- tables -----------------------------------------------------------------------------------------------------
-
-
-def class_section(result: DetectionResult, counts: Counts, threshold: float) -> str:
-    """Return the table of classes, worst first."""
-    measured, classes = kinds(result), result.split.classes
-    order = worst_first(result)
-    columns = [Column("Class"), Column("Objects")]
-    for number, (kind, _) in enumerate(measured):
-        columns += [
-            Column(f"{kind.title()} AP"),
-            *([scale("1")] if number == 0 else []),
-            Column(f"{kind.title()} AP50"),
-        ]
-    columns += [Column("Recall"), Column("Precision")]
-    if not order:
-        return section("Classes", "<p>No object is annotated in the split, so that AP is not defined.</p>")
-    guide = (
-        f"<p class='guide'>Worst first. The bar ends at {measured[0][0]} AP, the mark on it is AP50. Recall is the "
-        "share of the objects that was found, precision the share of the detections that are objects: both of boxes at "
-        f"IoU 0.5, of detections with a score of {threshold:.2f} or more.</p>"
-    )
-    rows = (_class_row(label, classes[label], measured, counts) for label in order[:MAX_ROWS])
-    notes = table_notes(len(classes), min(len(order), MAX_ROWS), len(order), why="without an object")
-    return section("Classes", f"{guide}{table(columns, rows)}{small(notes)}")
-
-
-def worst_first(result: DetectionResult) -> list[int]:
-    """Return the classes that have objects, by their AP."""
-    scores = kinds(result)[0][1].class_ap
-    return sorted((label for label, ap in enumerate(scores) if not math.isnan(ap)), key=lambda label: scores[label])
-
-
-def _class_row(
-    label: int, name: str, measured: Sequence[tuple[str, AveragePrecision]], counts: Counts
-) -> Iterator[str]:
-    yield escape(name)
-    yield f"{counts.objects[label]:,}"
-    for number, (_, scores) in enumerate(measured):
-        ap, ap50 = scores.class_ap[label], scores.class_ap50[label]
-        yield _fraction(ap)
-        if number == 0:
-            yield bar(0.0, ap, ap50)
-        yield _fraction(ap50)
-    found, alarms = int(counts.found[label]), int(counts.alarms[label])
-    yield _share(found, int(counts.objects[label]))
-    yield _share(found, found + alarms)
-
-
-def size_section(result: DetectionResult, counts: Counts) -> str:
-    """Return the table of sizes of objects."""
-    measured = kinds(result)
-    columns = [Column("Size"), Column("Area in pixels"), Column("Objects")]
-    columns += [*(Column(f"{kind.title()} AP") for kind, _ in measured), Column("Recall")]
-    areas = (f"below {SMALL:,}", f"{SMALL:,} to {LARGE:,}", f"from {LARGE:,}")
-    rows = [
-        (
-            name,
-            areas[size],
-            f"{counts.sizes[size]:,}",
-            *(_fraction(getattr(scores, name)) for _, scores in measured),
-            _share(int(counts.found_sizes[size]), int(counts.sizes[size])),
-        )
-        for size, name in enumerate(("small", "medium", "large"))
+def _recall_chart(label: int, name: str, kinds: Kinds, counts: Counts, threshold: float) -> Chart:
+    """Return precision over recall at IoU 0.5."""
+    series = [
+        Series(kind, COLOURS[kind], [_corners(scores, label)], _end(scores, label, threshold))
+        for kind, scores in kinds.items()
     ]
-    guide = (
-        "<p class='guide'>COCO's sizes, by the annotated area at the size of the image file. Recall as in the table of "
-        "classes.</p>"
-    )
-    return section("Sizes of objects", guide + table(columns, rows))
+    values = ", ".join(f"{kind} AP50 {fraction(scores.class_ap50[label])}" for kind, scores in kinds.items())
+    remark, ends = f"{values}; {counted(int(counts.objects[label]), 'object')}", (0.0, 100.0)
+    return Chart(name, remark, series, ends, ends, x_name="recall, %", y_name="precision, %", kind="square")
 
 
-# --- precision and recall ---------------------------------------------------------------------------------------
+def _corners(scores: AveragePrecision, label: int) -> list[Place]:
+    """Return the (recall, precision) in percent where a curve of steps bends: what lies between is on a line."""
+    recalls, precisions = (100 * scores.recalls).tolist(), (100 * scores.precisions[label]).tolist()
+    ends = (0, len(recalls) - 1)
+    return [
+        (recalls[place], precisions[place])
+        for place in range(len(recalls))
+        if place in ends or not precisions[place - 1] == precisions[place] == precisions[place + 1]
+    ]
 
 
-def recall_section(result: DetectionResult, counts: Counts, threshold: float) -> str:
-    """Return a chart of precision over recall for each class, worst first."""
-    order, classes, measured = worst_first(result), result.split.classes, kinds(result)
-    if not order:
-        return ""
-    colours: dict[str, Colour] = {"box": "blue", "mask": "orange"}
-    figures = []
-    for label in order[:MAX_CURVES]:
-        curves = [
-            Curve(kind, colours[kind], scores.precisions[label], scores.recalls, _point(scores, label, threshold))
-            for kind, scores in measured
-        ]
-        values = ", ".join(f"{kind} AP50 {_fraction(scores.class_ap50[label])}" for kind, scores in measured)
-        caption = f"{values}; {counted(int(counts.objects[label]), 'object')}"
-        drawn = draw_precision_recall(curves, label=f"Precision over recall of one class, {values}")
-        figures.append(f"<figure><figcaption><b>{escape(classes[label])}</b> {caption}</figcaption>{drawn}</figure>")
-    legend = "".join(f"<span class='key {colours[kind]}'></span>{kind}" for kind, _ in measured)
-    guide = (
-        f"<p class='guide'>At IoU 0.5, worst class first: {legend}. Precision is the best at a recall or a higher one, "
-        f"as COCO takes it. The dot is where detections end that have a score of {threshold:.2f} or more.</p>"
-    )
-    more = len(order) - MAX_CURVES
-    note = small(f"{counted(more, 'better class')} left out.") if more > 0 else ""
-    return section("Precision and recall", f"{guide}<div class='recalls'>{''.join(figures)}</div>{note}")
-
-
-def _point(scores: AveragePrecision, label: int, threshold: float) -> tuple[float, float] | None:
-    """Return the last (recall, precision) that scores of `threshold` or more reach; None if they reach none."""
+def _end(scores: AveragePrecision, label: int, threshold: float) -> list[Place]:
+    """Return the last (recall, precision) in percent that scores of `threshold` or more reach, if they reach any."""
     reached = np.flatnonzero(scores.score_thresholds[label] >= threshold)
-    if not reached.size:
-        return None
-    return float(scores.recalls[reached[-1]]), float(scores.precisions[label, reached[-1]])
+    return [(100 * float(scores.recalls[at]), 100 * float(scores.precisions[label, at])) for at in reached[-1:]]
 
 
-def _fraction(value: float) -> str:
+def fraction(value: float) -> str:
+    """Return a measure as text; "–" where it is not defined."""
     return shown("ap", None if math.isnan(value) else value)
-
-
-def _share(part: int, whole: int) -> str:
-    return percent(part, whole) if whole else "–"

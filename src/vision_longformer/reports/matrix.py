@@ -1,22 +1,41 @@
-"""A confusion matrix as SVG: rows are true classes, columns what their images were taken for."""
+"""A confusion matrix: rows are true classes, columns what they were taken for. `elements.html` draws it as SVG."""
 
 from __future__ import annotations
 
-import html
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vision_longformer.evaluation.confusions import Pair
 
 MAX_WHOLE = 40  # classes up to here are all shown
 PICKED = 24  # of more, those in the most frequent confusions
 MAX_LABEL = 20  # characters of a class name
-CHARACTER = 7.6  # width of one, in SVG units, as the page's font size is 13
-DIGIT = 7.6
+CHARACTER = 7.6  # width of one, in SVG units, at the style sheet's font size of 13
 OTHER = -1  # the column of all classes that are not shown
+
+
+class Cell(NamedTuple):
+    """A coloured square.
+
+    Attributes:
+        row: Counted from 0.
+        column: Counted from 0.
+        kind: "right" or "wrong".
+        strength: Its opacity: the root of its share of the row, so that a few images of many still show.
+        text: What stands in it.
+        title: What is shown where one points.
+    """
+
+    row: int
+    column: int
+    kind: str
+    strength: float
+    text: str
+    title: str
 
 
 @dataclass(frozen=True)
@@ -24,28 +43,64 @@ class Matrix:
     """Counts to draw.
 
     Attributes:
+        classes: Names of all classes.
         labels: Classes shown, as rows and as columns.
         counts: Images of (true class, predicted class); `OTHER` stands for any class that is not shown.
         totals: Images of each class shown.
-        partial: Whether there are classes that are not shown.
+        shares: Whether to write percentages of the row in place of counts.
     """
 
+    classes: Sequence[str]
     labels: tuple[int, ...]
     counts: Counter[tuple[int, int]]
     totals: Counter[int]
-    partial: bool
+    shares: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are classes that are not shown."""
+        return len(self.labels) < len(self.classes)
+
+    @property
+    def names(self) -> list[str]:
+        """What stands above the columns, and, but for "others", beside the rows."""
+        return [shorten(self.classes[label]) for label in self.labels] + ["others"] * self.partial
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Width of the longest name, and of the longest number."""
+        digits = 4 if self.shares else len(str(max(self.counts.values(), default=0)))
+        return max(map(width_of, self.names), default=0) * CHARACTER, digits * CHARACTER
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The squares that are not empty."""
+        found = []
+        for row, truth in enumerate(self.labels):
+            for column, predicted in enumerate([*self.labels, *[OTHER] * self.partial]):
+                count, total = self.counts[truth, predicted], self.totals[truth]
+                if count:
+                    name = "any class not shown" if predicted == OTHER else self.classes[predicted]
+                    title = f"{self.classes[truth]} taken for {name}: {count:,} of {total:,}"
+                    text = _percent(count / total) if self.shares else str(count)
+                    kind = "right" if truth == predicted else "wrong"
+                    found.append(Cell(row, column, kind, math.sqrt(count / total), text, title))
+        return found
 
 
-def choose_matrix(counts: Counter[tuple[int, int]], pairs: Sequence[Pair], *, classes: int) -> Matrix:
+def choose_matrix(
+    counts: Counter[tuple[int, int]], pairs: Sequence[Pair], classes: Sequence[str], *, shares: bool = False
+) -> Matrix:
     """Return all classes, or of many those in the most frequent confusions.
 
     Args:
         counts: Images of every (true class, predicted class).
         pairs: Those that were confused, most images first.
-        classes: How many there are.
+        classes: Names of all.
+        shares: Whether to write percentages of the row in place of counts.
     """
-    labels = tuple(range(classes))
-    if classes > MAX_WHOLE:
+    labels = tuple(range(len(classes)))
+    if len(classes) > MAX_WHOLE:
         chosen: dict[int, None] = {}
         for pair in pairs:
             if len(chosen | {pair.truth: None, pair.predicted: None}) > PICKED:
@@ -57,99 +112,29 @@ def choose_matrix(counts: Counter[tuple[int, int]], pairs: Sequence[Pair], *, cl
         if truth in shown:
             among[truth, predicted if predicted in shown else OTHER] += count
             totals[truth] += count
-    return Matrix(labels, among, totals, partial=len(labels) < classes)
-
-
-def draw_matrix(matrix: Matrix, classes: Sequence[str], *, shares: bool = False) -> str:
-    """Return the matrix as an <svg> element, colours by the share of the row.
-
-    Args:
-        matrix: What to draw.
-        classes: Names of all classes.
-        shares: Write percentages of the row in place of counts.
-    """
-    names = [shorten(classes[label]) for label in matrix.labels] + ["others"] * matrix.partial
-    widest = max(map(_width, names)) * CHARACTER
-    digits = 4 if shares else len(str(max(matrix.counts.values(), default=0)))
-    cell = max(44 if len(names) <= 12 else 30 if len(names) <= 25 else 24, digits * DIGIT + 6)
-    upright = widest <= cell - 4
-    left, top = 34 + widest, 32 + (18 if upright else widest * math.sin(math.pi / 4) + 10)
-    side = cell * len(names)
-    width = left + side + (8 if upright else max(8, widest * math.cos(math.pi / 4) - cell / 2 + 8))
-    height = top + cell * len(matrix.labels) + 4
-    parts = [
-        f"<svg class='matrix' viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='Confusion matrix' "
-        f"style='max-width:{width:.0f}px;min-width:{min(width, max(0.8 * width, 300)):.0f}px'>",
-        f"<text x='{left + side / 2:.1f}' y='16' class='axis-name' text-anchor='middle'>predicted</text>",
-        f"<text transform='translate(16 {top + cell * len(matrix.labels) / 2:.1f}) rotate(-90)' class='axis-name' "
-        "text-anchor='middle'>true</text>",
-        f"<rect class='ground' x='{left:.1f}' y='{top:.1f}' width='{side:.1f}' "
-        f"height='{cell * len(matrix.labels):.1f}'/>",
-    ]
-    for column, name in enumerate(names):
-        place = f"{left + (column + 0.5) * cell:.1f} {top - 8:.1f}"
-        turned = "text-anchor='middle'" if upright else ""
-        turn = "" if upright else " rotate(-45)"
-        parts.append(f"<text transform='translate({place}){turn}' {turned}>{escape(name)}</text>")
-    for row, truth in enumerate(matrix.labels):
-        y = top + row * cell
-        parts.append(
-            f"<text x='{left - 8:.1f}' y='{y + cell / 2 + 5:.1f}' text-anchor='end'>{escape(names[row])}</text>"
-        )
-        columns = [*matrix.labels, OTHER] if matrix.partial else matrix.labels
-        for column, predicted in enumerate(columns):
-            count = matrix.counts[truth, predicted]
-            if count:
-                share = count / matrix.totals[truth]
-                name = "any class not shown" if predicted == OTHER else classes[predicted]
-                title = f"{classes[truth]} taken for {name}: {count:,} of {matrix.totals[truth]:,}"
-                kind = "right" if truth == predicted else "wrong"
-                parts.append(
-                    _cell(left + column * cell, y, cell, _percent(share) if shares else str(count), share, kind, title)
-                )
-    return "".join([*parts, "</svg>"])
-
-
-def strength(share: float) -> float:
-    """Return the opacity of a share: its root, so that a few images of many still show."""
-    return math.sqrt(share)
+    return Matrix(classes, labels, among, totals, shares)
 
 
 def shorten(name: str) -> str:
     """Cut a long name."""
-    if _width(name) <= MAX_LABEL:
+    if width_of(name) <= MAX_LABEL:
         return name
     kept = ""
     for character in name:
-        if _width(kept + character) >= MAX_LABEL:
+        if width_of(kept + character) >= MAX_LABEL:
             break
         kept += character
     return f"{kept}…"
 
 
-def escape(text: str) -> str:
-    """Return text as HTML; bytes of a file name that are no Unicode become question marks."""
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _cell(x: float, y: float, cell: float, text: str, share: float, kind: str, title: str) -> str:
-    opacity = strength(share)
-    ink = "strong" if opacity > 0.85 else "middle" if opacity > 0.55 else "faint"
-    return (
-        f"<g><title>{escape(title)}</title><rect class='{kind}' x='{x + 0.5:.1f}' y='{y + 0.5:.1f}' "
-        f"width='{cell - 1:.1f}' height='{cell - 1:.1f}' fill-opacity='{opacity:.2f}'/>"
-        f"<text class='{ink}' x='{x + cell / 2:.1f}' y='{y + cell / 2 + 5:.1f}' text-anchor='middle'>{text}</text></g>"
-    )
+def width_of(text: str) -> int:
+    """Return the width of a text in narrow characters; CJK and emoji take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _percent(share: float) -> str:
     """Return a share in percent, in four characters at the most."""
     value = 100 * share
     if value < 0.05:
-        return "&lt;.1"
+        return "<.1"
     return f"{value:.1f}" if value < 99.95 else "100"
-
-
-def _width(text: str) -> int:
-    """Return the width of a text in narrow characters; CJK and emoji take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -5,10 +5,12 @@ n images, K classes of the teacher, C components of its features, L labels of al
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +25,8 @@ class Agreement:
         student: (n,) the student's.
         divergence: (n,) of the student's probabilities from the teacher's, in nats.
         features: (n, F) the student's pooled features.
+        classes: Names of the teacher's classes.
+        picture: Gives an image by its number.
     """
 
     images: Tensor
@@ -30,6 +34,8 @@ class Agreement:
     student: Tensor
     divergence: Tensor
     features: Tensor
+    classes: Sequence[str]
+    picture: Callable[[int], Image.Image]
 
     def metrics(self) -> dict[str, Any]:
         """Return "agreement" in percent, and the mean "divergence"."""

@@ -45,15 +45,17 @@ class Event:
     """What happened, for progress bars and logs.
 
     Attributes:
-        kind: "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped" or
-            "finished".
+        kind: "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped",
+            "result" or "finished".
         step: Steps taken so far.
-        values: Numbers and texts that belong to it.
+        values: Numbers and texts that belong to it. Those of "result" are the "result" of the best weights, as the
+            task's evaluation gives it, and the "progress" of the run: what a page about them needs.
     """
 
     kind: Literal[
-        "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "finished"
-    ]
+        "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "result",
+        "finished",
+    ]  # fmt: skip
     step: int
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -258,7 +260,7 @@ class _Trainer:
         self._save()
 
     def _finish(self) -> Iterator[Event]:
-        """Write the report about the best weights."""
+        """Evaluate the best weights, unless there is a report about them."""
         stopped = torch.zeros((), device=self.device)
         if self.processes.is_first and not self.folder.report.exists():
             best = load_weights(self.folder.best)
@@ -269,7 +271,7 @@ class _Trainer:
             if result is None:
                 stopped += 1
             else:
-                self.task.write_report(self.folder, result, self.progress)
+                yield Event("result", self.progress.step, {"result": result, "progress": self.progress})
         if bool(self.processes.maximum(stopped)):
             yield Event("stopped", self.progress.step)
             return

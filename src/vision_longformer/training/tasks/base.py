@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
@@ -131,7 +130,3 @@ class Task(ABC):
     @abstractmethod
     def save_weights(self, model: nn.Module, path: Path) -> None:
         """Write a model so that `load_weights` needs nothing else."""
-
-    @abstractmethod
-    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        """Write the page of a run whose best weights had this result."""

@@ -18,11 +18,9 @@ from vision_longformer.datasets.loaders import Batch, Images, evaluation_transfo
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.images import MAX_PIXELS
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
 from vision_longformer.training.trained import Trained
@@ -122,8 +120,3 @@ class Classification(Task):
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         save_weights(model, path, options=self.config.model, inputs=self.config.input, classes=self.classes)
-
-    def write_report(self, folder: RunFolder, result: Evaluation, progress: Progress) -> None:
-        from vision_longformer.reports.classification_page import write_report
-
-        write_report(folder, result, self.config, progress)

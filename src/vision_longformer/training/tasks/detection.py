@@ -19,10 +19,8 @@ from vision_longformer.evaluation.detection import DetectionResult, evaluate_det
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.masks.rle import library
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import Builder
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
 
@@ -80,11 +78,6 @@ class Detection(DenseTask):
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         found = model(batch.images.to(device, non_blocking=True), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
-
-    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.reports.dense_page import write_detection_report
-
-        write_detection_report(folder, result, self.config, progress)
 
 
 class InstanceSegmentation(Detection):

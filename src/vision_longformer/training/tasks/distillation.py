@@ -26,7 +26,6 @@ from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import (
@@ -38,7 +37,6 @@ from vision_longformer.training.distillation import (
     labels_loss,
     logits_loss,
 )
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Preparation, Task
 from vision_longformer.training.tasks.classification import Classifier
@@ -353,19 +351,15 @@ class Distillation(Task):
         if not for_each_batch(Numbers(self.validation), how, take):
             return None
         found = (teacher, student, divergence, features)
-        gathered = [how.processes.sum(values.to(how.device)).cpu() for values in found]
-        return Agreement(torch.from_numpy(self.validation), *gathered)
+        teacher, student, divergence, features = (how.processes.sum(one.to(how.device)).cpu() for one in found)
+        images = torch.from_numpy(self.validation)
+        return Agreement(images, teacher, student, divergence, features, self.classes, self.picture)
 
     # --- files --------------------------------------------------------------------------------------------------
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         backbone = backbone_of(model)
         save_weights(backbone, path, options=self.config.model, inputs=self.config.input, classes=self.classes)
-
-    def write_report(self, folder: RunFolder, result: Agreement, progress: Progress) -> None:
-        from vision_longformer.reports.distillation_page import write_distillation_report
-
-        write_distillation_report(folder, result, self.config, progress, classes=self.classes, picture=self.picture)
 
     def picture(self, image: int) -> Image.Image:
         """Return an image as it is kept, in its own shape."""

@@ -17,9 +17,7 @@ from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.segmentation.semantic import build_semantic_fpn
-from vision_longformer.training.checkpoints import Progress
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
 
@@ -77,8 +75,3 @@ class Semantic(DenseTask):
         images, labels = batch.images.to(device, non_blocking=True), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
-
-    def write_report(self, folder: RunFolder, result: Any, progress: Progress) -> None:
-        from vision_longformer.reports.dense_page import write_semantic_report
-
-        write_semantic_report(folder, result, self.config, progress)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from vision_longformer.attention.ablations import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
 from vision_longformer.benchmarking.comparison import Row, exponents
-from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel, draw_panels
-from vision_longformer.reports.tables import STYLE, Grid, html_picture, html_table, terminal_table
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.reports.charts import MARKERS, Chart, Series
+from vision_longformer.reports.measured import (
+    Figure,
+    Grid,
+    describe,
+    for_terminal,
+    line,
+    panel,
+    write_json,
+    write_measured,
+)
 from vision_longformer.utils.system_memory import gigabytes
 
 FORMAT_VERSION = 1
@@ -124,27 +128,31 @@ class Comparison:
         }
 
 
-def write_comparison(comparison: Comparison, output: Path) -> Path:
-    """Write `comparison.json`, `time.png`, `memory.png` and `index.html`, which shows them and needs no other file.
+def write_comparison(comparison: Comparison, output: Path, *, copy: Path | None = None) -> Path:
+    """Write `comparison.json`, `time.svg`, `memory.svg` and `index.html`, which shows them and needs no other file.
+
+    Args:
+        comparison: What was measured.
+        output: Folder.
+        copy: Another file for what `comparison.json` holds.
 
     Returns:
         The page.
     """
-    pictures = {"time.png": draw_panels(time_panels(comparison)), "memory.png": draw_panels(memory_panels(comparison))}
-    page = output / "index.html"
-    for name, picture in pictures.items():
-        with replacing(output / name) as temporary:
-            temporary.write_bytes(picture)
-    write_json(comparison, output / "comparison.json")
-    with replacing(page) as temporary:
-        temporary.write_text(_page(comparison, pictures), encoding="utf-8")
-    return page
-
-
-def write_json(comparison: Comparison, target: Path) -> None:
-    """Write everything that was measured as JSON."""
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
+    machine = {**comparison.machine, "threads": comparison.threads}
+    bound = "none" if comparison.memory is None else gigabytes(comparison.memory)
+    *of_sizes, summary = _grids(comparison)
+    for target in (output / "comparison.json", *([copy] if copy else [])):
+        write_json(comparison.to_dict(), target)
+    return write_measured(
+        output,
+        title=f"Attention mechanisms in {comparison.model}",
+        facts={**describe(machine, date=comparison.date, command=comparison.command), "Bound on memory": bound},
+        figures=figures(comparison),
+        grids=[summary, *of_sizes],
+        guides=_guides(comparison),
+        lists={"Notes": comparison.notes},
+    )
 
 
 # --- tables, as text: the terminal and the page show the same cells --------------------------------------------------
@@ -201,32 +209,31 @@ def _guides(comparison: Comparison) -> list[str]:
 
 def comparison_tables(comparison: Comparison) -> Group:
     """Lay out a comparison for a terminal: a table for each size, one of exponents, and notes."""
-    parts: list[Table | Text] = [terminal_table(grid) for grid in _grids(comparison)]
-    parts += [Text(sentence) for sentence in _guides(comparison)]
-    parts += [Text(f"Note: {note}.".replace("..", ".")) for note in comparison.notes]
-    return Group(*parts)
+    return for_terminal(_grids(comparison), _guides(comparison), comparison.notes)
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def time_panels(comparison: Comparison) -> list[Panel]:
-    """Return the panels of time and of multiply-adds."""
+def figures(comparison: Comparison) -> list[Figure]:
+    """Return the figures of a comparison: time and multiply-adds, memory and parameters."""
     return [
-        _panel(comparison, "Measured time of a pass", "seconds", _median_seconds),
-        _panel(comparison, "Multiply-adds of a pass", "billions", lambda row: row.multiply_adds / 1e9),
-    ]
-
-
-def memory_panels(comparison: Comparison) -> list[Panel]:
-    """Return the panels of peak memory and of parameters."""
-    return [
-        _panel(comparison, "Peak memory of a pass above the loaded model", "gigabytes", _peak_gigabytes),
-        _panel(
-            comparison,
-            "Parameters of a model built for that size",
-            "millions",
-            lambda row: row.parameters_at_size / 1e6,
+        Figure(
+            "time.svg",
+            "Time and multiply-adds against resolution. Dashed: full attention in stages 3 and 4.",
+            [
+                _panel(comparison, "Measured time of a pass", "seconds", _median_seconds),
+                _panel(comparison, "Multiply-adds of a pass", "billions", lambda row: row.multiply_adds / 1e9),
+            ],
+        ),
+        Figure(
+            "memory.svg",
+            "Memory and parameters against resolution. A model runs at any size with the parameters in the tables; "
+            "these are those of one whose position tables and projections are sized for that image.",
+            [
+                _panel(comparison, "Peak memory above the loaded model", "gigabytes", _peak_gigabytes),
+                _panel(comparison, "Parameters for that size", "millions", lambda row: row.parameters_at_size / 1e6),
+            ],
         ),
     ]
 
@@ -240,61 +247,17 @@ def _peak_gigabytes(row: Row) -> float | None:
     return peak / 1e9 if peak else None  # zero has no place on a logarithmic axis
 
 
-def _panel(comparison: Comparison, title: str, y_label: str, value: Any) -> Panel:
+def _panel(comparison: Comparison, title: str, unit: str, value: Callable[[Row], float | None]) -> Chart:
     lines = []
     for name in comparison.attentions:
-        points = [(row.side, value(row)) for row in comparison.of(name)]
-        points = [(x, y) for x, y in points if y is not None]
-        lines.append(Line(name, [x for x, _ in points], [y for _, y in points], **_style(name)))
-    return Panel(title, "side of the square image in pixels", y_label, lines, comparison.sides)
+        points = [(float(row.side), value(row)) for row in comparison.of(name)]
+        lines.append(_line(name, [(x, y) for x, y in points if y is not None]))
+    ticks = [(float(side), str(side)) for side in comparison.sides]
+    return panel(title, unit, lines, x_name="side of the square image in pixels", ticks=ticks)
 
 
-def _style(attention: str) -> dict[str, Any]:
+def _line(attention: str, points: Sequence[tuple[float, float]]) -> Series:
     """Return how a mechanism is drawn: its partial form, dashed, has its colour."""
-    whole = [name for name in list_mechanisms() if not name.startswith(PARTIAL)]
-    family = whole.index(attention.removeprefix(PARTIAL))
-    return {
-        "colour": COLOURS[family % len(COLOURS)],
-        "marker": MARKERS[list_mechanisms().index(attention) % len(MARKERS)],
-        "dashed": attention.startswith(PARTIAL),
-    }
-
-
-# --- page ------------------------------------------------------------------------------------------------------------
-
-CAPTIONS = {
-    "time.png": "Time and multiply-adds against resolution. Dashed: full attention in stages 3 and 4.",
-    "memory.png": (
-        "Memory and parameters against resolution. A model runs at any size with the parameters in the tables; these "
-        "are those of one whose position tables and projections are sized for that image."
-    ),
-}
-
-
-def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
-    machine = comparison.machine
-    facts = {
-        "Machine": ", ".join((machine["processor"], machine["capability"], f"{comparison.threads} threads")),
-        "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
-        "Date": comparison.date,
-        "Command": comparison.command,
-        "Bound on memory": "none" if comparison.memory is None else gigabytes(comparison.memory),
-    }
-    title = f"Attention mechanisms in {html.escape(comparison.model)}"
-    *of_sizes, summary = map(html_table, _grids(comparison))
-    parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>",
-        "<dl>",
-        *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
-        "</dl>",
-        *(html_picture(data, CAPTIONS[name]) for name, data in pictures.items()),
-        summary,
-        *of_sizes,
-        *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(comparison)),
-    ]
-    if comparison.notes:
-        notes = "".join(f"<li>{html.escape(note)}" for note in comparison.notes)
-        parts.append(f"<h2>Notes</h2><ul class='guide'>{notes}</ul>")
-    return "\n".join([*parts, "</main></body></html>\n"])
+    number = [name for name in list_mechanisms() if not name.startswith(PARTIAL)].index(attention.removeprefix(PARTIAL))
+    marker = list(MARKERS)[number % len(MARKERS)]
+    return line(attention, points, number=number, marker=marker, dashed=attention.startswith(PARTIAL))

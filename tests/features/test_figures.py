@@ -8,13 +8,12 @@ import torch
 
 from vision_longformer import create_model
 from vision_longformer.features import small_pictures
+from vision_longformer.features.figures import streamed_figures
 from vision_longformer.features.formats import encoded_from_stream
 from vision_longformer.features.formats.encoded import TensorRows
 from vision_longformer.features.small_pictures import small_map, small_photograph
 from vision_longformer.images import ArrayReader
 from vision_longformer.images.thumbnails import NEUTRAL, principal_colours
-from vision_longformer.reports.encoding_page import Entry
-from vision_longformer.reports.streamed_entries import streamed_entry
 from vision_longformer.streaming import stream
 
 HEIGHT, WIDTH = 157, 211
@@ -74,9 +73,10 @@ def test_a_streamed_image_stands_beside_its_stages() -> None:
     model: Any = create_model("vision_longformer_nano", num_classes=0).eval()
     reader = ArrayReader(pixels)
     encoded = encoded_from_stream(stream(model, reader, stages=(2, 4)), reader, strides=(8, 32))
-    entry = streamed_entry(Entry("x.tif"), encoded, reader, channels=3)
-    assert [figure.title for figure in entry.figures] == ["Image", "Stage 2", "Stage 4"]
-    assert [figure.picture.width for figure in entry.figures] == [211, 27, 7]
-    assert [figure.picture.height for figure in entry.figures] == [157, 20, 5]
-    assert [figure.extent for figure in entry.figures] == pytest.approx([1, 27 * 8 / 211, 7 * 32 / 211])
-    assert "27 × 20 tokens" in entry.figures[1].caption
+    figures, missing = streamed_figures(encoded, reader, channels=3)
+    assert missing == ""
+    assert [figure.title for figure in figures] == ["Image", "Stage 2", "Stage 4"]
+    assert [figure.picture.width for figure in figures] == [211, 27, 7]
+    assert [figure.picture.height for figure in figures] == [157, 20, 5]
+    assert [figure.extent for figure in figures] == pytest.approx([1, 27 * 8 / 211, 7 * 32 / 211])
+    assert "27 × 20 tokens" in figures[1].caption

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from vision_longformer.benchmarking.benchmark import Mode, Row, Size, size_name
 from vision_longformer.benchmarking.published import RESOLUTION, published_accuracy
 from vision_longformer.benchmarking.timing import gflops, ratios
-from vision_longformer.reports.plots import COLOURS, MARKERS, Line, Panel, draw_panels, legend_rows
-from vision_longformer.reports.tables import STYLE, Grid, html_picture, html_table, terminal_table
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.reports.charts import MARKERS, Chart, Series
+from vision_longformer.reports.measured import (
+    COLOURS,
+    Figure,
+    Grid,
+    describe,
+    for_terminal,
+    line,
+    panel,
+    write_json,
+    write_measured,
+)
 
 FORMAT_VERSION = 1
 MOST_ACCURACY_PANELS = 3
-RUNTIME_MARKERS = {"eager": MARKERS[0], "onnxruntime": MARKERS[1], "openvino": MARKERS[2]}
+RUNTIME_MARKERS = {"eager": "circle", "onnxruntime": "square", "openvino": "triangle"}
 WORK: dict[Mode, str] = {"inference": "a pass", "training": "a training step"}
 GUIDE = (
     "Float32 images and weights are random. Time is the median of the turns (lowest to highest); all models of a table "
@@ -118,26 +123,25 @@ def _megapixels(row: Row) -> float:
 
 
 def write_benchmark(result: Benchmark, output: Path) -> Path:
-    """Write `benchmark.json`, the figures as PNG and `index.html`, which shows them and needs no other file.
+    """Write `benchmark.json`, the figures as SVG and `index.html`, which shows them and needs no other file.
 
     Returns:
         The page.
     """
-    pictures = {figure.name: draw_panels(figure.panels, height=figure.height) for figure in figures(result)}
-    for name, picture in pictures.items():
-        with replacing(output / name) as temporary:
-            temporary.write_bytes(picture)
-    write_json(result, output / "benchmark.json")
-    page = output / "index.html"
-    with replacing(page) as temporary:
-        temporary.write_text(_page(result, pictures), encoding="utf-8")
-    return page
-
-
-def write_json(result: Benchmark, target: Path) -> None:
-    """Write everything that was measured as JSON."""
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    peak = result.peak_gflops
+    product = "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns"
+    published = {row.model: published_accuracy(row.model) for row in result.rows}
+    sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
+    write_json(result.to_dict(), output / "benchmark.json")
+    return write_measured(
+        output,
+        title="Models side by side",
+        facts={**describe(result.machine, date=result.date, command=result.command), "Matrix product": product},
+        figures=figures(result),
+        grids=[_grid(result, mode, size, wide=True) for mode, size in result.groups],
+        guides=_guides(result),
+        lists={"Sources of published accuracies": sources, "Not measured": result.notes},
+    )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -200,10 +204,8 @@ def _top1(row: Row) -> str:
 
 def benchmark_tables(result: Benchmark) -> Group:
     """Lay out a benchmark for a terminal: a table for each size and mode, and notes."""
-    parts: list[Table | Text] = [terminal_table(_grid(result, mode, size, wide=False)) for mode, size in result.groups]
-    parts += [Text(sentence) for sentence in _guides(result)]
-    parts += [Text(f"Note: {note}.") for note in result.notes]
-    return Group(*parts)
+    grids = [_grid(result, mode, size, wide=False) for mode, size in result.groups]
+    return for_terminal(grids, _guides(result), result.notes)
 
 
 def _guides(result: Benchmark) -> list[str]:
@@ -218,42 +220,23 @@ def _guides(result: Benchmark) -> list[str]:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class BenchmarkFigure:
-    """Panels, and what they show.
-
-    Attributes:
-        name: Of the file.
-        caption: How to read it.
-        panels: From left to right.
-    """
-
-    name: str
-    caption: str
-    panels: Sequence[Panel]
-
-    @property
-    def height(self) -> float:
-        """In inches: more where the legend is long."""
-        return 6.0 + 0.25 * legend_rows(self.panels)
-
-
-def figures(result: Benchmark) -> list[BenchmarkFigure]:
+def figures(result: Benchmark) -> list[Figure]:
     """Return the figures of a benchmark: each mode against size, and accuracy against time where it is known."""
     found = []
     for mode in dict.fromkeys(mode for mode, _ in result.groups):
-        panels = [
+        charts = [
             _panel(result, mode, f"Time of {WORK[mode]}", "seconds", lambda row: statistics.median(row.seconds)),
             _panel(result, mode, "Peak memory above the loaded model", "gigabytes", _gigabytes),
         ]
         caption = f"Time and memory of {WORK[mode]} against the size of the image."
         if any(row.runtime != "eager" and row.mode == mode for row in result.rows):
             caption += " Dashed: exported models."
-        found.append(BenchmarkFigure(f"{mode}.png", caption, panels))
-    accuracy = [panel for size in _inference_sizes(result) if any((panel := _accuracy_panel(result, size)).lines)]
+        found.append(Figure(f"{mode}.svg", caption, charts))
+    sizes = [size for mode, size in result.groups if mode == "inference"]
+    accuracy = [panel for size in sizes if not (panel := _accuracy_panel(result, size)).is_empty]
     if accuracy:
-        caption = f"{ACCURACY_GUIDE} Upper left is better. Open marks: exported models."
-        found.append(BenchmarkFigure("accuracy.png", caption, accuracy[-MOST_ACCURACY_PANELS:]))
+        caption = f"{ACCURACY_GUIDE} Upper left is better."
+        found.append(Figure("accuracy.svg", caption, accuracy[-MOST_ACCURACY_PANELS:]))
     return found
 
 
@@ -261,79 +244,30 @@ def _gigabytes(row: Row) -> float | None:
     return row.peak_memory / 1e9 if row.peak_memory else None  # zero has no place on a logarithmic axis
 
 
-def _inference_sizes(result: Benchmark) -> list[Size]:
-    return [size for mode, size in result.groups if mode == "inference"]
-
-
-def _panel(result: Benchmark, mode: Mode, title: str, y_label: str, value: Callable[[Row], float | None]) -> Panel:
+def _panel(result: Benchmark, mode: Mode, title: str, unit: str, value: Callable[[Row], float | None]) -> Chart:
     rows = [row for row in result.rows if row.mode == mode]
-    sizes = [size for which, size in result.groups if which == mode]
     lines = []
-    for model, runtime in dict.fromkeys((row.model, row.runtime) for row in rows):
+    for model, runtime in dict.fromkeys((row.model, row.runtime) for row in rows if row.seconds):
         own = [row for row in rows if (row.model, row.runtime) == (model, runtime) and row.seconds]
         points = [(math.sqrt(row.size[0] * row.size[1]), value(row)) for row in own]
-        known = [(x, y) for x, y in points if y is not None]
-        if own:
-            lines.append(_line(result, model, runtime, known))
-    ticks = [math.sqrt(height * width) for height, width in sizes]
-    return Panel(title, "side of the image in pixels", y_label, lines, ticks, [size_name(size) for size in sizes])
+        lines.append(_line(result, own[0], [(x, y) for x, y in points if y is not None]))
+    ticks = [(math.sqrt(size[0] * size[1]), size_name(size)) for which, size in result.groups if which == mode]
+    return panel(title, unit, lines, x_name="side of the image in pixels", ticks=ticks)
 
 
-def _accuracy_panel(result: Benchmark, size: Size) -> Panel:
-    lines = []
+def _accuracy_panel(result: Benchmark, size: Size) -> Chart:
+    points = []
     for row in result.of("inference", size):
         published = published_accuracy(row.model)
         if published is not None and row.seconds:
-            point = [(1e3 * statistics.median(row.seconds) / row.batch, published.top1)]
-            lines.append(dataclasses.replace(_line(result, row.model, row.runtime, point), joined=False))
-    return Panel(
-        f"Time at {size_name(size)}", "milliseconds an image", "published top-1 in percent", lines, linear=True
-    )
+            milliseconds = 1e3 * statistics.median(row.seconds) / row.batch
+            points.append(_line(result, row, [(milliseconds, published.top1)], joined=False))
+    return panel(f"Time at {size_name(size)}", "published top-1 in percent", points, x_name="milliseconds an image")
 
 
-def _line(result: Benchmark, model: str, runtime: str, points: Sequence[tuple[float, float]]) -> Line:
+def _line(result: Benchmark, row: Row, points: Sequence[tuple[float, float]], *, joined: bool = True) -> Series:
     models = list(dict.fromkeys(row.model for row in result.rows))
-    return Line(
-        model if runtime == "eager" else f"{model} in {runtime}",
-        [x for x, _ in points],
-        [y for _, y in points],
-        colour=COLOURS[models.index(model) % len(COLOURS)],
-        marker=RUNTIME_MARKERS[runtime] if len(models) <= len(COLOURS) else MARKERS[models.index(model) % len(MARKERS)],
-        dashed=runtime != "eager",
-    )
-
-
-# --- page ------------------------------------------------------------------------------------------------------------
-
-
-def _page(result: Benchmark, pictures: dict[str, bytes]) -> str:
-    machine, peak = result.machine, result.peak_gflops
-    facts = {
-        "Machine": ", ".join((machine["processor"], machine["capability"], f"{machine['threads']} threads")),
-        "Matrix product": "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns",
-        "Software": f"torch {machine['torch']}, vision-longformer {machine['vision_longformer']}",
-        "Date": result.date,
-        "Command": result.command,
-    }
-    captions = {figure.name: figure.caption for figure in figures(result)}
-    published = {row.model: published_accuracy(row.model) for row in result.rows}
-    sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
-    parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Models side by side</title><style>{STYLE}</style></head><body><main><h1>Models side by side</h1>",
-        "<dl>",
-        *(f"<dt>{name}<dd>{html.escape(str(fact))}" for name, fact in facts.items()),
-        "</dl>",
-        *(html_picture(data, captions[name]) for name, data in pictures.items()),
-        *(html_table(_grid(result, mode, size, wide=True)) for mode, size in result.groups),
-        *(f"<p class='guide'>{html.escape(sentence)}</p>" for sentence in _guides(result)),
-        _html_list("Sources of published accuracies", sources),
-        _html_list("Not measured", result.notes),
-    ]
-    return "\n".join([*parts, "</main></body></html>\n"])
-
-
-def _html_list(title: str, items: Sequence[str]) -> str:
-    entries = "".join(f"<li>{html.escape(item)}" for item in items)
-    return f"<h2>{title}</h2><ul class='guide'>{entries}</ul>" if items else ""
+    number = models.index(row.model)
+    shapes = list(MARKERS)
+    marker = RUNTIME_MARKERS[row.runtime] if len(models) <= len(COLOURS) else shapes[number // len(COLOURS) % 4]
+    return line(_name(row), points, number=number, marker=marker, dashed=row.runtime != "eager", joined=joined)

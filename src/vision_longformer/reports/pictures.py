@@ -1,40 +1,39 @@
-"""Pictures for the pages of dense prediction: photographs and layers over them, none larger than its page can bear."""
+"""Pictures for pages: photographs and layers over them, none larger than its page can bear."""
 
 from __future__ import annotations
 
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.semantic import SemanticSplit
 from vision_longformer.images import ImageError
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.masks.rle import nearest
+from vision_longformer.prediction.colours import Colour
 
-Colour = tuple[int, int, int]
 SMALLER = 0.7  # a file that is too large is shrunk by this, and again if it needs be
+UNBOUNDED = 2**40
 
 
-def read_photo(split: CocoSplit | SemanticSplit, image: int, *, side: int, max_pixels: int) -> Image.Image | None:
+def read_photo(read: Callable[[], Image.Image], *, side: int) -> Image.Image | None:
     """Return a copy of an image whose longer side is at most `side`; None if it cannot be read any more."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-            photo = split.read(image, max_pixels=max_pixels)
+            photo = read()
     except ImageError:
         return None
     photo.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return photo
 
 
-def encode(image: Image.Image, kind: Literal["jpeg", "png"], *, max_bytes: int) -> Picture:
+def encode(image: Image.Image, kind: Literal["jpeg", "png"] = "jpeg", *, max_bytes: int = UNBOUNDED) -> Picture:
     """Encode an image; one that would take more than `max_bytes` is shrunk until it does not."""
     while True:
         buffer = io.BytesIO()
@@ -55,8 +54,10 @@ def shrink_map(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np
     return values[np.ix_(rows, columns)]
 
 
-def paint(values: NDArray[np.integer], colours: Sequence[Colour]) -> Image.Image:
-    """Return an (H, W) map of numbers below 256 as an image of so many colours."""
+def paint(values: NDArray[np.generic], colours: Sequence[Colour]) -> Image.Image:
+    """Return an (H, W) map of numbers as an image of so many colours."""
+    if len(colours) > 256:
+        return Image.fromarray(np.array(colours, np.uint8)[values.astype(np.int64)])
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette([channel for colour in colours for channel in colour])
     return image

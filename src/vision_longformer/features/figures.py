@@ -1,0 +1,93 @@
+"""Pictures of an encoded image for people: itself, its stages, and where a global token looks.
+
+Of an image that is never whole in memory they are made a band at a time, and it is read once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vision_longformer.features.formats.encoded import Encoded
+from vision_longformer.features.small_pictures import small_map, small_photograph
+from vision_longformer.features.stage_pictures import STAGE_WIDTH, StagePictures
+from vision_longformer.features.strategies import EncodedImage
+from vision_longformer.images import ImageError, Pixels, Reader
+from vision_longformer.images.thumbnails import Picture, encode_picture, heat_overlay, photograph
+
+PHOTO_WIDTH = 960  # pixels of the photograph and of the attention laid over it
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, what it shows, and a sentence on how to read it.
+
+    Attributes:
+        title: What it shows.
+        caption: How to read it.
+        picture: The picture.
+        extent: Its width over that of the image: the last tokens of a map may reach past the image's edge.
+    """
+
+    title: str
+    caption: str
+    picture: Picture
+    extent: float = 1.0
+
+
+def figures_of(image: EncodedImage, *, channels: int) -> tuple[tuple[Figure, ...], str]:
+    """Return what is to be seen of an image, and a sentence on what is not.
+
+    Features need no picture: an image that can no longer be read merely lacks its own.
+
+    Args:
+        image: The image, encoded with pictures.
+        channels: That the model takes.
+    """
+    if image.reader is not None:
+        return streamed_figures(image.encoded, image.reader, channels=channels)
+    if image.pixels is None or image.pictures is None:
+        return (), ""
+    return whole_figures(image.pixels, image.pictures), ""
+
+
+def whole_figures(pixels: Pixels, pictures: StagePictures) -> tuple[Figure, ...]:
+    """Return figures of an image, its stages and the attention of the global token."""
+    photo = photograph(pixels.values, pixels.valid, max_width=PHOTO_WIDTH)
+    height, width = pixels.valid.shape
+    figures = [Figure("Image", "As the model sees it, turned upright.", encode_picture(photo, max_width=PHOTO_WIDTH))]
+    for number, stage in enumerate(pictures.stages, start=1):
+        figures.append(_of_stage(number, stage.picture, stage.tokens, stage.tokens[1] * stage.stride / width))
+    if pictures.attention is not None:
+        seen = pictures.attention[pictures.attention > 0]
+        of_stage = pictures.stages[pictures.attention_stage - 1]
+        covered = (height / (of_stage.tokens[0] * of_stage.stride), width / (of_stage.tokens[1] * of_stage.stride))
+        overlay = heat_overlay(photo, pictures.attention, covered=covered)
+        figures.append(
+            Figure(
+                f"Global token, stage {pictures.attention_stage}",
+                f"Bright: much attention. From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share.",
+                encode_picture(overlay, max_width=PHOTO_WIDTH),
+            )
+        )
+    return tuple(figures)
+
+
+def streamed_figures(encoded: Encoded, reader: Reader, *, channels: int) -> tuple[tuple[Figure, ...], str]:
+    """Return figures of an image that is read by rows, and of the stages whose maps were kept; see `figures_of`."""
+    figures, missing = [], ""
+    try:
+        photo = encode_picture(small_photograph(reader, channels, max_width=PHOTO_WIDTH), max_width=PHOTO_WIDTH)
+        figures.append(Figure("Image", "As the model sees it.", photo))
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{reader.info.name}: ")
+        missing = f"its picture is missing from the report, as it could not be read again: {reason}"
+    for stage, stride, features in zip(encoded.stages, encoded.strides, encoded.maps, strict=True):
+        height, width, _ = features.shape
+        picture = encode_picture(small_map(features, max_width=STAGE_WIDTH), max_width=STAGE_WIDTH)
+        figures.append(_of_stage(stage, picture, (height, width), width * stride / encoded.size[1]))
+    return tuple(figures), missing
+
+
+def _of_stage(number: int, picture: Picture, tokens: tuple[int, int], extent: float) -> Figure:
+    caption = f"{tokens[1]} × {tokens[0]} tokens. Alike colours are alike features."
+    return Figure(f"Stage {number}", caption, picture, extent)
