@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vision_longformer import create_model
+from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features import small_pictures
-from vision_longformer.features.figures import streamed_figures
+from vision_longformer.features.figures import NAMES, seen_in, streamed_figures
 from vision_longformer.features.formats import encoded_from_stream
 from vision_longformer.features.formats.encoded import TensorRows
 from vision_longformer.features.small_pictures import small_map, small_photograph
@@ -80,3 +80,15 @@ def test_a_streamed_image_stands_beside_its_stages() -> None:
     assert [figure.picture.height for figure in figures] == [157, 20, 5]
     assert [figure.extent for figure in figures] == pytest.approx([1, 27 * 8 / 211, 7 * 32 / 211])
     assert "27 × 20 tokens" in figures[1].caption
+
+
+def test_the_names_are_the_most_probable_of_the_head() -> None:
+    model = create_model("vision_longformer_nano", num_classes=7).eval()
+    assert isinstance(model, VisionLongformer)
+    embedding = torch.randn(256)
+    assert seen_in(embedding, model) == ""  # the classes have no names
+    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": [f"kind {number}" for number in range(7)]}
+    with torch.no_grad():
+        share, best = model.head(embedding).softmax(0).max(0)
+    assert seen_in(embedding, model).startswith(f"Taken for kind {int(best)} ({float(share):.0%}), ")
+    assert seen_in(embedding, model).count("(") == NAMES

@@ -19,7 +19,7 @@ from vision_longformer import (
 )
 from vision_longformer.attention import build_attention
 from vision_longformer.config import Attention, Position
-from vision_longformer.features.stage_pictures import attention_of_global_token, picture_stages
+from vision_longformer.features.stage_pictures import alike_to_the_middle, attention_of_global_token, picture_stages
 from vision_longformer.padding import UNPADDED, Padding
 
 HEIGHT, WIDTH, CHANNELS, HEADS = 5, 7, 12, 3
@@ -128,3 +128,26 @@ def test_nothing_stays_on_the_model() -> None:
     assert len(pictures.stages) == 4
     hooks: list[Tensor | nn.Module] = [m for m in network.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not hooks
+
+
+def test_what_is_like_the_middle_has_its_cosine_and_padding_has_none() -> None:
+    x = torch.randn(5, 7, 11)
+    valid = torch.ones(5, 7, dtype=torch.bool)
+    valid[:, 6] = valid[4] = False
+    alike = alike_to_the_middle(x, valid)
+    assert alike is not None
+    assert alike[2, 3] == 1
+    assert (alike[~valid] == 0).all()
+    centred = x - x[valid].mean(0)
+    cosine = centred[1, 2] @ centred[2, 3] / (centred[1, 2].norm() * centred[2, 3].norm())
+    assert alike[1, 2].item() == pytest.approx((1 + cosine.item()) / 2, abs=1e-6)
+    x[~valid] = float("nan")  # whatever padding holds
+    again = alike_to_the_middle(x, valid)
+    assert again is not None
+    assert torch.equal(again, alike)
+
+
+def test_an_empty_middle_is_like_nothing() -> None:
+    valid = torch.zeros(4, 4, dtype=torch.bool)
+    valid[0] = True
+    assert alike_to_the_middle(torch.randn(4, 4, 3), valid) is None

@@ -55,7 +55,7 @@ def run(sources: list[Source], output: Path, *, config: ModelConfig = NANO, rema
 
 def test_an_image_stands_beside_its_stages_and_its_attention(tmp_path: Path) -> None:
     page = run([photo(tmp_path, "x.png")], tmp_path / "out")
-    parts = ("Image", "Stage 1", "Stage 2", "Stage 3", "Stage 4", "Global token, stage 3")
+    parts = ("Image", "Stage 1", "Stage 2", "Stage 3", "Stage 4", "Like the middle, stage 4", "Global token, stage 3")
     assert titles(page) == [f"{part} of x.png" for part in parts]
     for size in ("20 × 12 tokens", "10 × 6 tokens", "5 × 3 tokens", "3 × 2 tokens"):
         assert size in page.text
@@ -73,7 +73,7 @@ def test_models_without_global_tokens_have_no_attention_picture(tmp_path: Path) 
     stages = tuple(dataclasses.replace(stage, num_global_tokens=0) for stage in NANO.stages)
     config = dataclasses.replace(NANO, stages=stages)
     page = run([photo(tmp_path, "x.png")], tmp_path / "out", config=config)
-    assert titles(page)[-1] == "Stage 4 of x.png"
+    assert titles(page)[-1] == "Like the middle, stage 4 of x.png"
 
 
 def test_failed_images_are_listed_with_the_reason(tmp_path: Path) -> None:

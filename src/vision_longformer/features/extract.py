@@ -224,7 +224,7 @@ class _Job:
             seconds, peak = time.perf_counter() - start, peak_memory()
             figures, missing = tuple[Figure, ...](), ""
             if self.pictures:
-                figures, missing = figures_of(image, channels=self.encoder.model.in_chans)
+                figures, missing = figures_of(image, self.encoder.model)
         outdated = [other for other in targets if other != target and read_metadata(other) is not None]
         said = [image.note, missing, AS_ZARR if kind != kinds[0] else ""]
         said += [f"{other} is of an earlier run: remove it if you do not need it" for other in outdated]

@@ -6,14 +6,20 @@ Of an image that is never whole in memory they are made a band at a time, and it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import torch
+from torch import Tensor, nn
+
+from vision_longformer.backbone import VisionLongformer
 from vision_longformer.features.formats.encoded import Encoded
 from vision_longformer.features.small_pictures import small_map, small_photograph
-from vision_longformer.features.stage_pictures import STAGE_WIDTH, StagePictures
+from vision_longformer.features.stage_pictures import STAGE_WIDTH, StagePicture, StagePictures
 from vision_longformer.features.strategies import EncodedImage
 from vision_longformer.images import ImageError, Pixels, Reader
 from vision_longformer.images.thumbnails import Picture, encode_picture, heat_overlay, photograph
 
+NAMES = 5  # classes that are named
 PHOTO_WIDTH = 960  # pixels of the photograph and of the attention laid over it
 
 
@@ -34,50 +40,69 @@ class Figure:
     extent: float = 1.0
 
 
-def figures_of(image: EncodedImage, *, channels: int) -> tuple[tuple[Figure, ...], str]:
+def figures_of(image: EncodedImage, model: VisionLongformer) -> tuple[tuple[Figure, ...], str]:
     """Return what is to be seen of an image, and a sentence on what is not.
 
     Features need no picture: an image that can no longer be read merely lacks its own.
 
     Args:
         image: The image, encoded with pictures.
-        channels: That the model takes.
+        model: That encoded it.
     """
+    names = seen_in(image.encoded.embedding, model)
     if image.reader is not None:
-        return streamed_figures(image.encoded, image.reader, channels=channels)
+        return streamed_figures(image.encoded, image.reader, channels=model.in_chans, names=names)
     if image.pixels is None or image.pictures is None:
         return (), ""
-    return whole_figures(image.pixels, image.pictures), ""
+    return whole_figures(image.pixels, image.pictures, names=names), ""
 
 
-def whole_figures(pixels: Pixels, pictures: StagePictures) -> tuple[Figure, ...]:
-    """Return figures of an image, its stages and the attention of the global token."""
+@torch.inference_mode()
+def seen_in(embedding: Tensor, model: VisionLongformer) -> str:
+    """Say which classes a classifier takes an image for, the most probable first; "" if the classes have no names."""
+    names = getattr(model, "pretrained_cfg", {}).get("label_names")
+    if names is None or len(names) != model.num_classes:
+        return ""
+    head = cast(nn.Linear, model.head)
+    best = head(embedding.to(head.weight)).softmax(0).topk(min(NAMES, len(names)))
+    shown = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return "Taken for " + ", ".join(f"{names[index]} ({share:.0%})" for index, share in shown) + "."
+
+
+def whole_figures(pixels: Pixels, pictures: StagePictures, *, names: str = "") -> tuple[Figure, ...]:
+    """Return figures of an image, its stages, what looks like its middle, and the attention of the global token."""
     photo = photograph(pixels.values, pixels.valid, max_width=PHOTO_WIDTH)
     height, width = pixels.valid.shape
-    figures = [Figure("Image", "As the model sees it, turned upright.", encode_picture(photo, max_width=PHOTO_WIDTH))]
+    caption = f"As the model sees it, turned upright. {names}".strip()
+    figures = [Figure("Image", caption, encode_picture(photo, max_width=PHOTO_WIDTH))]
     for number, stage in enumerate(pictures.stages, start=1):
         figures.append(_of_stage(number, stage.picture, stage.tokens, stage.tokens[1] * stage.stride / width))
+
+    def overlay(heat: Tensor, stage: StagePicture) -> Picture:
+        covered = (height / (stage.tokens[0] * stage.stride), width / (stage.tokens[1] * stage.stride))
+        return encode_picture(heat_overlay(photo, heat, covered=covered), max_width=PHOTO_WIDTH)
+
+    if pictures.alike is not None:
+        title = f"Like the middle, stage {len(pictures.stages)}"
+        caption = "Bright: features like those in the middle of the image, by the cosine of their differences from all."
+        figures.append(Figure(title, caption, overlay(pictures.alike, pictures.stages[-1])))
     if pictures.attention is not None:
         seen = pictures.attention[pictures.attention > 0]
-        of_stage = pictures.stages[pictures.attention_stage - 1]
-        covered = (height / (of_stage.tokens[0] * of_stage.stride), width / (of_stage.tokens[1] * of_stage.stride))
-        overlay = heat_overlay(photo, pictures.attention, covered=covered)
-        figures.append(
-            Figure(
-                f"Global token, stage {pictures.attention_stage}",
-                f"Bright: much attention. From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share.",
-                encode_picture(overlay, max_width=PHOTO_WIDTH),
-            )
-        )
+        title = f"Global token, stage {pictures.attention_stage}"
+        shares = f"From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share."
+        picture = overlay(pictures.attention, pictures.stages[pictures.attention_stage - 1])
+        figures.append(Figure(title, f"Bright: much attention. {shares}", picture))
     return tuple(figures)
 
 
-def streamed_figures(encoded: Encoded, reader: Reader, *, channels: int) -> tuple[tuple[Figure, ...], str]:
+def streamed_figures(
+    encoded: Encoded, reader: Reader, *, channels: int, names: str = ""
+) -> tuple[tuple[Figure, ...], str]:
     """Return figures of an image that is read by rows, and of the stages whose maps were kept; see `figures_of`."""
     figures, missing = [], ""
     try:
         photo = encode_picture(small_photograph(reader, channels, max_width=PHOTO_WIDTH), max_width=PHOTO_WIDTH)
-        figures.append(Figure("Image", "As the model sees it.", photo))
+        figures.append(Figure("Image", f"As the model sees it. {names}".strip(), photo))
     except ImageError as error:
         reason = str(error).removeprefix(f"{reader.info.name}: ")
         missing = f"its picture is missing from the report, as it could not be read again: {reason}"

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vision_longformer.attention import FullAttention, GlobalOnlyAttention, WindowedAttention
 from vision_longformer.attention.position import RelativePositionBias
@@ -48,11 +49,14 @@ class StagePictures:
         attention: (H, W) attention of a global token over the map of the last stage that has one, as a multiple of
             an even share, 0 at padding; None if there is none to see.
         attention_stage: That stage, counted from 1; 0 without.
+        alike: (H, W) how alike each token of the last stage is to the one in the middle of the image, from above 0 to
+            1, 0 at padding; None if there is nothing in the middle.
     """
 
     stages: list[StagePicture] = field(default_factory=list)
     attention: Tensor | None = None
     attention_stage: int = 0
+    alike: Tensor | None = None
 
 
 @contextmanager
@@ -66,6 +70,8 @@ def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
         picture = encode_picture(colours, max_width=STAGE_WIDTH)
         stride = model.config.strides[len(pictures.stages)]
         pictures.stages.append(StagePicture(picture, (x.shape[1], x.shape[2]), stride))
+        if len(pictures.stages) == len(model.stages):
+            pictures.alike = alike_to_the_middle(x[0], None if padding.valid is None else padding.valid[0])
 
     def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
         pictures.attention = attention_of_global_token(module, *inputs)[0].cpu()
@@ -82,6 +88,22 @@ def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def alike_to_the_middle(x: Tensor, valid: Tensor | None) -> Tensor | None:
+    """Return (H, W): the cosine of each token with the middle one, once the mean of all is taken off, as (1 + cos) / 2.
+
+    Args:
+        x: (H, W, C) map.
+        valid: (H, W) which tokens are real; None if all are. The others get 0.
+    """
+    real = torch.ones_like(x[..., 0], dtype=torch.bool) if valid is None else valid
+    middle = (x.shape[0] // 2, x.shape[1] // 2)
+    if not bool(real[middle]) or int(real.sum()) < 2:
+        return None
+    centred = torch.where(real[..., None], x - x[real].mean(0), 0.0).float()
+    cosine = F.cosine_similarity(centred, centred[middle], dim=-1)
+    return torch.where(real, (1 + cosine).div(2).clamp(1e-6, 1), 0.0).cpu()
 
 
 def attention_of_global_token(attention: nn.Module, x: Tensor, global_tokens: Tensor, padding: Padding) -> Tensor:
