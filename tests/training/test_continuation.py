@@ -52,7 +52,7 @@ def test_stopping_after_every_step_and_in_every_batch_of_evaluation_changes_no_b
 def test_a_finished_run_that_is_run_again_trains_nothing(data: Path, uninterrupted: Path) -> None:
     before, lines = outcome(uninterrupted), (uninterrupted / "metrics.jsonl").read_text()
     events = run(recipe(), data, uninterrupted)
-    assert [event.kind for event in events] == ["continued", "finished"]
+    assert [event.kind for event in events] == ["continued", "result", "finished"]
     assert outcome(uninterrupted) == before
     assert (uninterrupted / "metrics.jsonl").read_text() == lines
 

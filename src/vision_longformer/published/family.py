@@ -14,6 +14,7 @@ from vision_longformer.pretrained import backbones
 from vision_longformer.variants import CONFIGS, PREFIX, list_models, variant_of
 
 PUBLISHED_SIZE = 224
+WITH_WEIGHTS = " •"
 
 
 def describe_family(size: int) -> list[dict[str, Any]]:
@@ -60,8 +61,8 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
             "Parameters in millions; multiply-adds (MACs) in billions, for squares of so many pixels a side. NAME has "
             "relative positions and windowed attention in all stages; the form that was published, NAME_ape_full, "
             "has absolute positions and full attention in stages 3 and 4. Top-1 on ImageNet-1K in percent, as "
-            "published with absolute (APE) and relative (RPE) positions; * at 384 pixels. Weights: of this library's "
-            "own, which come with it (pretrained=True); the published ones were never measured with it."
+            "published with absolute (APE) and relative (RPE) positions; * at 384 pixels."
+            f"{WITH_WEIGHTS}: comes with weights of this library's own (pretrained=True)."
         ),
         caption_justify="left",
         title_justify="left",
@@ -71,7 +72,6 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
     costs = [f"{form}\nat {side}" for form in ("MACs", "_ape_full") for side in sides]
     for heading in ("params", *costs, "APE", "RPE"):
         table.add_column(heading, justify="right")
-    table.add_column("weights")
     by_name = {row["name"]: row for row in rows}
     for row in rows:
         form = by_name.get(f"{row['name']}_ape_full")
@@ -82,10 +82,9 @@ def family_table(rows: list[dict[str, Any]], size: int) -> Table:
             "–" if row[key] is None else f"{row[key]:.2f}{mark}" for key in ("top1_absolute", "top1_relative")
         ]
         table.add_row(
-            row["name"].removeprefix(PREFIX),
+            row["name"].removeprefix(PREFIX) + (WITH_WEIGHTS if row["weights"] else ""),
             f"{row['parameters'] / 1e6:.1f}",
             *(f"{which['multiply_adds'][side] / 1e9:,.1f}" for which in (row, form) for side in sides),
             *accuracies,
-            row["weights"] or "",
         )
     return table
