@@ -147,6 +147,18 @@ def test_many_images_have_small_pictures_and_very_many_are_only_listed(
         assert f"{count - 1}.png" in shown.text
 
 
+def test_each_image_has_the_forecast_of_its_plan_while_it_is_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces: list[MemoryTrace] = []
+    monkeypatch.setattr(encoding_page, "memory_part", traces.append)
+    run([photo(tmp_path, "a.png", broken=True), photo(tmp_path, "b.png")], tmp_path / "out")
+    failed, done = traces[0].spans
+    assert (failed.forecast, failed.whole, done.whole) == (None, None, None)
+    assert done.forecast is not None
+    assert failed.start <= failed.end <= done.start < done.end
+
+
 def test_the_memory_of_the_run_is_drawn(tmp_path: Path) -> None:
     page = Report(tmp_path, title="nano")
     trace = MemoryTrace([Sample(float(second), 10**9) for second in range(5)], [Span(0.0, 4.0, 2 * 10**9, None)])

@@ -38,20 +38,6 @@ def test_thinning_keeps_peaks() -> None:
     assert [sample.bytes for sample in thinned(samples)] == [9, 4, 8, 5]
 
 
-def test_images_have_spans() -> None:
-    with trace_memory() as trace:
-        time.sleep(0.05)
-        with pytest.raises(KeyError), trace.span(forecast=5, whole=None):
-            raise KeyError
-        with trace.span(forecast=None, whole=7):
-            time.sleep(0.1)
-    failed, done = trace.spans
-    assert (failed.forecast, failed.whole) == (5, None)
-    assert (done.forecast, done.whole) == (None, 7)
-    assert failed.end <= done.start
-    assert done.end - done.start >= 0.1
-
-
 def test_where_the_system_does_not_tell_there_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_trace, "resident_memory", lambda: None)
     with trace_memory() as trace:

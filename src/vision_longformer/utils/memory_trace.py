@@ -61,15 +61,6 @@ class MemoryTrace:
         """Return the seconds since the trace began."""
         return time.monotonic() - self._begin
 
-    @contextmanager
-    def span(self, *, forecast: int | None, whole: int | None) -> Iterator[None]:
-        """Note that an image is worked on inside the `with` block."""
-        start = self.now()
-        try:
-            yield
-        finally:
-            self.spans.append(Span(start, self.now(), forecast, whole))
-
 
 @contextmanager
 def trace_memory() -> Iterator[MemoryTrace]:
