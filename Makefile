@@ -1,17 +1,26 @@
-# `make run` encodes the bundled photograph, `make test` runs all tests, `make check` formats, lints, types and holds the order of rooms,
-# `make bench` measures what docs/results/performance.md reports. Each installs what it needs into .venv first, once.
+# `make run` encodes the bundled photograph. `make test` runs all tests; `make test-fast` those that take seconds together
+# with no process of their own, `make test-long` all of them and what needs hours: kills by the score, spoilt files by
+# the thousand. `make check` looks at format, style, types and the order of rooms; `make bench` measures what
+# docs/results/performance.md reports. Each installs what it needs into .venv first, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTO := examples/seeding_by_Clements_Engelhardt.jpg
 
-.PHONY: run test check bench clean
+.PHONY: run test test-fast test-long check bench clean
 
 run: .venv/installed
-	$(BIN)/vil encode $(PHOTO) --output features --model vision_longformer_tiny
+	$(BIN)/vil encode $(PHOTO) --output features
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not process and not export"
+
+test-long: test
+	cd tests && ../$(BIN)/python -m training.kill --kills 20
+	cd tests && ../$(BIN)/python -m datasets.mutations 2000 1
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -59,6 +59,7 @@ def test_padding_and_batch_mates_change_nothing(name: str, dtype: torch.dtype, t
                     assert relative_error(one, alone) <= tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 @pytest.mark.parametrize("name", ["vision_longformer_nano", "vision_longformer_nano_ape_full"])
 def test_an_image_is_the_same_in_fifty_mixed_batches(name: str, dtype: torch.dtype, tolerance: float) -> None:

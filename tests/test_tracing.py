@@ -28,6 +28,7 @@ TRACED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_export_with_any_batch_and_size(name: str) -> None:
@@ -40,6 +41,7 @@ def test_export_with_any_batch_and_size(name: str) -> None:
             assert relative_error(program.module()(images), model(images)) <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_compile_in_one_graph(name: str) -> None:
@@ -54,6 +56,7 @@ def test_compile_in_one_graph(name: str) -> None:
             assert relative_error(compiled(images, image_sizes=sizes, valid=valid), expected) <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_twenty_sizes_need_at_most_two_compilations() -> None:
     """Maps of more than one token a side, that is: the compiler takes a size of 1 for one of its own."""

@@ -60,6 +60,7 @@ def oracle(case: Case, tensors: dict[str, Tensor], **changes: Any) -> Tensor:
         return dense_windowed_attention(**arguments)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases(), head_width=st.sampled_from(HEAD_WIDTHS))
 def test_equals_dense_oracle(case: Case, head_width: int) -> None:
@@ -284,6 +285,7 @@ def assert_gradients_equal(case: Case, dtype: torch.dtype, tolerance: float, **c
             assert relative_error(actual, expected[name]) <= tolerance, name
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases(), head_width=st.sampled_from(HEAD_WIDTHS))
 def test_gradients_equal_those_of_the_oracle(case: Case, head_width: int) -> None:

@@ -25,6 +25,8 @@ from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import build
 from vision_longformer.attention.gathered import gathered_windowed_attention
 
+pytestmark = pytest.mark.process
+
 LOAD = "import pathlib, runpy, sys; runpy.run_path(sys.argv[1])['load'](pathlib.Path(sys.argv[2]))"
 
 

@@ -56,6 +56,7 @@ def run(function: Any, case: Case, tensors: dict[str, Tensor]) -> dict[str, Tens
     return {**results, "biases": torch.cat(biases)} if biases else results
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(case=cases())
 def test_equals_dense_oracle(case: Case) -> None:

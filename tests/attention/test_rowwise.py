@@ -50,6 +50,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float)
         assert one.numel() == 0 or relative_error(one, other) <= tolerance
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(
     name=st.sampled_from(ROWWISE),

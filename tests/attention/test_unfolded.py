@@ -48,6 +48,7 @@ def dense(case: Case, **replaced: Any) -> Tensor:
         return dense_windowed_attention(**arguments)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(case=cases())
 def test_equals_dense_oracle(case: Case) -> None:

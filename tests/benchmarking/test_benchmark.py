@@ -42,6 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, dict[str, Any]]]:
     return seen
 
 
+@pytest.mark.slow
 def test_models_are_measured_in_turns_at_each_size_and_mode(asked: list[tuple[Task, dict[str, Any]]]) -> None:
     steps: list[str] = []
     chosen = plan(NANO, RESNET, sizes=((64, 64), SIZE), training=True, batch=3, memory=10**9, time_limit=9.0)
@@ -156,6 +157,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_fresh_process() -> None:
     task = Task(NANO, (224, 160), batch=2, threads=1)
     assert Task.from_json(task.to_json()) == task

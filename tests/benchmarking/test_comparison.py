@@ -377,6 +377,7 @@ def test_partial_forms_are_drawn_like_their_whole_forms_but_dashed() -> None:
     assert time.columns == [(time.across(224), "224"), (time.across(448), "448")]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_measures() -> None:
     """The one that `vil compare` starts, from JSON to JSON."""
     peak = run_child(TASK, memory=10**9, time_limit=600)["peak_memory"]

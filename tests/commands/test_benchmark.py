@@ -24,6 +24,7 @@ def run(*arguments: object) -> int:
     return main(["benchmark", *(str(argument) for argument in arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_processes")
 def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"

@@ -167,6 +167,7 @@ def test_filters_choose_classes_and_scores(
     assert min(result["score"] for result in better) >= middle
 
 
+@pytest.mark.slow
 def test_an_image_that_does_not_fit_is_streamed(
     finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from vil import main
 from vision_longformer import create_model, load, save
 from vision_longformer.commands import export as command
 
+pytestmark = pytest.mark.export
+
 
 def test_weights_become_a_file_for_other_runtimes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("onnx", "onnxscript"):

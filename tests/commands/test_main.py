@@ -276,6 +276,7 @@ def test_interrupting_leaves_no_half_file(
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_path: Path) -> None:
     """Also if it comes twice."""
     program = (
@@ -363,6 +364,7 @@ def test_what_needs_no_work_is_answered_without_the_package(argv: str, code: int
     assert float(seconds) < 1
 
 
+@pytest.mark.slow
 def test_a_command_that_runs_has_the_whole_package() -> None:
     program = "import sys, vil; vil.script(); import timm; print(timm.is_model('vision_longformer_tiny'))"
     command = [sys.executable, "-c", program, "plan", "--size=0"]

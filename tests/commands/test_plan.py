@@ -127,6 +127,7 @@ def test_what_fits_nowhere_is_refused_with_the_numbers(capsys: pytest.CaptureFix
     assert "chosen" not in found
 
 
+@pytest.mark.slow
 def test_a_training_step_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     question = ("--training", "--size", "64x96")
     (found,) = planned(capsys, *question, "--memory", "20GB")

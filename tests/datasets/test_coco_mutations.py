@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from datasets.coco_cases import random_content, write_images
 from datasets.mutations import check_mutation
 
 
+@pytest.mark.slow
 def test_spoilt_annotation_files_are_read_or_refused_by_name(tmp_path: Path) -> None:
     content = random_content()
     folder = write_images(tmp_path, content)

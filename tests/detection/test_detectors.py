@@ -61,6 +61,7 @@ FEW: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_image_is_learned(name: str) -> None:
     """Boxes, anchors, masks and labels mean the same in training and in use."""

@@ -63,6 +63,7 @@ def with_equal_scores(model: RetinaNet) -> RetinaNet:
     return model
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 260),

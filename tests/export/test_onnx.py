@@ -17,6 +17,8 @@ from vision_longformer import Full, VisionLongformer, Windowed, create_model
 from vision_longformer.export import onnx
 from vision_longformer.export.onnx import ExportError, export_onnx
 
+pytestmark = pytest.mark.export
+
 WINDOWED = Windowed(window_size=2)
 
 

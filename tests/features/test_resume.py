@@ -14,6 +14,8 @@ from vision_longformer.images import ImageError
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.streaming.checkpoint import FILE as CHECKPOINT
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

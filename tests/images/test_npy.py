@@ -31,6 +31,7 @@ def test_a_gray_image_has_two_axes(tmp_path: Path, order: str) -> None:
     assert_rows(NpyReader(tmp_path / "a.npy"), array)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(resident_memory() is None, reason="the system does not tell what memory is held")
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_what_was_read_does_not_stay_in_memory(tmp_path: Path, order: str) -> None:

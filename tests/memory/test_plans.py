@@ -98,6 +98,7 @@ def test_questions_that_cannot_be_are_refused(
         plan(model, 100, 100 if options else 0, memory=UNBOUNDED, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_checkpointing_is_asked_for_where_nothing_fits_without_it(model: VisionLongformer) -> None:
     easy = plan_training(model, 160, 96, memory=UNBOUNDED)
     assert not easy.chosen.checkpointing

@@ -57,6 +57,7 @@ def models(draw: st.DrawFn) -> ModelConfig:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     model_config=models(),
@@ -99,6 +100,7 @@ def test_streaming_equals_a_pass_over_the_whole_image(
         assert {path.name for path in Path(folder).iterdir()} <= {FILE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", ["chunk", "exact"])
 @pytest.mark.parametrize("position", ["relative", "absolute"])

@@ -18,6 +18,8 @@ from torch.optim import AdamW
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 
+pytestmark = pytest.mark.process
+
 HERE = Path(__file__).parent
 
 

@@ -27,6 +27,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_stopping_after_every_step_and_in_every_batch_of_evaluation_changes_no_bit(
     data: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:

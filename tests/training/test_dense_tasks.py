@@ -54,6 +54,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("stop", [1, 4, 8])
 def test_a_stopped_run_ends_as_one_that_was_not(

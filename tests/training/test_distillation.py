@@ -197,6 +197,7 @@ def test_a_model_of_this_library_can_teach(data: Path, tmp_path: Path, teacher: 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_its_teacher_says(teacher: Path, data: Path, tmp_path: Path) -> None:
     config = distilled(
         teacher,

@@ -13,6 +13,8 @@ import pytest
 
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
 
+pytestmark = pytest.mark.process
+
 
 def test_a_folder_appears_only_once_it_is_finished(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x"

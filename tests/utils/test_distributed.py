@@ -14,6 +14,8 @@ import pytest
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes, join
 
+pytestmark = pytest.mark.process
+
 TESTS = Path(__file__).parents[1]
 
 
