@@ -136,8 +136,8 @@ class Call:
         self._chunk_columns = triton.cdiv(self._width, window)
         self._chunks = triton.cdiv(self._height, window) * self._chunk_columns
         self._padded = max(16, triton.next_power_of_2(self._head_width))
-        self._tile, self._num_warps, self._num_stages = _tile(query.dtype, self._padded, precision=precision)
-        self._chunk_tile = min(self._tile, max(16, triton.next_power_of_2(window**2)))  # of what stays: one chunk
+        tile, self._tile, self._num_warps, self._num_stages = _tiles(query.dtype, self._padded, precision=precision)
+        self._chunk_tile = min(tile, max(16, triton.next_power_of_2(window**2)))
         self._parts = triton.cdiv(window**2, self._chunk_tile)
         self._shared = {
             **vars(inputs),
@@ -283,9 +283,13 @@ class Call:
         return max(1, min(self._batch * self._chunks, BIAS_PROGRAMS // programs))
 
 
-def _tile(dtype: torch.dtype, padded: int, *, precision: str) -> tuple[int, int, int]:
-    """Return how many tokens a tile has, how many warps a program, and how many tiles are loaded at once."""
-    return 64, 4, 2
+def _tiles(dtype: torch.dtype, padded: int, *, precision: str) -> tuple[int, int, int, int]:
+    """Return how many tokens stay and pass by in a program, how many warps it has, how many tiles it loads at once.
+
+    As large as registers allow: with these, none or next to none are kept in memory.
+    """
+    row_bytes = padded * dtype.itemsize
+    return 64 if row_bytes <= 128 else 32, 32, 4, 2
 
 
 def _strides(x: Tensor, *names: str) -> dict[str, int]:
