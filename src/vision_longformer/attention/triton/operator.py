@@ -107,12 +107,13 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    _, _, *saved = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once, as activation checkpointing allows
+    inputs = saved[2:]
     if grad is None:
-        return (None,) * (len(saved) + len(ctx.settings))
-    grads = iter(windowed_attention_triton_backward(grad, *ctx.saved_tensors, *ctx.settings))
-    differentiable = [None if x is None else next(grads) for x in saved[:5]]
-    return (*differentiable, *[None] * (len(saved) - 5 + len(ctx.settings)))
+        return (None,) * (len(inputs) + len(ctx.settings))
+    grads = iter(windowed_attention_triton_backward(grad, *saved, *ctx.settings))
+    differentiable = [None if x is None else next(grads) for x in inputs[:5]]
+    return (*differentiable, *[None] * (len(inputs) - 5 + len(ctx.settings)))
 
 
 windowed_attention_triton.register_autograd(_backward, setup_context=_save_for_backward)

@@ -41,9 +41,9 @@ def _runs_on(device: int) -> bool:
 
         probe(torch.device("cuda", device))
     except Exception as error:  # of many kinds: no compiler, no driver, a card that is too new
-        reason = str(error).strip().splitlines()
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
         warnings.warn(
-            f"windowed attention runs without its Triton kernels, which is slower: {reason[-1] if reason else error!r}",
+            f"windowed attention runs without its Triton kernels, which is slower: {reason}",
             RuntimeWarning,
             stacklevel=2,
         )
