@@ -7,7 +7,7 @@ NaN there, so that nothing can be forgotten.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -24,8 +24,7 @@ from triton.runtime import interpreter
 from attention import triton_interpreter
 from attention.cases import Case, relative_error
 from vision_longformer import StageConfig, Windowed, set_attention_backend
-from vision_longformer.attention import build_attention, windowed
-from vision_longformer.attention.dense import dense_windowed_attention
+from vision_longformer.attention import build_attention, dense, windowed
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.triton import launches, windowed_attention_triton
 from vision_longformer.padding import Padding
@@ -73,6 +72,9 @@ def _prepared() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)  # which fills new memory with NaN
     with mock.patch.object(launches, "BIAS_PROGRAMS", 4):  # 2 shares of the chunks
         yield
+
+
+dense_windowed_attention: Callable[..., Tensor] = dense.dense_windowed_attention
 
 
 def operands(case: Case, tensors: dict[str, Tensor]) -> tuple[Any, ...]:
@@ -244,7 +246,7 @@ def test_large_logits_stay_finite() -> None:
 
 
 def test_bands_of_a_map_with_their_halo() -> None:
-    case = dataclasses.replace(EXAMPLE, heads=1, **{"sizes": ((9, 8),)})
+    case = dataclasses.replace(EXAMPLE, heads=1, sizes=((9, 8),))
     tensors = case.tensors()
     arguments = operands(case, tensors)
     whole, _ = windowed_attention_triton(*arguments)

@@ -42,7 +42,9 @@ def interpret(*options: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
     file = TESTS / "attention" / "interpreted_triton.py"
-    run = subprocess.run([*command, file], env=environment, cwd=TESTS.parent, capture_output=True, text=True)
+    run = subprocess.run(
+        [*command, file], env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-5000:]
 
 
@@ -86,7 +88,7 @@ def test_calls_on_cpus_are_as_under_auto() -> None:
 
 @pytest.fixture
 def usable_gpu() -> Iterator[None]:
-    with mock.patch.object(usable, "_runs_on", lambda _: True):
+    with mock.patch.object(usable, "runs_on", return_value=True):
         yield
 
 
@@ -106,7 +108,7 @@ def test_which_calls_are_supported(dtype: torch.dtype, head_width: int, expected
         query = torch.empty(1, 4, 4, 1, head_width, dtype=dtype, device="cuda")
         assert triton.is_supported(query) == expected
         for name in ("auto", "fused", "sdpa", "dense"):
-            set_attention_backend(name)  # type: ignore[arg-type]
+            set_attention_backend(name)
             assert windowed.takes_triton(query) == (expected and name == "auto")
 
 
@@ -114,11 +116,11 @@ def test_which_calls_are_supported(dtype: torch.dtype, head_width: int, expected
 @pytest.mark.parametrize("fails", [False, True])
 def test_which_gpus_are_supported(capability: tuple[int, int], expected: bool, fails: bool) -> None:
     probe = pytest.importorskip("vision_longformer.attention.triton.probe")
-    usable._runs_on.cache_clear()
+    usable.runs_on.cache_clear()
     failure = RuntimeError("Failed to find C compiler.") if fails else None
     with (
         mock.patch.object(torch.version, "cuda", "13.0"),
-        mock.patch.object(torch.cuda, "get_device_capability", lambda _: capability),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
         mock.patch.object(probe, "probe", side_effect=failure),
     ):
         if expected and fails:
@@ -126,7 +128,7 @@ def test_which_gpus_are_supported(capability: tuple[int, int], expected: bool, f
                 assert not usable.runs_on(0)
         else:
             assert usable.runs_on(0) == expected
-    usable._runs_on.cache_clear()
+    usable.runs_on.cache_clear()
 
 
 # --- a model on a GPU that is not there -----------------------------------------------------------------------------
@@ -184,9 +186,8 @@ def test_inference_waits_for_nothing(position: Any, padded: bool) -> None:
 
 
 @pytest.mark.usefixtures("usable_gpu")
-@pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_inference_is_one_graph_without_tensors_on_the_cpu(dynamic: bool) -> None:
+def test_compiled_inference_is_one_graph_without_tensors_on_the_cpu() -> None:
     torch.compiler.reset()
     model = build(position="absolute").eval()
     blocks = sum(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type, misc]
@@ -198,7 +199,7 @@ def test_compiled_inference_is_one_graph_without_tensors_on_the_cpu(dynamic: boo
 
     with FakeTensorMode():
         on("cuda", model)
-        compiled = torch.compile(model, backend=keep, fullgraph=True, dynamic=dynamic)
+        compiled = torch.compile(model, backend=keep, fullgraph=True)
         with torch.no_grad():
             for _ in range(2):
                 out = compiled(torch.empty(2, 3, 96, 80, device="cuda"), valid=torch.ones(2, 96, 80, device="cuda") > 0)
@@ -219,7 +220,7 @@ def test_training_step_waits_for_nothing(neighbours: Any, checkpointing: bool) -
     blocks = sum(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type, misc]
     on("meta", model)  # gradients of fake tensors on a GPU need one
     images = torch.empty(2, 3, 203, 170, device="meta")
-    with mock.patch.object(windowed, "takes_triton", lambda _: True), Watch() as watch:
+    with mock.patch.object(windowed, "takes_triton", return_value=True), Watch() as watch:
         loss = model(images).mean()
         loss.backward()
     assert watch.counts[OPERATORS[0]] == blocks * (2 if checkpointing else 1)
@@ -232,7 +233,7 @@ def test_compiled_training_is_one_graph() -> None:
     torch.compiler.reset()
     model = build(neighbours="random").train()
     on("meta", model)
-    with mock.patch.object(windowed, "takes_triton", lambda _: True):
+    with mock.patch.object(windowed, "takes_triton", return_value=True):
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         compiled(torch.empty(2, 3, 96, 80, device="meta")).mean().backward()
     assert all(x.grad is not None for x in model.parameters())

@@ -23,7 +23,7 @@ def repair() -> None:
     """Put right what is said above, once for this process."""
     _Builder.create_dot = _create_dot
     _Builder.cast_impl = _cast_impl
-    # Functions that kernels call patch the language each time, which takes half of all time; checks of integers a third.
+    # Functions that kernels call patch the language each time: half of all time. Checks of integers take a third.
     interpreter.InterpretedFunction.__call__ = _call_patched
     builder = interpreter.interpreter_builder
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)

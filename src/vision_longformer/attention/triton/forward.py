@@ -24,7 +24,6 @@ from vision_longformer.attention.triton.tiles import (
     write,
 )
 
-
 SIZES = ("height", "width", "key_height", "key_width", "top", "left", "chunk_columns", "chunks", "heads")
 
 

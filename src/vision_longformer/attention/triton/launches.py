@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -133,12 +132,12 @@ class Call:
         self._batch, self._height, self._width, self._heads, self._head_width = query.shape
         self._key_height, self._key_width = key_value.shape[1:3]
         self._num_global = inputs.global_key_value.shape[1]
-        self._chunk_columns = triton.cdiv(self._width, window)
-        self._chunks = triton.cdiv(self._height, window) * self._chunk_columns
-        self._padded = max(16, triton.next_power_of_2(self._head_width))
+        self._chunk_columns = _ceil_div(self._width, window)
+        self._chunks = _ceil_div(self._height, window) * self._chunk_columns
+        self._padded = max(16, _power_of_2(self._head_width))
         tile, self._tile, self._num_warps, self._num_stages = _tiles(query.dtype, self._padded, precision=precision)
-        self._chunk_tile = min(tile, max(16, triton.next_power_of_2(window**2)))
-        self._parts = triton.cdiv(window**2, self._chunk_tile)
+        self._chunk_tile = min(tile, max(16, _power_of_2(window**2)))
+        self._parts = _ceil_div(window**2, self._chunk_tile)
         self._shared = {
             **vars(inputs),
             "height": self._height,
@@ -180,9 +179,8 @@ class Call:
 
     def new_gradients(self) -> Gradients:
         """Return memory for what the backward pass writes."""
-        query, key_value, table, global_bias = (
-            getattr(self._inputs, name) for name in ("query", "key_value", "table", "global_bias")
-        )
+        query, key_value = self._inputs.query, self._inputs.key_value
+        table, global_bias = self._inputs.table, self._inputs.global_bias
         of_image = (self._batch, self._chunks * self._parts)
         of_global = (self._num_global, 2, self._heads, self._head_width)
 
@@ -205,7 +203,7 @@ class Call:
         known = {"logsumexp": logsumexp, "grad": grad, "grad_dot_out": gradients.grad_dot_out}
         of_global = {"grad_global": gradients.global_parts, "grad_global_bias": gradients.global_bias_parts}
         of_queries = {"out": out, "grad_query": gradients.query, **of_global}
-        first_row, first_column = (-triton.cdiv(x, self._settings.window) for x in self._margins)
+        first_row, first_column = (-_ceil_div(x, self._settings.window) for x in self._margins)
         of_keys = {
             "grad_key_value": gradients.key_value,
             "first_row": first_row,
@@ -226,16 +224,16 @@ class Call:
                 "all_chunks": self._batch * self._chunks,
                 "KEY_PARTS": self._key_parts,
             }
-            grid = (self._parts * self._key_parts, self._heads, self._shares)
-            launches.append(self._launch(backward.scores_backward, grid, **known, **of_scores))
+            by_tiles = (self._parts * self._key_parts, self._heads, self._shares)
+            launches.append(self._launch(backward.scores_backward, by_tiles, **known, **of_scores))
             of_table = {
                 "grad_scores": gradients.scores,
                 "grad_table": gradients.table,
                 "shares": self._shares,
                 "ROWS": TABLE_ROWS,
             }
-            grid = (triton.cdiv(len(gradients.table), TABLE_ROWS), self._heads)
-            launches.append(self._launch(backward.table_backward, grid, **of_table))
+            by_rows = (_ceil_div(len(gradients.table), TABLE_ROWS), self._heads)
+            launches.append(self._launch(backward.table_backward, by_rows, **of_table))
         return launches
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> Launch:
@@ -267,7 +265,7 @@ class Call:
         """Chunk rows and columns of the map of keys, on the grid of the queries' chunks."""
         lengths = (self._key_height, self._key_width)
         rows, columns = (
-            triton.cdiv(margin, self._settings.window) + triton.cdiv(length - margin, self._settings.window)
+            _ceil_div(margin, self._settings.window) + _ceil_div(length - margin, self._settings.window)
             for margin, length in zip(self._margins, lengths, strict=True)
         )
         return rows, columns
@@ -275,7 +273,7 @@ class Call:
     @property
     def _key_parts(self) -> int:
         """Tiles of the keys of 3×3 chunks."""
-        return triton.cdiv(9 * self._settings.window**2, self._tile)
+        return _ceil_div(9 * self._settings.window**2, self._tile)
 
     @property
     def _shares(self) -> int:
@@ -295,3 +293,12 @@ def _tiles(dtype: torch.dtype, padded: int, *, precision: str) -> tuple[int, int
 def _strides(x: Tensor, *names: str) -> dict[str, int]:
     """Return strides by name, but for the last one, which is 1."""
     return dict(zip(names, x.stride(), strict=False))
+
+
+def _ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+def _power_of_2(number: int) -> int:
+    """Return the least power of 2 that is not below a number."""
+    return 1 << (number - 1).bit_length()

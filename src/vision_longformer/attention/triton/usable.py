@@ -23,17 +23,12 @@ def is_supported(query: Tensor) -> bool:
     """Tell whether the kernels can be used for (..., h, d) queries: for their type, and on their device."""
     if query.device.type != "cuda" or query.dtype not in DTYPES or query.shape[-1] > MAX_HEAD_WIDTH:
         return False
-    return runs_on(query.device.index or 0)
-
-
-@torch.compiler.assume_constant_result
-def runs_on(device: int) -> bool:
-    """Tell whether kernels run on a GPU, after one warning for each process and GPU where they should but do not."""
-    return _runs_on(device)
+    return bool(_known_while_tracing(query.device.index or 0))
 
 
 @functools.cache
-def _runs_on(device: int) -> bool:
+def runs_on(device: int) -> bool:
+    """Tell whether kernels run on a GPU, after one warning for each process and GPU where they should but do not."""
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) < CAPABILITY or not is_installed():
         return False
     try:
@@ -49,3 +44,10 @@ def _runs_on(device: int) -> bool:
         )
         return False
     return True
+
+
+def _ask(device: int) -> bool:
+    return runs_on(device)
+
+
+_known_while_tracing = torch.compiler.assume_constant_result(_ask)  # it looks at the machine, not at tensors
