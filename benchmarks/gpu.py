@@ -2,7 +2,8 @@
 
 Parts run in the order of their worth, each in a process of its own with a limit, and print JSON lines as soon as they
 know something, so that a part that fails or takes too long loses nothing but itself. Where the package is not
-installed, `PYTHONPATH=src` is enough, with PyTorch 2.11 and Triton 3.6 or later and timm.
+installed, `PYTHONPATH=src` is enough, with PyTorch 2.11 and Triton 3.6 or later and timm. One file, though a long one,
+as it is carried to machines that have little else.
 
 python benchmarks/gpu.py [--output gpu.jsonl] [--parts environment kernel ...] [--seconds 420] [--dry]
 

@@ -6,6 +6,7 @@ import triton.language as tl
 from vision_longformer.attention.triton.tiles import (
     INFINITY,
     LOG2E,
+    SIZES,
     add_keys,
     chunk_tile,
     drawn_offset,
@@ -23,8 +24,6 @@ from vision_longformer.attention.triton.tiles import (
     tile,
     write,
 )
-
-SIZES = ("height", "width", "key_height", "key_width", "top", "left", "chunk_columns", "chunks", "heads")
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -12,7 +12,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vision_longformer.attention.triton import backward, forward
+from vision_longformer.attention.triton import backward, bias_backward, forward
 
 # Programs that sum the gradients of biases: as many as the processors of the largest cards keep busy. Chunks are shared
 # among them, and each share takes 4 · h · 9w⁴ bytes.
@@ -225,7 +225,7 @@ class Call:
                 "KEY_PARTS": self._key_parts,
             }
             by_tiles = (self._parts * self._key_parts, self._heads, self._shares)
-            launches.append(self._launch(backward.scores_backward, by_tiles, **known, **of_scores))
+            launches.append(self._launch(bias_backward.scores_backward, by_tiles, **known, **of_scores))
             of_table = {
                 "grad_scores": gradients.scores,
                 "grad_table": gradients.table,
@@ -233,7 +233,7 @@ class Call:
                 "ROWS": TABLE_ROWS,
             }
             by_rows = (_ceil_div(len(gradients.table), TABLE_ROWS), self._heads)
-            launches.append(self._launch(backward.table_backward, by_rows, **of_table))
+            launches.append(self._launch(bias_backward.table_backward, by_rows, **of_table))
         return launches
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> Launch:

@@ -149,4 +149,5 @@ def _float32_precision() -> str:
 
 
 def _on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Launch on the device of a tensor: Triton launches on the current one."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

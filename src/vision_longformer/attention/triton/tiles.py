@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)  # exp2 is an instruction, exp is not
+# Arguments of all kernels that grow with the map: no kernel is compiled anew for some of their values.
+SIZES = ("height", "width", "key_height", "key_width", "top", "left", "chunk_columns", "chunks", "heads")
 INFINITY = tl.constexpr(float("inf"))
 
 
