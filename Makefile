@@ -1,17 +1,20 @@
-# `make run` encodes the bundled photograph, `make test` runs all tests, `make check` formats, lints, types and holds the order of rooms,
+# `make run` encodes the bundled photograph, `make test` runs the tests, `make test-long` those that take minutes, `make check` formats, lints, types and holds the order of rooms,
 # `make bench` measures what docs/results/performance.md reports. Each installs what it needs into .venv first, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTO := examples/seeding_by_Clements_Engelhardt.jpg
 
-.PHONY: run test check bench clean
+.PHONY: run test test-long check bench clean
 
 run: .venv/installed
 	$(BIN)/vil encode $(PHOTO) --output features --model vision_longformer_tiny
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+
+test-long: .venv/installed-dev
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
