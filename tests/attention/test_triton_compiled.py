@@ -116,9 +116,11 @@ PLANS: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.parametrize(
     ("name", "capability"),
     [
-        *[(name, capability) for name in ("bfloat16", "float32 as tf32") for capability in (80, 90)],
-        ("bfloat16, 48 channels, drawn", 80),
-        ("float16, 64 channels, masked", 90),
+        ("bfloat16", 80),
+        ("bfloat16", 90),
+        ("float32 as tf32", 90),
+        pytest.param("float32 as tf32", 80, marks=pytest.mark.slow),
+        *[pytest.param(name, at, marks=pytest.mark.slow) for name in list(PLANS)[1:3] for at in (80, 90)],
     ],
 )
 def test_compiled_for_tensor_cores(name: str, capability: int) -> None:
@@ -140,7 +142,7 @@ def test_compiled_for_tensor_cores(name: str, capability: int) -> None:
     [
         {"dtype": torch.float32, "head_width": 32, "precision": "ieee"},
         {"dtype": torch.float16, "head_width": 128, "cyclic": True, "masked": True},
-        {"dtype": torch.bfloat16, "head_width": 8, "window": 15, "exact": True},
+        pytest.param({"dtype": torch.bfloat16, "head_width": 8, "window": 15, "exact": True}, marks=pytest.mark.slow),
     ],
 )
 def test_other_kinds_compile_for_the_oldest_gpus(settings: dict[str, Any]) -> None:
