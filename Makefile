@@ -13,12 +13,13 @@ run: .venv/installed
 	$(BIN)/vil encode $(PHOTO) --output features
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not long"
 
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not process and not export"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not process and not export and not long"
 
 test-long: test
+	$(BIN)/python -m pytest --numprocesses 2 -m long
 	cd tests && ../$(BIN)/python -m training.kill --kills 20
 	cd tests && ../$(BIN)/python -m datasets.mutations 2000 1
 

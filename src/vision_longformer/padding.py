@@ -51,7 +51,7 @@ class Padding:
 
     def sizes_within(self, size: Sequence[int], *, device: torch.device) -> Tensor:
         """Return (B or 1, 2): the sizes of the images' own maps, where all maps are of (height, width) `size`."""
-        return torch.tensor([[size[0], size[1]]], device=device) if self.sizes is None else self.sizes
+        return _size_on(size, device) if self.sizes is None else self.sizes
 
     def downsample(self, factor: int) -> Padding:
         """Return the padding of the map whose positions each cover `factor`×`factor` positions of this one."""
@@ -89,7 +89,8 @@ def find_padding(
 
     Args:
         size: Of the batch in pixels.
-        image_sizes: (height, width) of the real part of each image, None if none is smaller.
+        image_sizes: (height, width) of the real part of each image, None if none is smaller. A tensor on a GPU is not
+            looked at, as that would wait for all that the GPU has yet to do: its sizes must lie within the batch's.
         valid: (B, H, W) boolean, true where a pixel is real; None if all inside `image_sizes` are.
         batch: Images B.
         device: Where they are.
@@ -106,15 +107,15 @@ def find_padding(
     if image_sizes is None:
         if valid is None:
             return UNPADDED
-        return Padding(valid=valid, sizes=torch.tensor([[height, width]], device=device).expand(batch, -1))
+        return Padding(valid=valid, sizes=_size_on(size, device).expand(batch, -1))
     sizes = torch.as_tensor(image_sizes)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or sizes.device.type != "cpu":
         _check_shape(sizes, batch)
     else:
         pairs = check_sizes(sizes, size, batch=batch)
         if valid is None and all(pair == (height, width) for pair in pairs):
             return UNPADDED
-    sizes = sizes.to(device)
+    sizes = sizes.to(device, non_blocking=sizes.device.type == "cpu")
     inside = _inside(sizes, (height, width))
     return Padding(valid=inside if valid is None else inside & valid, sizes=sizes)
 
@@ -199,6 +200,11 @@ def _check_shape(sizes: Tensor, batch: int) -> None:
             f"image_sizes: expected {batch} pairs of integers (height, width), one for each image, "
             f"got {sizes.dtype} of shape {tuple(sizes.shape)}"
         )
+
+
+def _size_on(size: Sequence[int], device: torch.device) -> Tensor:
+    """Return (1, 2) with one size. It is made on the device: a copy from the CPU would wait for it."""
+    return torch.stack([torch.full((1,), length, dtype=torch.int64, device=device) for length in size], dim=1)
 
 
 def _inside(sizes: Tensor, size: Size) -> Tensor:

@@ -50,6 +50,6 @@ def test_each_runs_and_gives_the_same(name: Any, runs: str) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match="attention backend 'fast': must be one of auto, fused, sdpa, dense"):
+    with pytest.raises(ValueError, match="attention backend 'fast': must be one of auto, fused, triton, sdpa, dense"):
         set_attention_backend("fast")  # type: ignore[arg-type]
     assert attention_backend() == "auto"

@@ -31,6 +31,7 @@ from vision_longformer.padding import Padding
 KEPT_BYTES = 32 * 2**20
 EMBEDDED_BYTES = 4 * 2**20  # of patches that are embedded at once where their map is larger than that
 CHUNK_TOKENS = 4096  # that go through the rest of a block at once
+GPU_CHUNK_TOKENS = 2**18  # the same on GPUs, where small chunks are slow: half a gigabyte of float32 in the first stage
 
 # Makes of (n, C) tokens, and of what attention adds to them, the tokens after the block, in the place of the latter.
 Rest = Callable[[Tensor, Tensor], Tensor]
@@ -81,7 +82,7 @@ def in_chunks(rest: Rest, x: Tensor, update: Tensor) -> Tensor:
     """Take a (B, H, W, C) map, and what attention adds to it, through the rest of a block; `update` is overwritten."""
     out = update.contiguous()  # some mechanisms return a slice; chunks are views
     before, after = x.reshape(-1, x.shape[-1]), out.flatten(0, 2)
-    for chunk in _chunks(len(after)):
+    for chunk in _chunks(after):
         rest(before[chunk], after[chunk])
     return out
 
@@ -91,10 +92,11 @@ def chunk_bytes(tokens: int, channels: int, itemsize: int) -> int:
     return min(tokens, CHUNK_TOKENS) * 6 * channels * itemsize
 
 
-def _chunks(tokens: int) -> Iterator[slice]:
-    """Yield the places of so many tokens, chunk by chunk."""
-    for start in range(0, tokens, CHUNK_TOKENS):
-        yield slice(start, min(start + CHUNK_TOKENS, tokens))
+def _chunks(tokens: Tensor) -> Iterator[slice]:
+    """Yield the places of (n, C) tokens, chunk by chunk."""
+    size = CHUNK_TOKENS if tokens.device.type == "cpu" else GPU_CHUNK_TOKENS
+    for start in range(0, len(tokens), size):
+        yield slice(start, min(start + size, len(tokens)))
 
 
 def _linear_into(out: Tensor, linear: nn.Module, x: Tensor) -> None:
@@ -234,7 +236,7 @@ class RowwiseAttention:
         self._all_real = self._all_real and valid is None
         x, qkv = x.flatten(0, 1), self._projected.append(count, kept).flatten(0, 1)
         valid = None if valid is None else valid.flatten()
-        for chunk in _chunks(len(x)):
+        for chunk in _chunks(x):
             normed = self._norm(x[chunk])
             _linear_into(qkv[chunk], self._projections.qkv, normed)
             if self._gathered is not None:
@@ -258,7 +260,9 @@ class RowwiseAttention:
         top, bottom, halo = self._done, min(self._done + self._band, self._height), self._layer.halo
         first, last = max(top - halo, 0), min(bottom + halo, self._height)
         real = self._real.rows(first, last)
-        seen = None if self._all_real or bool(real.all()) else real
+        # a GPU is not asked, as that would wait for it
+        all_real = self._all_real or (real.device.type == "cpu" and bool(real.all()))
+        seen = None if all_real else real
         qkv = self._projected.rows(first, last).unflatten(-1, (3, self._projections.num_heads, -1))[None]
         attended = self._layer.attend_band(
             qkv[:, top - first : bottom - first, :, 0],
@@ -332,7 +336,7 @@ def attend(
 def finish(layer: RowwiseLayer, rest: Rest, x: Tensor, attended: Attended, *, out: Tensor) -> None:
     """Take a band of (n, W, C) rows `x` that has attended through the rest of a block, to contiguous `out`."""
     flat = [tokens.flatten(0, 1) for tokens in (x, attended.tokens, out)]
-    for chunk in _chunks(len(flat[0])):
+    for chunk in _chunks(flat[0]):
         before, update, after = (tokens[chunk] for tokens in flat)
         _linear_into(after, layer.projections.proj, update)
         rest(before, after)

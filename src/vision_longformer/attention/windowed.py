@@ -14,6 +14,7 @@ from vision_longformer.attention.gathered import gathered_windowed_attention, wi
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.position import GlobalQueryBias, RelativePositionBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
+from vision_longformer.attention.triton import is_supported, windowed_attention_triton
 from vision_longformer.attention.windows import Windows
 from vision_longformer.config import Neighbours, Windowed
 from vision_longformer.padding import UNPADDED, Padding
@@ -54,18 +55,21 @@ class WindowedAttention(nn.Module):
             (B, H, W, C) and (B, G, C).
         """
         local, of_global = self.projections.split(x), self.projections.split(global_tokens)
-        attend = dense_windowed_attention if attention_backend() == "dense" else gathered_windowed_attention
-        out = attend(
-            *local,
-            of_global.key_value,
-            table=None if self.position is None else self.position.table,
-            global_bias=None if self.position is None else self.position.to_global,
-            valid=padding.valid,
-            sizes=padding.sizes,
-            window=self.window,
-            shape=self.shape,
-            offsets=self._offsets(),
-        )
+        if takes_triton(local.query):
+            out = self._attend_on_gpu(*local, of_global, padding)
+        else:
+            attend = dense_windowed_attention if attention_backend() == "dense" else gathered_windowed_attention
+            out = attend(
+                *local,
+                of_global.key_value,
+                table=None if self.position is None else self.position.table,
+                global_bias=None if self.position is None else self.position.to_global,
+                valid=padding.valid,
+                sizes=padding.sizes,
+                window=self.window,
+                shape=self.shape,
+                offsets=self._offsets(),
+            )
         out = self.projections.proj(out.flatten(-2))
         if global_tokens.shape[1] == 0:
             return out, global_tokens
@@ -99,6 +103,8 @@ class WindowedAttention(nn.Module):
         self, query: Tensor, key_value: Tensor, of_global: QueryKeyValue, valid: Tensor | None, *, top: int
     ) -> Tensor:
         """Attend from some chunk rows of a map; windows may not be cyclic."""
+        if takes_triton(query):
+            return self._attend_on_gpu(query, key_value, of_global, Padding(valid), top=top)
         windows = Windows(
             query,
             key_value,
@@ -115,12 +121,42 @@ class WindowedAttention(nn.Module):
         out: Tensor = windowed_attention(*windows)
         return out
 
+    def _attend_on_gpu(
+        self, query: Tensor, key_value: Tensor, of_global: QueryKeyValue, padding: Padding, *, top: int = 0
+    ) -> Tensor:
+        out: Tensor = windowed_attention_triton(
+            query,
+            key_value,
+            of_global.key_value,
+            None if self.position is None else self.position.table,
+            None if self.position is None else self.position.to_global,
+            padding.valid,
+            padding.sizes if self.shape == "cyclic" else None,
+            self._drawn(query.device),
+            self.window,
+            self.neighbours == "all" or (self.neighbours == "random" and not self.training),
+            self.shape == "exact",
+            self.shape == "cyclic",
+            top,
+            0,
+        )[0]
+        return out
+
     def _offsets(self) -> Tensor:
         """Return the (n, 2) chunks that each chunk sees in this pass."""
         if self.neighbours == "own":
             return torch.tensor([OWN])
-        if self.neighbours == "random" and self.training:
-            # torch's generator: it is part of checkpoints, and activation checkpointing replays the same draw
-            drawn = torch.randint(len(NEIGHBOURS), (1,), device="cpu")
-            return torch.cat([torch.tensor([OWN]), torch.tensor(NEIGHBOURS)[drawn]])
-        return torch.tensor(ALL)
+        drawn = self._drawn(torch.device("cpu"))
+        return torch.tensor(ALL) if drawn is None else torch.cat([torch.tensor([OWN]), torch.tensor(NEIGHBOURS)[drawn]])
+
+    def _drawn(self, device: torch.device) -> Tensor | None:
+        """Return the (1,) number of the neighbour that this pass draws; None if it draws none."""
+        if self.neighbours != "random" or not self.training:
+            return None
+        # torch's generator: it is part of checkpoints, and activation checkpointing replays the same draw
+        return torch.randint(len(NEIGHBOURS), (1,), device=device)
+
+
+def takes_triton(query: Tensor) -> bool:
+    """Tell whether the kernels for GPUs attend from these queries."""
+    return attention_backend() in ("auto", "triton") and is_supported(query)
