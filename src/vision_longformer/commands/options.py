@@ -195,7 +195,7 @@ def predict() -> Parser:
     output_help = (
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
-    model_help = "Weights that come with the package: nuclei, blood-cells, or vision_longformer_nano (the default)."
+    model_help = "Weights that come with the package, by name."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")

@@ -9,6 +9,7 @@ from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.images.find import find_images
+from vision_longformer.pretrained import shipped
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.weights import WEIGHTS_NAME
@@ -54,6 +55,8 @@ def _chosen(arguments: Arguments) -> tuple[str, list[str]]:
     if arguments.model is not None or arguments.checkpoint is not None:
         return arguments.model or arguments.checkpoint, images
     if not _is_weights(images[0]):
+        if DEFAULT not in shipped():
+            raise UsageError("give weights with --checkpoint FILE: none come with the package yet")
         return DEFAULT, images
     if len(images) == 1:
         raise UsageError(f"{images[0]}: holds weights; name the images too")

@@ -96,6 +96,5 @@ def find_weights(checkpoint: str | Path) -> Path:
         return path
     if str(checkpoint) in shipped():
         return shipped()[str(checkpoint)].checked_path()
-    names = ", ".join(shipped())
-    hint = f"; weights that come with the package: {names}" if names else ""
-    raise FileNotFoundError(f"{checkpoint}: no such file{hint}")
+    names = ", ".join(shipped()) or "none yet"
+    raise FileNotFoundError(f"{checkpoint}: no such file; weights that come with the package: {names}")
