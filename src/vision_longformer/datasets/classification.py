@@ -127,8 +127,8 @@ def _read_folders(data: Path, split: str) -> tuple[list[tuple[Path, str]], tuple
             remarks.append(f"{entry}: passed over {below.remark()}")
         found += [(path, entry.name) for path in below.images]
     if empty:
-        there = f"; it has {images_below(empty[0]).remark()}" if images_below(empty[0]).others else ""
-        raise ValueError(f"{some([str(entry) for entry in empty])}: no image in this class folder{there}")
+        instead = f"; it has {images_below(empty[0]).remark()}" if images_below(empty[0]).others else ""
+        raise ValueError(f"{some([str(entry) for entry in empty])}: no image in this class folder{instead}")
     return found, tuple(remarks)
 
 
