@@ -28,6 +28,7 @@ from vision_longformer.attention.position import AbsolutePosition, resize_axis_t
 from vision_longformer.attention.windowed import WindowedAttention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.variants import CONFIGS
@@ -37,6 +38,7 @@ HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as fl
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+READING = "reading"  # how images were read in training, where it differs from what files say (see `images.Reading`)
 
 
 def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str] | None = None) -> Path:
@@ -66,7 +68,7 @@ def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str
         "format_version": FORMAT_VERSION,
         "config": model.config.to_dict(),
         "class_names": names,
-        "preprocessing": {key: description[key] for key in PREPROCESSING},
+        "preprocessing": {key: description[key] for key in (*PREPROCESSING, READING) if key in description},
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(weights) as temporary:
@@ -130,6 +132,12 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
 def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
     """Return timm's description of a model: its own, or the default for its configuration."""
     return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
+
+
+def reading_of(model: VisionLongformer) -> Reading:
+    """Return how images were read in training; as their files say where the model does not."""
+    values = dict(getattr(model, "pretrained_cfg", {})).get(READING)
+    return AS_STORED if values is None else Reading.from_dict(values)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -199,7 +207,7 @@ def _hub_config(model: VisionLongformer, description: dict[str, Any], names: lis
         "pretrained_cfg": {
             key: value
             for key, value in (description | default_cfg(model.config)).items()
-            if key not in ("url", "architecture", "label_names")
+            if key not in ("url", "architecture", "label_names", READING)
         }
         | {key: description[key] for key in PREPROCESSING},
     }
