@@ -151,7 +151,7 @@ def test_options_of_a_file_neither_read_others_nor_fill_memory() -> None:
     given = {"pretrained": True, "checkpoint_path": "/tmp/x.pth", "pretrained_cfg": {"hf_hub_id": "x/y"}, "depth": 3}
     assert check_options(given, field="options") == {"depth": 3}
     for options in ({"width": 10**9}, {"widths": [8, [10**9]]}, {"rate": float("nan")}):
-        with pytest.raises(ValueError, match="options: 'w|'rate'.*holds a number beyond 8192"):
+        with pytest.raises(ValueError, match=r"options: .* holds a number beyond 8192"):
             check_options(options, field="options")
 
 

@@ -126,7 +126,7 @@ def test_damage_is_told_by_the_tensor_and_need_not_be_looked_for(path: Path) -> 
         lambda h: h["__metadata__"].update({DIGEST_KEY: "md5 7 a b"}),
         lambda h: h["__metadata__"].update({DIGEST_KEY: "xxh3_64 0 a b"}),
         lambda h: h["__metadata__"].update({DIGEST_KEY: "xxh3_64 1048576 a b"}),
-        lambda h: h.update({f"t{number}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for number in range(30_000)}),
+        lambda h: h.update({f"t{n}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(30_000)}),
         lambda h: h["__metadata__"].update(x="a" * 5_000_000),
     ],
 )  # fmt: skip
