@@ -67,6 +67,7 @@ def test_a_classifier_of_four_channels_is_trained_and_reads_as_it_was_trained(da
     assert trained.preprocessing["mean"] == pytest.approx([MEAN] * 4, abs=1e-3)
     (logged,) = [event.values for event in events if event.kind == "evaluated"]
     result = trained.evaluate(trained.read(data, "val"), SETUP)
+    assert result is not None
     assert result.metrics()["loss"] == pytest.approx(logged["val_loss"], abs=1e-6)
     path = data / "val" / "soil" / "0.tif"
     (prediction,) = predict(trained, [path], top=1, device=torch.device("cpu"))  # type: ignore[arg-type]
@@ -106,6 +107,7 @@ def test_a_segmentation_of_four_channels_reads_as_it_was_trained(tmp_path: Path)
     assert trained.reading == READING
     logged = max(event.values["val_miou"] for event in events if event.kind == "evaluated")
     result = trained.evaluate(trained.read(tmp_path, "val"), SETUP)
+    assert result is not None
     assert result.metrics()["miou"] == pytest.approx(logged, abs=1e-6)
 
 

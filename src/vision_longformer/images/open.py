@@ -86,7 +86,7 @@ class Reading:
                 None if channels is None else tuple(int(channel) for channel in channels),
                 None if value_range is None else (float(value_range[0]), float(value_range[1])),
             )
-        except (LookupError, TypeError) as error:
+        except (LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"how images are read is damaged: {error!r}") from error
 
 
