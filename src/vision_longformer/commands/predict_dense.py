@@ -54,6 +54,8 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{output}: cannot be made ({error.strerror})") from error
+    if arguments.overlap is not None and arguments.tile is None:
+        tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if scale != 1 and arguments.scale is None:
         tell(f"images are resized by {scale:.3g}, as in training; --scale 1 keeps their size")
     console, table, failed = Console(stderr=True), _table(trained), False
