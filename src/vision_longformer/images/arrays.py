@@ -18,7 +18,7 @@ class ArrayReader:
     """Reads an (H, W) or (H, W, C) array.
 
     Args:
-        array: Anything with `shape`, `dtype` and NumPy's slicing.
+        array: Anything with `shape`, `dtype` and NumPy's slicing. What NumPy's masked arrays mask is missing.
         name: For messages.
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
@@ -64,10 +64,14 @@ class ArrayReader:
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
         try:
-            values: Array = np.asarray(self._array[top:bottom])
+            rows = self._array[top:bottom]
+            values: Array = np.asarray(rows)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
         valid = None if self._valid is None else self._valid[top:bottom]
+        if isinstance(rows, np.ma.MaskedArray):
+            there = ~np.ma.getmaskarray(rows)
+            valid = there if valid is None else there & (valid if there.ndim == 2 else valid[:, :, None])
         return PixelRows(values if values.ndim == 3 else values[:, :, None], valid)
 
     def close(self) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
-from vision_longformer.images.values import full_depth, through_table
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, UnsupportedError, identity
+from vision_longformer.images.values import full_depth, straight_colours, through_table
 
 CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
 
 
 class GeoReader:
-    """Reads a raster by rows. Pixels without data, masked or fully transparent ones are not valid.
+    """Reads a raster by rows. Values without data, masked or fully transparent pixels are not valid.
 
     Indices into a table of colours become these. Values of a few bits are spread over their type (`full_depth`).
 
@@ -27,13 +27,16 @@ class GeoReader:
         path: Of the file.
         level: Of its overviews, 0 for full resolution.
         orientation: EXIF's, 1 to 8, that its rows are stored in.
+        multiplied: Whether colours were multiplied by their opacity, and are to be divided by it.
 
     Raises:
         ImageError: The file is missing or damaged, has no such level, or its channels differ in type.
         ImportError: rasterio is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, orientation: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, level: int = 0, orientation: int = 1, multiplied: bool = False
+    ) -> None:
         self.orientation = orientation
         try:
             import rasterio
@@ -53,7 +56,10 @@ class GeoReader:
         except rasterio.errors.RasterioError as error:
             raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
         alpha = rasterio.enums.ColorInterp.alpha
-        self._bands = [number for number, kind in enumerate(self._file.colorinterp, start=1) if kind != alpha]
+        kinds = dict(enumerate(self._file.colorinterp, start=1))
+        self._bands = [band for band, kind in kinds.items() if kind != alpha]
+        self._opacity = next((band for band, kind in kinds.items() if kind == alpha), None)
+        self._multiplied = multiplied and self._opacity is not None
         self._white_is_zero = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         self._colours = self._read_colours()
         self.info = self._describe(path)
@@ -99,18 +105,30 @@ class GeoReader:
         try:
             with self._environment:
                 values = self._file.read(self._bands, window=window)  # (C, n, W)
-                seen = self._file.dataset_mask(window=window) > 0
+                opacity = None if self._opacity is None else self._file.read(self._opacity, window=window)  # (n, W)
+                seen = self._seen(window)
         except self._rasterio.errors.RasterioError as error:
             raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
         if self._colours is not None:
             rows = through_table(values[0], self._colours)  # (n, W, 1 or 3)
         else:
             rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
+            if self._multiplied:
+                rows = straight_colours(np.dstack([rows, opacity]))[..., :-1]
             try:
                 rows = full_depth(rows, self._bits, white_is_zero=self._white_is_zero)
             except ImageError as error:
                 raise ImageError(f"{self.info.name}: {error}") from error
+        if opacity is not None:
+            seen &= opacity > 0 if seen.ndim == 2 else opacity[..., None] > 0
         return PixelRows(rows, None if seen.all() else seen)
+
+    def _seen(self, window: Any) -> Mask:
+        """Return which pixels there are, (n, W), or which values, (n, W, C), if each band says so for itself."""
+        shared = self._rasterio.enums.MaskFlags.per_dataset in self._file.mask_flag_enums[self._bands[0] - 1]
+        if shared or self._colours is not None:
+            return np.asarray(self._file.read_masks(self._bands[0], window=window) > 0)
+        return np.moveaxis(self._file.read_masks(self._bands, window=window) > 0, 0, 2)
 
     def close(self) -> None:
         """Close the file."""

@@ -171,7 +171,7 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
         from vision_longformer.images.geotiff import GeoReader
 
         with contextlib.suppress(UnsupportedError):
-            return GeoReader(path, level=level, orientation=header.orientation)
+            return GeoReader(path, level=level, orientation=header.orientation, multiplied=header.multiplied)
     reader: Reader
     try:
         reader = TiffReader(path, level=level)

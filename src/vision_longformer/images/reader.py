@@ -34,11 +34,17 @@ class PixelRows(NamedTuple):
 
     Attributes:
         values: (n, W, C), as stored.
-        valid: (n, W) boolean, false where a pixel is missing; None where all are there.
+        valid: (n, W) boolean, false where a pixel is missing, or (n, W, C), false where a value is, as a pixel is
+            missing if one of the channels that are taken is; None where all are there.
     """
 
     values: Array
     valid: Mask | None = None
+
+    @property
+    def seen(self) -> Mask | None:
+        """(n, W) boolean, false where a pixel is missing; None where all are there."""
+        return self.valid if self.valid is None or self.valid.ndim == 2 else self.valid.all(axis=2)
 
 
 @dataclass(frozen=True)

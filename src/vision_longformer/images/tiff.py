@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 
+from vision_longformer.images.adapters import orientation_of
 from vision_longformer.images.pillow import ORIENTATION_TAG
 from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
-from vision_longformer.images.values import full_depth, through_table
+from vision_longformer.images.values import full_depth, straight_colours, through_table
 
 # What tifffile and the codecs raise for files that are damaged, besides OSError
 DAMAGED = (
@@ -41,7 +42,8 @@ RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, tra
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
 NODATA_TAG = 42113  # of GDAL, as text
-ALPHA = (1, 2)  # among extra samples: associated and unassociated
+ASSOCIATED = 1  # opacity among extra samples, which colours were multiplied by
+ALPHA = (ASSOCIATED, 2)
 COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
 DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
 
@@ -51,7 +53,8 @@ class TiffReader:
 
     Values of a few bits are spread over their type (`full_depth`); indices into a table of colours become these.
 
-    Pixels whose channels all have GDAL's no-data value are not valid, unless there is opacity to say so.
+    Values that are GDAL's no-data value are not valid. Colours that were multiplied by their opacity (associated) are
+    divided by it.
 
     Args:
         path: Of the file.
@@ -70,7 +73,8 @@ class TiffReader:
                 self._pages = self._choose(level)
                 self.orientation = _orientation(self._file.pages[0].aspage())
                 self.info = self._describe(path)
-                self._nodata = None if self.info.opacity else _nodata(self._pages[0])
+                self._nodata = _nodata(self._pages[0])
+                self._multiplied = self.info.opacity and tuple(self._pages[0].extrasamples)[-1:] == (ASSOCIATED,)
         except ImageError:
             self._file.close()
             raise
@@ -134,13 +138,16 @@ class TiffReader:
                     _place(values, place, target, top)
                     if place[2] + values.shape[0] > bottom:
                         kept[key] = values, place
-            seen = None if self._nodata is None else (out != self._nodata).any(axis=2)
+            seen = None if self._nodata is None else out != self._nodata
+            if seen is not None and self.info.opacity:
+                seen[..., -1] = True  # whose zero speaks for itself
             bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
             white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
             if self._colours is not None:
-                out = through_table(out[..., 0], self._colours)
+                out, seen = through_table(out[..., 0], self._colours), None if seen is None else seen[..., 0]
             else:
                 out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
+                out = straight_colours(out) if self._multiplied else out
         self._kept = kept
         return PixelRows(out, None if seen is None or seen.all() else seen)
 
@@ -175,32 +182,35 @@ class Header(NamedTuple):
         georeferenced: Whether it says where on earth it lies.
         nodata: Whether a value says that a pixel is missing.
         masked: Whether a page does.
+        multiplied: Whether its last channel is opacity, which colours were multiplied by.
     """
 
     orientation: int = 1
     georeferenced: bool = False
     nodata: bool = False
     masked: bool = False
+    multiplied: bool = False
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Look at the tags of a TIFF's first pages; of a file that cannot be read, nothing is known."""
     try:
         with tifffile.TiffFile(path) as file:
-            tags = file.pages[0].aspage().tags
+            first = file.pages[0].aspage()
+            tags = first.tags
             return Header(
-                _orientation(file.pages[0].aspage()),
+                _orientation(first),
                 any(tag in tags for tag in RASTER_TAGS),
                 NODATA_TAG in tags,
                 any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
+                tuple(first.extrasamples)[-1:] == (ASSOCIATED,),
             )
     except (*DAMAGED, OSError):
         return Header()
 
 
 def _orientation(page: Any) -> int:
-    orientation = page.tags.valueof(ORIENTATION_TAG, default=1)
-    return int(orientation) if orientation in range(1, 9) else 1
+    return orientation_of(page.tags.valueof(ORIENTATION_TAG, default=1))
 
 
 def _has_palette(page: Any) -> bool:
