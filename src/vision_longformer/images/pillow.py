@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from vision_longformer.images.adapters import orientation_of, upright
 from vision_longformer.images.bit_depth import stored_bits
+from vision_longformer.images.errors import image_errors
 from vision_longformer.images.png import PNG_START, PlainPng, transparent_colour
 from vision_longformer.images.reader import (
     MAX_PIXELS,
@@ -30,6 +31,7 @@ from vision_longformer.images.reader import (
     ImageInfo,
     Mask,
     PixelRows,
+    check_file,
     check_pixels,
     identity,
 )
@@ -80,6 +82,7 @@ class PillowReader:
                     self._image = image
                 else:
                     assert self._path is not None
+                    check_file(self._path)
                     self._file = self._path.open("rb")
                     self._image = _opened(self._file)
                 self.info = self._describe(max_pixels, indices)
@@ -196,24 +199,6 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
         # Pillow stretches gray values of 2 and 4 bits to 0 to 255
         stretched = {"L;2": 85, "L;4": 17}.get("".join(reader.raw_modes), 1)
         return values // stretched if stretched > 1 else values
-
-
-@contextmanager
-def image_errors(name: str) -> Iterator[None]:
-    """Turn all that reading an image can raise into `ImageError`, beginning with the image's name."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: it is not an image that can be read") from error
-    except OSError as error:
-        reason = error.strerror or f"it is damaged or cut short ({error})"
-        raise ImageError(f"{name}: {reason[0].lower()}{reason[1:]}") from error
-    except MemoryError as error:
-        raise ImageError(f"{name}: it does not fit into memory") from error
-    except (SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError) as error:
-        raise ImageError(f"{name}: it is damaged ({error})") from error  # all of these come out of decoders
 
 
 @contextmanager

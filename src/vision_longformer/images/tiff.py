@@ -10,10 +10,7 @@ of segments, and so are the channels of an OME-TIFF that has each as a page of i
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,18 +23,6 @@ from vision_longformer.images.pillow import ORIENTATION_TAG
 from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
 from vision_longformer.images.values import full_depth, straight_colours, through_table
 
-# What tifffile and the codecs raise for files that are damaged, besides OSError
-DAMAGED = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
@@ -59,20 +44,21 @@ class TiffReader:
     Args:
         path: Of the file.
         level: Of the pyramid, 0 for full resolution.
+        max_pixels: Refuse files whose tiles or strips, which are decoded at once, hold more.
 
     Raises:
         ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, level: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, max_pixels: int = MAX_PIXELS) -> None:
         self._name = str(path)
-        with self._explaining():
+        with image_errors(self._name):
             self._file = tifffile.TiffFile(path)
         try:
-            with self._explaining():
+            with image_errors(self._name):
                 self._pages = self._choose(level)
                 self.orientation = _orientation(self._file.pages[0].aspage())
-                self.info = self._describe(path)
+                self.info = self._describe(path, max_pixels)
                 self._nodata = _nodata(self._pages[0])
                 self._multiplied = self.info.opacity and tuple(self._pages[0].extrasamples)[-1:] == (ASSOCIATED,)
         except ImageError:
@@ -126,10 +112,10 @@ class TiffReader:
         samples = self._pages[0].samplesperpixel
         out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
-        with self._explaining():
+        with image_errors(self._name):
             for number, page in enumerate(self._pages):
                 target = out[:, :, number * samples : (number + 1) * samples]
-                if page.is_contiguous and not page.is_tiled and page.planarconfig == 1 and page.compression == 1:
+                if _is_plain(page):
                     _read_plain(page, target, top)
                     continue
                 for segment in _segments(page, top, bottom):
@@ -159,19 +145,6 @@ class TiffReader:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
-
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except ImageError as error:
-            raise type(error)(f"{self._name}: {error}") from error
-        except FileNotFoundError as error:
-            raise ImageError(f"{self._name}: there is no such file") from error
-        except MemoryError as error:
-            raise ImageError(f"{self._name}: one of its strips or tiles does not fit into memory") from error
-        except (*DAMAGED, OSError) as error:
-            raise ImageError(f"{self._name}: it is no TIFF, or a damaged one ({error})") from error
 
 
 class Header(NamedTuple):
@@ -205,7 +178,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
                 any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
                 tuple(first.extrasamples)[-1:] == (ASSOCIATED,),
             )
-    except (*DAMAGED, OSError):
+    except Exception:
         return Header()
 
 
@@ -280,6 +253,22 @@ def _place(values: Array, place: tuple[int, ...], target: Array, top: int) -> No
     width = min(values.shape[1], target.shape[1] - column)
     inside = values[first - row : last - row, :width]
     target[first - top : last - top, column : column + width, plane : plane + values.shape[2]] = inside
+
+
+def _is_plain(page: Any) -> bool:
+    """Tell whether rows lie in the file one after the other, uncompressed."""
+    together = page.is_contiguous and not page.is_tiled and page.planarconfig == 1 and page.compression == 1
+    return bool(together and all(page.databytecounts))  # what was left out of the file has none
+
+
+def _piece(page: Any) -> tuple[int, int, int]:
+    """Return the rows, columns and channels that are decoded at once."""
+    rows, columns = (
+        (page.tilelength, page.tilewidth)
+        if page.is_tiled
+        else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
+    )
+    return rows, columns, page.samplesperpixel if page.planarconfig == 1 else 1
 
 
 def _read_plain(page: Any, target: Array, top: int) -> None:
