@@ -105,10 +105,10 @@ class _Rows:
     """An array in a file, whose rows can be sliced."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        with image_errors(str(path)):
+        with image_errors(str(path), "NumPy file"):
             check_file(path)
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # to check it; it is not kept
-            self.file = Path(path).open("rb", buffering=0)
+            self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115, closed by the reader
         self.shape: tuple[int, ...] = mapped.shape
         self.dtype: np.dtype[Any] = mapped.dtype
         self._offset = int(mapped.offset)

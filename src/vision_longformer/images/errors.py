@@ -13,10 +13,14 @@ LONGEST_REASON = 300
 
 
 @contextmanager
-def image_errors(name: str) -> Iterator[None]:
+def image_errors(name: str, kind: str = "") -> Iterator[None]:
     """Turn all that reading an image can raise into `ImageError`, whose message begins with the image's name.
 
     Decoders raise exceptions of any class for damaged files: none is left out.
+
+    Args:
+        name: For the message.
+        kind: What the file is not, if it cannot be read; "" where it is known to be of its kind.
     """
     try:
         yield
@@ -27,10 +31,10 @@ def image_errors(name: str) -> Iterator[None]:
     except ImportError as error:
         raise ImageError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
     except Exception as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {_reason(error, kind)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, kind: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image that can be read"
     if isinstance(error, MemoryError):
@@ -39,9 +43,9 @@ def _reason(error: Exception) -> str:
         return f"{error.strerror[0].lower()}{error.strerror[1:]}"
     said = " ".join(str(error).split()) or type(error).__name__
     said = said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
-    if isinstance(error, OSError):
-        return f"it is damaged or cut short ({said})"
-    return f"it is damaged ({said})"
+    if kind:
+        return f"it is no {kind}, or a damaged one ({said})"
+    return f"it is damaged or cut short ({said})" if isinstance(error, OSError) else f"it is damaged ({said})"
 
 
 class GuardedReader:

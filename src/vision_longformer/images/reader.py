@@ -47,7 +47,7 @@ class PixelRows(NamedTuple):
     @property
     def seen(self) -> Mask | None:
         """(n, W) boolean, false where a pixel is missing; None where all are there."""
-        return self.valid if self.valid is None or self.valid.ndim == 2 else self.valid.all(axis=2)
+        return self.valid if self.valid is None or self.valid.ndim == 2 else np.all(self.valid, axis=2)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def check_file(path: str | os.PathLike[str]) -> None:
     except (OSError, ValueError) as error:  # a name may hold a zero
         raise ImageError(f"{path}: {(getattr(error, 'strerror', '') or str(error)).lower()}") from error
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path}: it is no ordinary file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}")
+        raise ImageError(
+            f"{path}: it is no ordinary file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}"
+        )
 
 
 def identity(path: str | os.PathLike[str]) -> str:

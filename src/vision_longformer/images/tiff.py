@@ -19,10 +19,22 @@ import numpy as np
 import tifffile
 
 from vision_longformer.images.adapters import orientation_of
-from vision_longformer.images.pillow import ORIENTATION_TAG
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.pillow import FIRST_OF_SEVERAL, ORIENTATION_TAG
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    PixelRows,
+    UnsupportedError,
+    check_file,
+    check_piece,
+    identity,
+)
 from vision_longformer.images.values import full_depth, straight_colours, through_table
 
+EMPTY = "it is empty: none of its strips or tiles is in the file"
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
@@ -52,10 +64,11 @@ class TiffReader:
 
     def __init__(self, path: str | os.PathLike[str], *, level: int = 0, max_pixels: int = MAX_PIXELS) -> None:
         self._name = str(path)
-        with image_errors(self._name):
+        with image_errors(self._name, "TIFF"):
+            check_file(path)
             self._file = tifffile.TiffFile(path)
         try:
-            with image_errors(self._name):
+            with image_errors(self._name, "TIFF"):
                 self._pages = self._choose(level)
                 self.orientation = _orientation(self._file.pages[0].aspage())
                 self.info = self._describe(path, max_pixels)
@@ -83,7 +96,7 @@ class TiffReader:
             raise UnsupportedError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
         return pages
 
-    def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
+    def _describe(self, path: str | os.PathLike[str], max_pixels: int) -> ImageInfo:
         page = self._pages[0]
         layouts = {(p.imagelength, p.imagewidth, p.dtype, p.photometric, p.samplesperpixel) for p in self._pages}
         if len(layouts) > 1:
@@ -95,6 +108,10 @@ class TiffReader:
         if self._colours is None and page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
             raise UnsupportedError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
         _check_decoder(page)
+        if all(map(_is_empty, self._pages)):
+            raise ImageError(EMPTY)
+        if not all(map(_is_plain, self._pages)):
+            check_piece(self._name, _piece(page), max_pixels)
         return ImageInfo(
             name=self._name,
             height=page.imagelength,
@@ -102,7 +119,7 @@ class TiffReader:
             channels=samples if self._colours is None else 3,
             dtype=np.dtype(page.dtype if self._colours is None else np.uint8),
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
-            note="only the first picture of several was read" if len(self._file.series) > 1 else "",
+            note=FIRST_OF_SEVERAL if len(self._file.series) > 1 else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
             identity=identity(path),
         )
@@ -112,7 +129,7 @@ class TiffReader:
         samples = self._pages[0].samplesperpixel
         out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
-        with image_errors(self._name):
+        with image_errors(self._name, "TIFF"):
             for number, page in enumerate(self._pages):
                 target = out[:, :, number * samples : (number + 1) * samples]
                 if _is_plain(page):
@@ -156,6 +173,7 @@ class Header(NamedTuple):
         nodata: Whether a value says that a pixel is missing.
         masked: Whether a page does.
         multiplied: Whether its last channel is opacity, which colours were multiplied by.
+        empty: Whether none of its pixels are in the file.
     """
 
     orientation: int = 1
@@ -163,6 +181,7 @@ class Header(NamedTuple):
     nodata: bool = False
     masked: bool = False
     multiplied: bool = False
+    empty: bool = False
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -177,6 +196,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
                 NODATA_TAG in tags,
                 any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
                 tuple(first.extrasamples)[-1:] == (ASSOCIATED,),
+                _is_empty(first),
             )
     except Exception:
         return Header()
@@ -253,6 +273,10 @@ def _place(values: Array, place: tuple[int, ...], target: Array, top: int) -> No
     width = min(values.shape[1], target.shape[1] - column)
     inside = values[first - row : last - row, :width]
     target[first - top : last - top, column : column + width, plane : plane + values.shape[2]] = inside
+
+
+def _is_empty(page: Any) -> bool:
+    return not any(page.databytecounts)
 
 
 def _is_plain(page: Any) -> bool:

@@ -8,8 +8,11 @@ that a pixel is missing, and makes it not valid too.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, Reader
@@ -39,7 +42,7 @@ def full_depth(values: Array, bits: int, *, white_is_zero: bool = False) -> Arra
     return np.invert(values)
 
 
-def straight_colours(values: Array) -> Array:
+def straight_colours(values: NDArray[Any]) -> Array:
     """Return (n, W, C) values whose last channel is opacity, and whose others were multiplied by it, without that.
 
     Whole numbers are rounded to the nearest; where opacity is 0, all are.
