@@ -26,7 +26,7 @@ from vision_longformer.images import (
 )
 from vision_longformer.images.tiff import TiffReader
 
-DOORS = [open_reader, describe_image, read_pixels, read_array]
+DOORS: list[Callable[..., Any]] = [open_reader, describe_image, read_pixels, read_array]
 
 
 def tiff(path: Path, *, width: int, height: int, body: bytes = b"", **tags: int) -> None:
@@ -48,7 +48,7 @@ def test_a_tile_or_strip_is_no_larger_than_an_image_that_is_decoded_as_a_whole(
 ) -> None:
     data = zlib.compress(bytes(9))
     at = place(5 if georeferenced else 4)
-    geo = {"t34735": 1} if georeferenced else {}
+    geo: dict[str, Any] = {"t34735": 1} if georeferenced else {}
     tiff(tmp_path / "a.tif", width=400, height=400, body=data, t322=60000, t323=60000, t324=at, t325=len(data), **geo)
     with pytest.raises(ImageError, match=r"a\.tif: .*pieces of 60000×60000.* the limit of 500,000,000 pixels \(max"):
         read(tmp_path / "a.tif")
