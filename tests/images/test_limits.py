@@ -55,7 +55,7 @@ def test_a_tile_or_strip_is_no_larger_than_an_image_that_is_decoded_as_a_whole(
 
 
 def test_an_image_of_any_size_is_opened_if_its_pieces_are_small(tmp_path: Path) -> None:
-    plain = {"t259": 1, "t273": 150, "t278": 60000, "t279": 60000 * 60000 % 2**32}
+    plain: dict[str, Any] = {"t259": 1, "t273": 150, "t278": 60000, "t279": 60000 * 60000 % 2**32}
     tiff(tmp_path / "a.tif", width=60000, height=60000, **plain)
     assert describe_image(tmp_path / "a.tif").size == (60000, 60000)  # rows of an uncompressed strip are read alone
     tiff(tmp_path / "b.tif", width=60000, height=60000, t322=512, t323=512, t324=0, t325=9)
