@@ -7,20 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.dense_loaders import Preprocessing
+from vision_longformer.images import AS_STORED
 from vision_longformer.pretrained import find_weights
+from vision_longformer.training.channels import fit_first_layer, for_channels
 from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_files import write_tensors
+from vision_longformer.utils.words import shown
 from vision_longformer.variants import list_models
-from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly, read_tensors
+from vision_longformer.weights import (
+    METADATA_KEY,
+    READING,
+    check_class_names,
+    check_fit,
+    check_options,
+    check_preprocessing,
+    describe,
+    fit_positions,
+    load,
+    load_exactly,
+    read_tensors,
+)
 
 FORMAT_VERSION = 1
+MAX_HEAD_OPTION = 2**20  # of numbers in a head's settings, such as objects in an image
 Builder = Callable[..., nn.Module]  # of a backbone's name, its options, a number of classes and the head's settings
 BACKBONE = "backbone.features.model."  # where the backbone's own weights are in all of these models
 
@@ -36,7 +51,7 @@ def build_dense_model(config: TrainConfig, build: Builder, *, num_classes: int) 
     Raises:
         ValueError: There is no such backbone, or an option has an impossible value.
     """
-    options = dict(config.model.options)
+    options = _backbone_options(config)
     if config.model.drop_rate:
         options["drop_rate"] = config.model.drop_rate
     if config.model.drop_path_rate or config.model.name in list_models():
@@ -44,14 +59,22 @@ def build_dense_model(config: TrainConfig, build: Builder, *, num_classes: int) 
     return _build(config.task, build, config.model.name, options, num_classes, config.dense.head)
 
 
+def _backbone_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of a recipe's backbone that its weights depend on."""
+    channels = config.input.reading.model_channels
+    return {**config.model.options, **({} if channels == 3 else {"in_chans": channels})}
+
+
 def preprocessing_of(config: TrainConfig) -> Preprocessing:
     """Return how images become the input of a recipe's model."""
+    reading = config.input.reading
     return {
-        "mean": list(IMAGENET_DEFAULT_MEAN),
-        "std": list(IMAGENET_DEFAULT_STD),
+        "mean": for_channels(IMAGENET_DEFAULT_MEAN, reading.model_channels),
+        "std": for_channels(IMAGENET_DEFAULT_STD, reading.model_channels),
         "interpolation": config.input.interpolation,
         "side": None if config.dense.sides is None else config.dense.sides[-1],
         "max_side": config.dense.max_side,
+        **({} if reading == AS_STORED else {READING: reading.to_dict()}),
     }
 
 
@@ -73,8 +96,8 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
     path = find_weights(checkpoint)
     content, remarks = describe(path).get("content"), list[str]()
     if content == "timm":
-        start_timm_from(model, path, prefix=BACKBONE)
-        return ["all but the backbone: untrained"]
+        remarks = start_timm_from(model, path, prefix=BACKBONE)
+        return [text for text in remarks if not text.endswith(": untrained")] + ["all but the backbone: untrained"]
     if content == "dense":
         state = read_tensors(path)[0]
     else:
@@ -85,6 +108,8 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
         source_state, remarks = fit_positions(source, backbone)
         state = {f"{BACKBONE}{name}": tensor for name, tensor in source_state.items()}
     own = model.state_dict()
+    state, fitted = fit_first_layer(state, own)
+    remarks += fitted
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     if not fitting:
         raise ValueError(f"{checkpoint}: has no weights that fit this model")
@@ -105,14 +130,12 @@ def save_dense(
         "content": "dense",
         "task": config.task,
         "backbone": config.model.name,
-        "backbone_options": config.model.options,
+        "backbone_options": _backbone_options(config),
         "head": config.dense.head,
         "class_names": list(classes),
         "preprocessing": preprocessing,
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    write_tensors(path, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_dense(
@@ -130,16 +153,23 @@ def load_dense(
     """
     if about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {about.get('format_version')!r}, this version of the library reads "
+            f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
             f"{FORMAT_VERSION}"
         )
     try:
-        classes, preprocessing = tuple(about["class_names"]), about["preprocessing"]
-        model = _build(about["task"], build, about["backbone"], about["backbone_options"], len(classes), about["head"])
+        classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
+        options = check_options(about["backbone_options"], field="backbone_options")
+        preprocessing = check_preprocessing(
+            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("side", "max_side", "scale")
+        )
+        head = check_options(about["head"], field="head", limit=MAX_HEAD_OPTION)
+        parts = (about["task"], build, about["backbone"], options, len(classes), head)
+        check_fit(path, lambda: _build(*parts))
+        model = _build(*parts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
     load_exactly(model, read_tensors(path)[0], source=str(path))
-    return model.eval(), classes, preprocessing
+    return model.eval(), tuple(classes), preprocessing
 
 
 def _build(

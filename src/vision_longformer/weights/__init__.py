@@ -1,0 +1,48 @@
+"""Weight files: a model saved so that it needs nothing else, read back, and fitted to other sizes."""
+
+from vision_longformer.weights.checks import (
+    READING,
+    check_class_names,
+    check_fit,
+    check_options,
+    check_preprocessing,
+)
+from vision_longformer.weights.files import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    PREPROCESSING,
+    WEIGHTS_NAME,
+    describe,
+    halve,
+    load,
+    load_exactly,
+    pretrained_cfg_of,
+    read_tensors,
+    reading_of,
+    save,
+    weights_digest,
+)
+from vision_longformer.weights.positions import fit_positions, resize_position_tables
+
+__all__ = [
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "PREPROCESSING",
+    "READING",
+    "WEIGHTS_NAME",
+    "check_class_names",
+    "check_fit",
+    "check_options",
+    "check_preprocessing",
+    "describe",
+    "fit_positions",
+    "halve",
+    "load",
+    "load_exactly",
+    "pretrained_cfg_of",
+    "read_tensors",
+    "reading_of",
+    "resize_position_tables",
+    "save",
+    "weights_digest",
+]
