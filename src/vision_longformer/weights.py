@@ -30,6 +30,7 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_bytes import bytes_of
 from vision_longformer.variants import CONFIGS
 
 METADATA_KEY = "vision_longformer"
@@ -211,7 +212,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor.cpu().contiguous()))
     return digest.hexdigest()
 
 

@@ -13,12 +13,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.utils.tensor_bytes import bytes_of
 
 
 class WorkFolderError(OSError):
@@ -128,7 +127,7 @@ class FileMap(StageMap):
             WorkFolderError: The file ends before these rows, or cannot be read.
         """
         tokens = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
-        left, place = _bytes(tokens), top * self._row_bytes
+        left, place = bytes_of(tokens).data, top * self._row_bytes
         while left:
             try:
                 count = os.preadv(self._file, [left[: 2**30]], place)
@@ -140,7 +139,7 @@ class FileMap(StageMap):
         return tokens.to(self._device)
 
     def _write(self, top: int, tokens: Tensor) -> None:
-        left, place = _bytes(tokens.cpu().contiguous()), top * self._row_bytes
+        left, place = bytes_of(tokens.cpu().contiguous()).data, top * self._row_bytes
         while left:
             try:
                 count = os.pwritev(self._file, [left[: 2**30]], place)
@@ -173,12 +172,6 @@ class FileMap(StageMap):
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self.close()
-
-
-def _bytes(tokens: Tensor) -> memoryview:
-    """View what a contiguous tensor holds."""
-    values: NDArray[np.uint8] = tokens.flatten().view(torch.uint8).numpy()
-    return memoryview(values.data)
 
 
 def _explained(path: Path, error: OSError) -> WorkFolderError:
