@@ -261,20 +261,15 @@ class _Trainer:
 
     def _finish(self) -> Iterator[Event]:
         """Evaluate the best weights, unless there is a report about them."""
-        stopped = torch.zeros((), device=self.device)
-        if self.processes.is_first and not self.folder.report.exists():
-            best = load_weights(self.folder.best)
-            alone = self.processes
-            self.processes = Processes()
-            result = self._evaluate(best.model.to(self.device))
-            self.processes = alone
-            if result is None:
-                stopped += 1
-            else:
+        has_report = self.processes.is_first and self.folder.report.exists()
+        if not bool(self.processes.maximum(torch.tensor(float(has_report), device=self.device))):
+            self.processes.wait()  # until the first one has written the weights
+            result = self._evaluate(load_weights(self.folder.best).model.to(self.device))
+            if result is None:  # in all processes
+                yield Event("stopped", self.progress.step)
+                return
+            if self.processes.is_first:
                 yield Event("result", self.progress.step, {"result": result, "progress": self.progress})
-        if bool(self.processes.maximum(stopped)):
-            yield Event("stopped", self.progress.step)
-            return
         values = {
             "measure": self.task.best,
             "best": self.progress.best,
