@@ -138,7 +138,8 @@ def image_to_tensor(
     pixels = how.mirrored(np.asarray(image), row_axis=0)
     # always a copy: along an axis of one pixel, NumPy takes any direction for contiguous, and PyTorch does not
     values = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div_(255)  # (3, H, W)
-    return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    shift, scale = (torch.tensor(numbers, dtype=torch.float32).view(3, 1, 1) for numbers in (mean, std))
+    return values.sub_(shift).div_(scale)
 
 
 def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:

@@ -116,7 +116,9 @@ def normalised(
     """Return a tile of an (H, W, 3) image as a model takes it: (1, 3, height, width)."""
     part = pixels[tile.top : tile.bottom, tile.left : tile.right].transpose(2, 0, 1).copy()
     values = torch.from_numpy(part).to(device).float()
-    shift, scale = (torch.tensor(numbers, device=device).view(3, 1, 1) * 255 for numbers in (mean, std))
+    shift, scale = (
+        torch.tensor(numbers, dtype=torch.float32, device=device).view(3, 1, 1) * 255 for numbers in (mean, std)
+    )
     return values.sub_(shift).div_(scale)[None]
 
 

@@ -78,7 +78,7 @@ def evaluate(
     model.eval()
     count, top = len(samples), min(TOP, len(samples.classes))
     ranking = torch.zeros(count, top, dtype=torch.long)
-    probability, losses = torch.zeros(count), torch.zeros(count)
+    probability, losses = torch.zeros(2, count, dtype=torch.float32)
     images = Images(samples, transform, seed=0, max_pixels=max_pixels)
 
     def take(batch: Batch) -> None:
