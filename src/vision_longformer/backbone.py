@@ -169,7 +169,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor, Padding]:
         """Turn a (B, H, W, C) map into a (B, ⌈H/p⌉, ⌈W/p⌉, C') one, with (B, G, C') global tokens."""
         if isinstance(x, torch.fx.Proxy):
-            stage = x.tracer.path_of_module(self)  # type: ignore[attr-defined]
+            stage = x.tracer.path_of_module(self)
             return cast(Any, x.tracer.create_proxy("call_module", stage, (x, padding), {}))
         x, global_tokens, padding = self.patch_embed(x, padding)
         if self.training:

@@ -212,7 +212,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(bytes_of(tensor.cpu().contiguous()))
+        digest.update(bytes_of(tensor.cpu().contiguous()).data)
     return digest.hexdigest()
 
 

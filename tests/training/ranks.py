@@ -62,7 +62,12 @@ def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> di
     def counted(images: Any, how: EvaluationSetup, take: Any) -> bool:
         own: list[int] = []
         evaluated.append(own)
-        return take_all(images, how, lambda batch: (own.extend(batch.indices), take(batch))[1])
+
+        def note(batch: Any) -> None:
+            own.extend(batch.indices)
+            take(batch)
+
+        return take_all(images, how, note)
 
     def remember(self: Any, *arguments: Any) -> None:
         original(self, *arguments)

@@ -24,7 +24,12 @@ _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 def _release_in_children() -> None:
     """Let forked processes go without the locks of this one; once for all locks, as this cannot be taken back."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: [lock.release() for lock in list(_held)])
+        os.register_at_fork(after_in_child=_release_all)
+
+
+def _release_all() -> None:
+    for lock in list(_held):
+        lock.release()
 
 
 class LockedError(Exception):
