@@ -129,6 +129,15 @@ def test_grad_checkpointing_runs_blocks_again() -> None:
         assert len(calls) == expected
 
 
+def test_grad_checkpointing_of_some_stages_runs_their_blocks_again() -> None:
+    model, calls = build(RANDOM).train(), []
+    for number, stage in enumerate(model.stages, start=1):
+        stage.blocks[0].register_forward_pre_hook(lambda *_, number=number: calls.append(number))  # type: ignore[union-attr, index]
+    model.set_grad_checkpointing(True, stages=(1, 3))
+    model(noise(1, 3, 31, 46)).sum().backward()
+    assert sorted(calls) == [1, 1, 2, 3, 3, 4]
+
+
 # --- building, saving and loading -------------------------------------------------------------------------------
 
 

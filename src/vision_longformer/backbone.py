@@ -63,8 +63,8 @@ class PatchEmbed(nn.Module):
         x = padding.clean(x)  # a patch may hold both real and padded positions
         padding = padding.downsample(self.patch_size)
         x = pad_to_multiple(x, self.patch_size).permute(0, 3, 1, 2)
-        if torch.is_grad_enabled():
-            x = x.contiguous()  # a convolution's backward pass takes half again as long over channels-last maps
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            x = x.contiguous()  # there a convolution's backward pass takes half again as long over channels-last maps
         x = self._embed(x)
         batch, height, width, channels = x.shape
         if self.global_tokens is None:

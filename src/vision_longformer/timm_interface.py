@@ -144,10 +144,16 @@ class TimmInterface(nn.Module):
                 if isinstance(module, AbsolutePosition | FullAttention | LinformerAttention):
                     module.resize(grid)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the input of each block for the backward pass, and compute the rest again."""
-        for stage in self.stages:
-            cast(Any, stage).grad_checkpointing = enable
+    def set_grad_checkpointing(self, enable: bool = True, *, stages: Sequence[int] | None = None) -> None:
+        """Keep only the input of each block for the backward pass, and compute the rest again.
+
+        Args:
+            enable: Whether to.
+            stages: Those that it is for, counted from 1, the others as they are; by default all.
+        """
+        for number, stage in enumerate(self.stages, start=1):
+            if stages is None or number in stages:
+                cast(Any, stage).grad_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier."""

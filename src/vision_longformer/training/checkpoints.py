@@ -121,5 +121,5 @@ def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[s
     for name, tensor in tensors.items():
         parameter_name, entry = name.rsplit(".", 1)
         parameter = parameters[parameter_name]
-        on_device = entry != "step"  # AdamW counts its steps on the CPU
+        on_device = entry != "step" or parameter.is_cuda  # AdamW counts its steps on the CPU, unless it is fused
         optimizer.state[parameter][entry] = tensor.to(parameter.device) if on_device else tensor
