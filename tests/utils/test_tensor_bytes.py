@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vision_longformer.utils.tensor_bytes import bytes_of
+from vision_longformer.utils.tensor_files import bytes_of
 
 
 def test_bytes_are_a_view_in_the_order_of_the_elements() -> None:
     values = torch.tensor([[1, 256], [2, 3]], dtype=torch.int16)
-    assert bytes_of(values).tolist() == [1, 0, 0, 1, 2, 0, 3, 0]
+    assert list(bytes_of(values)) == [1, 0, 0, 1, 2, 0, 3, 0]
     bytes_of(values)[0] = 7
     assert int(values[0, 0]) == 7
 
@@ -24,4 +24,4 @@ def test_a_tensor_of_one_element_may_have_any_stride(dtype: torch.dtype) -> None
 
 
 def test_a_tensor_of_nothing_has_no_bytes() -> None:
-    assert bytes_of(torch.empty(0, 3)).size == 0
+    assert len(bytes_of(torch.empty(0, 3))) == 0

@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows, Stream
-from vision_longformer.utils.tensor_bytes import bytes_of
+from vision_longformer.utils.tensor_files import bytes_of
+
+CHECKED_BYTES = 32 * 2**20  # that are read at once
 
 
 class WorkFolderError(OSError):
@@ -106,6 +109,9 @@ class FileMap(StageMap):
         dtype: Of its values.
         device: Where rows go that are read.
 
+    Attributes:
+        digests: (H,) of the rows, as they were written.
+
     Raises:
         WorkFolderError: The file cannot be made.
     """
@@ -115,6 +121,7 @@ class FileMap(StageMap):
         self.path = path
         self._device = device
         self._row_bytes = shape[1] * shape[2] * dtype.itemsize
+        self.digests = torch.zeros(shape[0], dtype=torch.int64)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -127,7 +134,7 @@ class FileMap(StageMap):
             WorkFolderError: The file ends before these rows, or cannot be read.
         """
         tokens = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
-        left, place = bytes_of(tokens).data, top * self._row_bytes
+        left, place = bytes_of(tokens), top * self._row_bytes
         while left:
             try:
                 count = os.preadv(self._file, [left[: 2**30]], place)
@@ -139,13 +146,33 @@ class FileMap(StageMap):
         return tokens.to(self._device)
 
     def _write(self, top: int, tokens: Tensor) -> None:
-        left, place = bytes_of(tokens.cpu().contiguous()).data, top * self._row_bytes
+        left, place = bytes_of(tokens.cpu().contiguous()), top * self._row_bytes
+        self.digests[top : top + len(tokens)] = self._digests(left)
         while left:
             try:
                 count = os.pwritev(self._file, [left[: 2**30]], place)
             except OSError as error:
                 raise _explained(self.path, error) from error
             left, place = left[count:], place + count
+
+    def check(self, digests: Tensor) -> None:
+        """Compare what the file holds with the digests of its rows.
+
+        Raises:
+            WorkFolderError: It differs, or cannot be read.
+        """
+        step = max(1, CHECKED_BYTES // max(1, self._row_bytes))
+        for top in range(0, self.shape[0], step):
+            bottom = min(top + step, self.shape[0])
+            self.digests[top:bottom] = self._digests(bytes_of(self.read(top, bottom).cpu()))
+        if not torch.equal(self.digests, digests):
+            raise WorkFolderError(f"{self.path}: is damaged; remove it and begin again")
+
+    def _digests(self, data: memoryview) -> Tensor:
+        """Return the digest of each row of some, as PyTorch stores it: as a signed number."""
+        rows = range(0, len(data), max(1, self._row_bytes))
+        found = [xxhash.xxh3_64_intdigest(data[begin : begin + self._row_bytes]) for begin in rows]
+        return torch.tensor([number - 2**64 if number >= 2**63 else number for number in found], dtype=torch.int64)
 
     def sync(self) -> None:
         """Wait until all rows have reached the disk.
