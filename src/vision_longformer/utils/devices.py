@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def choose_device(name: str, *, number: int | None = None) -> torch.device:
@@ -27,3 +28,9 @@ def choose_device(name: str, *, number: int | None = None) -> torch.device:
             reason = "there is no such kind; auto prefers a GPU, cpu and cuda are those of most machines"
         raise ValueError(f"device {name!r} is not available here ({reason})") from error
     return torch.device(name)
+
+
+def images_on(device: torch.device, images: Tensor) -> Tensor:
+    """Copy (B, C, H, W) images to a device. A GPU gets them channels-last, which it convolves faster, and no wait."""
+    layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
+    return images.to(device, non_blocking=True, memory_format=layout)
