@@ -72,10 +72,10 @@ def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
     for name, options in COMMANDS.items():
         command = options()
         commands.add_subcommand(name, command, help=command.description)
-    command = ""
+    chosen = ""
     try:
         arguments = parser.parse_args(list(argv))
-        command = arguments.command
+        chosen = arguments.command
         finish_import()
         module = importlib.import_module(f"{PACKAGE}.commands.{arguments.command}")
         code: int = module.run(arguments[arguments.command])
@@ -84,7 +84,7 @@ def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
         tell(str(error))
         return 2
     except KeyboardInterrupt:
-        goes_on = command in CONTINUED
+        goes_on = chosen in CONTINUED
         kept = "what was finished is kept, and running again goes on from there"
         tell(f"interrupted; {kept if goes_on else 'running again begins anew'}")
         return INTERRUPTED

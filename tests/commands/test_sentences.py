@@ -149,3 +149,12 @@ def test_names_that_are_no_text_go_through_training_and_prediction(said: Any, tm
         code, words = said("predict", "run/best.safetensors", "data/val", "--format", form, "--output", f"p.{form}")
         assert code == 0, words
         assert b"\xff.png" in Path(f"p.{form}").read_bytes() or b"\\udcff.png" in Path(f"p.{form}").read_bytes()
+
+
+def test_names_that_are_no_text_are_encoded_and_shown(said: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    os.rename("a.png", os.fsencode(tmp_path / "in") + b"/caf\xe9.png")
+    code, words = said("encode", "in", "--output", "o")
+    assert code == 0, words
+    assert b"caf\xe9.png.safetensors" in os.listdir(b"o")
+    assert "caf" in Path("o/index.html").read_text(encoding="utf-8")
