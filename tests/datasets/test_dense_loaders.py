@@ -107,7 +107,7 @@ def test_batches_are_padded_below_and_to_the_right(split: CocoSplit) -> None:
 
 
 def test_classes_of_pixels_are_those_of_the_label_and_padding_is_ignored(split: CocoSplit) -> None:
-    batch = taken(split, unchanged("semantic_segmentation"), "semantic", [Key(0, image, 0) for image in (0, 1, 2)])
+    batch = taken(split, unchanged("semantic_segmentation"), "classes", [Key(0, image, 0) for image in (0, 1, 2)])
     assert batch.semantic is not None
     for image, (label, (height, width)) in enumerate(zip(batch.semantic, batch.sizes, strict=True)):
         np.testing.assert_array_equal(label[:height, :width].numpy(), coco_label(split, image))

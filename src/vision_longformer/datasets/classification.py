@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 COLUMNS = ("path", "label", "split")
-AUTO_DECODE_BYTES = 10**9
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many images each class has."""
+        found = Counter(self.labels)
+        return {name: found[number] for number, name in enumerate(self.classes)}
 
 
 def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = None) -> Samples:
@@ -68,39 +69,6 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
         labels=tuple(number[label] for _, label in found),
         classes=tuple(classes),
     )
-
-
-def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
-    """Make sure that all images can be decoded.
-
-    Args:
-        paths: What to check.
-        decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
-        max_pixels: Refuse larger images.
-
-    Raises:
-        ValueError: Names the first few images that cannot be read, and says how many there are.
-    """
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f"{some([str(path) for path in missing])}: no such file")
-    if decode is None:
-        decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
-    if not decode:
-        return
-
-    def problem(path: Path) -> str | None:
-        try:
-            read_rgb(path, max_pixels=max_pixels)
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        problems = [text for text in threads.map(problem, paths) if text is not None]
-    if problems:
-        rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")
 
 
 def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:

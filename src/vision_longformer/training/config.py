@@ -172,6 +172,9 @@ _ALLOWED: dict[str, Any] = {
     "must be shares of the run, between 0 and 1, in ascending order": lambda shares: (
         all(0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
     ),
+    "must be whole numbers from 0 on, each once": lambda numbers: (
+        all(isinstance(number, int) and number >= 0 for number in numbers) and len(set(numbers)) == len(numbers) > 0
+    ),
     "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
 }
 _RULES: dict[str, tuple[str, ...]] = {
@@ -232,6 +235,7 @@ _RULES: dict[str, tuple[str, ...]] = {
     "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
     "must be whole numbers from 1 on": ("dense.sides", "distillation.sides", "distillation.final_sides"),
+    "must be whole numbers from 0 on, each once": ("dense.label_values",),
     "must be at least 64": ("distillation.stored_side",),
     "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),
     "must be two numbers above 0, the smaller first": (

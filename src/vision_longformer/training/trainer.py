@@ -11,7 +11,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,14 +30,15 @@ from vision_longformer.training.numerics import DTYPES, autocast, numerics, vers
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Remaining
-from vision_longformer.training.tasks import build_task
+from vision_longformer.training.tasks import choose_task
 from vision_longformer.training.tasks.base import Batch, Preparation, Task
-from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.tensorboard import Scalars, require_tensorboard
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.seeding import seed_step, seed_weights
+from vision_longformer.utils.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,24 @@ def train(
         number = processes.local_rank if processes.count > 1 else None
         device = choose_device(config.compute.device, number=number)
         with numerics(config.compute, device):
-            task = build_task(config, [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data])
+            folders = [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data]
+            task = choose_task(config, folders)
             if folder.recipe.exists():
                 folder.refuse_other(config)
+
+            def asked_alone() -> bool:  # several processes read and check, each at its own pace
+                return processes.count == 1 and should_stop()
+
+            def asked_together() -> bool:
+                return _any_asks_to_stop(should_stop, processes, device)
+
+            if (yield from _preparing(task.read(), asked_alone)):
+                return
             preparation = Preparation(folder, processes, device, DTYPES[config.compute.precision])
-            for what, done, total in task.prepare(preparation):
-                yield Event("preparing", 0, {"what": what, "done": done, "total": total})
-                if _any_asks_to_stop(should_stop, processes, device):
-                    yield Event("stopped", 0)
-                    return
+            if (yield from _preparing(task.prepare(preparation), asked_together)):
+                return
+            if processes.is_first and (yield from _preparing(task.check(), asked_alone)):
+                return
             trainer = _Trainer(config, task, folder, processes, device, should_stop)
             begun = True
             yield from trainer.run()
@@ -112,6 +122,16 @@ def train(
         if not begun:
             folder.forget()
         folder.unlock()
+
+
+def _preparing(steps: Steps[None], asked_to_stop: Callable[[], bool]) -> Generator[Event, None, bool]:
+    """Do what comes before the first step, and return whether it was stopped."""
+    for progress in steps:
+        yield Event("preparing", 0, progress._asdict())
+        if asked_to_stop():
+            yield Event("stopped", 0)
+            return True
+    return False
 
 
 class _Trainer:
@@ -133,9 +153,6 @@ class _Trainer:
                 f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
                 f"({processes.count})"
             )
-        if config.input.check != "none" and processes.is_first:
-            self.task.check()
-
         seed_weights(config.seed)
         model = self.task.build_model()
         self.remarks = list(self.task.remarks)
@@ -149,6 +166,8 @@ class _Trainer:
         self.saved_at = time.monotonic()
         self.stopped = False
         self.scalars: Scalars | None = None
+        if config.logging.tensorboard:
+            require_tensorboard()
 
     # --- the run ----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vision_longformer.datasets.classification import Samples, check_images, read_split
+from vision_longformer.datasets.checks import absent_classes, checking_images, only_class
+from vision_longformer.datasets.classification import Samples, read_split
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
@@ -25,6 +26,7 @@ from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Steps
 from vision_longformer.weights import PREPROCESSING, load, load_exactly, pretrained_cfg_of, read_tensors
 
 
@@ -79,13 +81,15 @@ class Classification(Task):
         self.validation = read_split(data[0], "val", classes=self.samples.classes)
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
+        counts = {name: split.counts() for name, split in (("train", self.samples), ("val", self.validation))}
+        self.remarks = only_class(self.classes) + absent_classes(counts, self.unit)
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
 
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         inputs = self.config.input
-        decode = True if inputs.check == "decode" else None
-        for split in (self.samples, self.validation):
-            check_images(split.paths, decode=decode, max_pixels=inputs.max_pixels)
+        paths = [*self.samples.paths, *self.validation.paths]
+        decode = {"auto": None, "decode": True, "none": False}[inputs.check]
+        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels)
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.samples.paths[index]) for index in indices]
