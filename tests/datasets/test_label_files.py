@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.label_cases import label_image, numbered, photograph
@@ -33,7 +35,7 @@ def test_layouts_that_people_have(layout: str, tmp_path: Path) -> None:
         for name in ("a", "b"):
             other = path.with_name(path.name.replace("a", name, 1))
             photograph(other) if path == image else label_image(other, numbered(1))
-    pairs = find_pairs(tmp_path, "train")
+    pairs, _ = find_pairs(tmp_path, "train")
     assert next((pair.image, pair.labels) for pair in pairs) == (image, (label,))
     assert [fitted(pair) for pair in pairs] == [((37, 53), False)] * 2
 
@@ -43,17 +45,19 @@ def test_hidden_files_and_what_cellpose_leaves_are_no_images(tmp_path: Path) -> 
     label_image(tmp_path / "train/a_masks.png", numbered(1))
     for name in ("._a.png", ".ipynb_checkpoints/a.png", "a_flows.tif"):
         photograph(tmp_path / "train" / name)
-    assert [pair.image.name for pair in find_pairs(tmp_path, "train")] == ["a.png"]
+    pairs, remarks = find_pairs(tmp_path, "train")
+    assert [pair.image.name for pair in pairs] == ["a.png"]
+    assert remarks == (f"{tmp_path}/train: passed over 2 hidden",)
 
 
 def test_an_image_has_one_label(tmp_path: Path) -> None:
     photograph(tmp_path / "train/a.png")
-    (pair,) = find_pairs(tmp_path, "train")
+    ((pair,), _) = find_pairs(tmp_path, "train")
     with pytest.raises(ImageError, match=r"train/a\.png: its label .*train/a_masks\.png is missing"):
         fitted(pair)
     for name in ("a_masks.tif", "a_cp_masks.png"):
         label_image(tmp_path / "train" / name, numbered(1))
-    (pair,) = find_pairs(tmp_path, "train")
+    ((pair,), _) = find_pairs(tmp_path, "train")
     with pytest.raises(ImageError, match=r"a\.png: has several labels, .*a_cp_masks\.png, .*a_masks\.tif; keep one"):
         fitted(pair)
     for name in ("masks", "labels"):
@@ -68,7 +72,7 @@ def test_numbers_of_8_to_32_bits_are_read_as_they_are_stored(suffix: str, dtype:
     if suffix == ".png" and np.dtype(dtype) in (np.int16, np.int32, np.uint32):
         pytest.skip("PNG has no such numbers")
     largest = 1 if dtype is bool else min(np.iinfo(dtype).max, 2**31 - 1)
-    labels = np.array([[0, 1, largest], [largest - 1, 0, 1]]).astype(dtype)
+    labels: NDArray[Any] = np.array([[0, 1, largest], [largest - 1, 0, 1]]).astype(dtype)
     label_image(tmp_path / f"a{suffix}", labels)
     read = read_whole_numbers(tmp_path / f"a{suffix}").astype(np.int64)
     if suffix == ".png" and dtype is bool:
@@ -87,9 +91,12 @@ def test_palettes_give_indices(suffix: str, tmp_path: Path) -> None:
 def test_colours_and_fractions_are_no_numbers(tmp_path: Path) -> None:
     photograph(tmp_path / "a.tif")
     label_image(tmp_path / "b.tif", np.zeros((4, 5), np.float32))
-    for name in ("a.tif", "b.tif"):
-        with pytest.raises(ImageError, match=rf"{name}: has several channels or fractions"):
+    for name, found in (("a.tif", r"\(37, 53, 3\) and the type uint8"), ("b.tif", r"\(4, 5\) and the type float32")):
+        with pytest.raises(ImageError, match=rf"{name}: has the shape {found}, expected one channel of whole numbers"):
             read_whole_numbers(tmp_path / name)
+    photograph(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: has several channels or fractions \(RGB\)"):
+        read_whole_numbers(tmp_path / "a.png")
     label_image(tmp_path / "c.tif", np.zeros((40, 50), np.uint16))
     with pytest.raises(ImageError, match=r"c\.tif: it has 50×40 pixels by its header, more than the limit of 1,000"):
         read_whole_numbers(tmp_path / "c.tif", max_pixels=1000)

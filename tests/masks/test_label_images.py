@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vision_longformer.masks import run_lengths
 from vision_longformer.masks.label_images import objects_of
@@ -12,7 +15,7 @@ def test_each_number_is_an_object_with_its_mask_its_tightest_box_and_its_area(dt
     for seed in range(20):
         generator = np.random.default_rng(seed)
         size = tuple(generator.integers(1, 12, 2))
-        labels = (generator.integers(0, 5, size) * generator.integers(0, 2, size) * 50).astype(dtype)
+        labels: NDArray[Any] = (generator.integers(0, 5, size) * generator.integers(0, 2, size) * 50).astype(dtype)
         found = objects_of(labels)
         numbers = [number for number in np.unique(labels).tolist() if number]
         assert found.numbers.tolist() == numbers

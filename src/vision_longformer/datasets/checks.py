@@ -9,6 +9,7 @@ from vision_longformer.datasets.labels import Split
 from vision_longformer.datasets.problems import some
 from vision_longformer.datasets.semantic import SemanticSplit
 from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images.open import is_zarr
 from vision_longformer.utils.steps import Steps, finish, in_threads
 
 AUTO_DECODE_BYTES = 10**9
@@ -30,7 +31,7 @@ def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixel
 
 def checking_images(paths: Sequence[Path], *, decode: bool | None, max_pixels: int) -> Steps[None]:
     """Do what `check_images` does, and say how far it is."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
     if missing:
         raise ValueError(f"{some([str(path) for path in missing])}: no such file")
     if decode is None:

@@ -48,6 +48,7 @@ class CocoSplit:
         is_crowd: (M,) whether the region covers many objects.
         segmentations: (M,) polygons and run lengths; None if they were not asked for.
         skipped: How many entries of the file were left out, by reason.
+        remarks: What of a folder was not taken, a sentence each.
     """
 
     file: Path
@@ -67,6 +68,7 @@ class CocoSplit:
     is_crowd: NDArray[np.bool_]
     segmentations: Segmentations | None
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -47,7 +47,7 @@ def reading_instances(
     """
     if len(classes) != 1:
         raise ValueError(f"{data / split}: label images hold objects of one class, and the model has {len(classes)}")
-    pairs = find_pairs(data, split)
+    pairs, remarks = find_pairs(data, split)
 
     def look(pair: Pair) -> tuple[tuple[int, int], bool, LabelledObjects] | ImageError:
         try:
@@ -89,6 +89,7 @@ def reading_instances(
         is_crowd=np.zeros(len(boxes), bool),
         segmentations=_stored(objects) if with_masks else None,
         skipped=problems.skipped(),
+        remarks=remarks,
     )
 
 

@@ -11,14 +11,17 @@ Labels refer to the pixels of an image as stored or upright, whichever their siz
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vision_longformer.datasets.classification import EXTENSIONS
+import numpy as np
+import tifffile
+
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, open_reader, read_indices
+from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices
+from vision_longformer.images.find import images_below
+from vision_longformer.images.pillow import image_errors
 from vision_longformer.images.reader import Array, check_pixels
 
 FOLDERS = ("masks", "labels")
@@ -36,8 +39,8 @@ class Pair(NamedTuple):
     expected: Path  # where there is none
 
 
-def find_pairs(data: Path, split: str) -> list[Pair]:
-    """Find the images of a split, in the order of their names, and the label of each.
+def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
+    """Find the images of a split, in the order of their names, the label of each, and say what was passed over.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -50,9 +53,11 @@ def find_pairs(data: Path, split: str) -> list[Pair]:
     if len(places) > 1:
         raise ValueError(f"{folder}: has several folders of labels, {some([str(place) for place in places])}; keep one")
     images = folder / "images" if (folder / "images").is_dir() else folder
-    files = [path for path in _files(images, EXTENSIONS) if not any(place in path.parents for place in places)]
+    below = images_below(images)
+    files = [path for path in below.images if not any(place in path.parents for place in places)]
     if places:
-        labels, root = _by_name(places[0], _files(places[0], SUFFIXES)), places[0]
+        root = places[0]
+        labels = _by_name(root, [path for path in images_below(root).images if path.suffix.lower() in SUFFIXES])
         taken: set[Path] = set()
     else:
         labels, root = _beside(images, files), images
@@ -65,7 +70,7 @@ def find_pairs(data: Path, split: str) -> list[Pair]:
         found = tuple(label for name in names for label in labels.get(name, ()) if label != image)
         expected = root / image.relative_to(images).with_suffix(".png")
         pairs.append(Pair(image, found, expected.with_stem(f"{image.stem}_masks") if expected == image else expected))
-    return pairs
+    return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
 
 
 def fitted(pair: Pair) -> tuple[tuple[int, int], bool]:
@@ -95,29 +100,23 @@ def read_whole_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> Array:
     Raises:
         ImageError: It cannot be read, or has several channels or fractions.
     """
-    if path.suffix.lower() in (".tif", ".tiff"):
-        with closing(open_reader(path, upright=False, max_pixels=max_pixels)) as reader:
-            info = reader.info
-            check_pixels(str(path), info.size, max_pixels)
-            if info.channels == 1 and info.dtype.kind in "iub":
-                return reader.read_rows(0, info.height).values[..., 0]
-    return read_indices(path, max_pixels=max_pixels)  # also of palettes, which only Pillow leaves as they are
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return read_indices(path, max_pixels=max_pixels)
+    # not by a reader of pixels, which stretches few bits, inverts where white is zero, and looks palettes up
+    with image_errors(str(path)), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        if series.ndim != 2 or series.dtype.kind not in "iub":
+            raise ImageError(
+                f"{path}: has the shape {series.shape} and the type {series.dtype}, expected one channel of whole "
+                "numbers"
+            )
+        check_pixels(str(path), (series.shape[0], series.shape[1]), max_pixels)
+        return np.asarray(series.asarray())
 
 
 def layouts(split: str) -> str:
     """Return where label images may lie, for messages."""
     return f"{split}/images/ and {split}/masks/, {split}/ and {split}_masks/, or NAME_masks.png beside NAME in {split}/"
-
-
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Return the files below a folder that have one of the suffixes, hidden ones aside."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
 
 
 def _by_name(folder: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:

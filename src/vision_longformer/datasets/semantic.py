@@ -89,6 +89,7 @@ class SemanticSplit:
         counts: (K + 1,) how many pixels of all labels each class has, and how many are ignored; None if labels were
             not read.
         skipped: How many images were left out, by reason.
+        remarks: What of the folder was not taken, a sentence each.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class SemanticSplit:
     upright: NDArray[np.bool_]
     counts: NDArray[np.int64] | None
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -181,7 +183,7 @@ def reading_semantic(
     max_pixels: int = MAX_PIXELS,
 ) -> Steps[SemanticSplit]:
     """Do what `read_semantic` does, and say how far it is."""
-    pairs = find_pairs(data, split)
+    pairs, remarks = find_pairs(data, split)
     coding = _coding(data, classes, values, ignore_index)
 
     def look(pair: Pair) -> tuple[tuple[int, int], bool, NDArray[np.int64]] | ImageError:
@@ -215,6 +217,7 @@ def reading_semantic(
         upright=np.array([turned for *_, turned, _ in kept], bool),
         counts=np.sum([counts for *_, counts in kept], axis=0) if read_labels else None,
         skipped=problems.skipped(),
+        remarks=remarks,
     )
 
 

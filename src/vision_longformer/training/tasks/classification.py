@@ -82,7 +82,8 @@ class Classification(Task):
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
         counts = {name: split.counts() for name, split in (("train", self.samples), ("val", self.validation))}
-        self.remarks = only_class(self.classes) + absent_classes(counts, self.unit)
+        about = only_class(self.classes) + absent_classes(counts, self.unit)
+        self.remarks = [*self.samples.remarks, *self.validation.remarks, *about]
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
 
     def check(self) -> Steps[None]:

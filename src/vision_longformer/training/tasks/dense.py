@@ -79,13 +79,14 @@ class DenseTask(Task):
         self.preprocessing = preprocessing_of(self.config)
         sizes = [(height, width) for height, width in self.training.sizes.tolist()]
         self.preprocessing["scale"] = training_scale(sizes, self.preprocessing)
-        left_out = [
+        self.remarks = [*self.training.remarks, *self.validation.remarks]
+        self.remarks += [
             f"{name}: {count} left out ({reason})"
             for name, split in splits.items()
             for reason, count in split.skipped.items()
         ]
         counts = {name: found for name, split in splits.items() if (found := class_counts(split)) is not None}
-        self.remarks = left_out + absent_classes(counts, self.unit)
+        self.remarks += absent_classes(counts, self.unit)
 
     def wanted(self) -> Wanted:
         """Return what is needed of labels, by the recipe."""
