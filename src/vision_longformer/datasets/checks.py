@@ -8,28 +8,31 @@ from pathlib import Path
 from vision_longformer.datasets.labels import Split
 from vision_longformer.datasets.problems import some
 from vision_longformer.datasets.semantic import SemanticSplit
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, read_raster
 from vision_longformer.images.open import is_zarr
 from vision_longformer.utils.steps import Steps, finish, in_threads
 
 AUTO_DECODE_BYTES = 10**9
 
 
-def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
+def check_images(
+    paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS, reading: Reading = AS_STORED
+) -> None:
     """Make sure that all images can be decoded.
 
     Args:
         paths: What to check.
         decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
         max_pixels: Refuse larger images.
+        reading: How they are read.
 
     Raises:
         ValueError: Names the first few images that cannot be read, and says how many there are.
     """
-    finish(checking_images(paths, decode=decode, max_pixels=max_pixels))
+    finish(checking_images(paths, decode=decode, max_pixels=max_pixels, reading=reading))
 
 
-def checking_images(paths: Sequence[Path], *, decode: bool | None, max_pixels: int) -> Steps[None]:
+def checking_images(paths: Sequence[Path], *, decode: bool | None, max_pixels: int, reading: Reading) -> Steps[None]:
     """Do what `check_images` does, and say how far it is."""
     missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
     if missing:
@@ -41,7 +44,7 @@ def checking_images(paths: Sequence[Path], *, decode: bool | None, max_pixels: i
 
     def problem(path: Path) -> str | None:
         try:
-            read_rgb(path, max_pixels=max_pixels)
+            read_raster(path, reading=reading, max_pixels=max_pixels)
         except ImageError as error:
             return str(error)
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.datasets.problems import some
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import images_below
 
 COLUMNS = ("path", "label", "split")
@@ -23,12 +24,14 @@ class Samples:
         labels: Of each, an index into `classes`.
         classes: Names, in the order of the classifier's outputs.
         remarks: What of the data was not taken, a sentence each.
+        reading: How the images are read.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -39,7 +42,9 @@ class Samples:
         return {name: found[number] for number, name in enumerate(self.classes)}
 
 
-def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = None) -> Samples:
+def read_split(
+    data: str | Path, split: str, *, classes: Sequence[str] | None = None, reading: Reading = AS_STORED
+) -> Samples:
     """Find the images of a split and their labels.
 
     Args:
@@ -47,6 +52,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
             are relative to its own folder.
         split: "train", "val" or any other there is.
         classes: Names of the classes that a model knows; by default those found, sorted.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -71,6 +77,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
         labels=tuple(number[label] for _, label in found),
         classes=tuple(classes),
         remarks=remarks,
+        reading=reading,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import MAX_PIXELS, ImageError
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading
 from vision_longformer.masks.label_images import LabelledObjects, objects_of
 from vision_longformer.utils.flat import Segmentations, Texts
 from vision_longformer.utils.steps import Steps, in_threads
@@ -29,6 +29,7 @@ def reading_instances(
     with_masks: bool,
     skip_invalid: bool,
     max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_STORED,
 ) -> Steps[CocoSplit]:
     """Read the label images of a split.
 
@@ -39,6 +40,7 @@ def reading_instances(
         with_masks: Keep their masks too.
         skip_invalid: Leave out images whose label is missing, unreadable or of another size.
         max_pixels: Refuse larger labels.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -51,7 +53,7 @@ def reading_instances(
 
     def look(pair: Pair) -> tuple[tuple[int, int], bool, LabelledObjects] | ImageError:
         try:
-            return *fitted(pair), _read_objects(pair.labels[0], max_pixels)
+            return *fitted(pair, reading), _read_objects(pair.labels[0], max_pixels)
         except ImageError as error:
             return error
 
@@ -90,6 +92,7 @@ def reading_instances(
         segmentations=_stored(objects) if with_masks else None,
         skipped=problems.skipped(),
         remarks=remarks,
+        reading=reading,
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, describe_image, read_indices
 from vision_longformer.images.find import images_below
 from vision_longformer.images.pillow import image_errors
 from vision_longformer.images.reader import Array, check_pixels
@@ -73,7 +73,7 @@ def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
     return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
 
 
-def fitted(pair: Pair) -> tuple[tuple[int, int], bool]:
+def fitted(pair: Pair, reading: Reading = AS_STORED) -> tuple[tuple[int, int], bool]:
     """Return a label's (height, width), and whether it is that of the image turned upright by a quarter.
 
     Raises:
@@ -84,10 +84,11 @@ def fitted(pair: Pair) -> tuple[tuple[int, int], bool]:
         raise ImageError(f"{image}: its label {expected} is missing")
     if len(labels) > 1:
         raise ImageError(f"{image}: has several labels, {some([str(label) for label in labels])}; keep one")
-    stored, size = (describe_image(path, upright=False).size for path in (image, labels[0]))
+    stored = describe_image(image, reading=reading, upright=False).size
+    size = describe_image(labels[0], upright=False).size
     if stored == size:
         return size, False
-    if describe_image(image).size == size:
+    if describe_image(image, reading=reading).size == size:
         return size, True
     raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {labels[0]} has {size[1]}×{size[0]}")
 

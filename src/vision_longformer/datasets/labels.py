@@ -23,7 +23,7 @@ from vision_longformer.datasets.semantic import (
     coco_classes,
     reading_semantic,
 )
-from vision_longformer.images import MAX_PIXELS
+from vision_longformer.images import AS_STORED, MAX_PIXELS, Reading
 from vision_longformer.utils.steps import Steps
 
 Split = CocoSplit | SemanticSplit
@@ -44,6 +44,7 @@ class Wanted:
         skip_invalid: Leave out what cannot be used.
         read_labels: Read all index images now, not only their headers.
         max_pixels: Refuse larger labels.
+        reading: How images are read.
     """
 
     what: What
@@ -55,6 +56,7 @@ class Wanted:
     skip_invalid: bool = False
     read_labels: bool = True
     max_pixels: int = MAX_PIXELS
+    reading: Reading = AS_STORED
 
     @property
     def object_classes(self) -> tuple[str, ...] | None:
@@ -134,6 +136,7 @@ def _read_coco(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
         with_masks=wanted.what != "boxes",
         skip_invalid=wanted.skip_invalid,
         classes=wanted.object_classes,
+        reading=wanted.reading,
     )
 
 
@@ -155,6 +158,7 @@ def _read_index(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
             skip_invalid=wanted.skip_invalid,
             read_labels=wanted.read_labels,
             max_pixels=wanted.max_pixels,
+            reading=wanted.reading,
         )
     )
 
@@ -174,6 +178,7 @@ def _read_instances(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
             with_masks=wanted.what != "boxes",
             skip_invalid=wanted.skip_invalid,
             max_pixels=wanted.max_pixels,
+            reading=wanted.reading,
         )
     )
 

@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading, read_raster
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
 from vision_longformer.utils.steps import Steps, finish, in_threads
@@ -90,6 +89,7 @@ class SemanticSplit:
             not read.
         skipped: How many images were left out, by reason.
         remarks: What of the folder was not taken, a sentence each.
+        reading: How the images are read. Of a pyramid, labels have the pixels of the level that is read.
     """
 
     folder: Path
@@ -101,6 +101,7 @@ class SemanticSplit:
     counts: NDArray[np.int64] | None
     skipped: dict[str, int]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.images)
@@ -114,13 +115,14 @@ class SemanticSplit:
         """Return the file of an image."""
         return self.folder / self.images[image]
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """Return an image as 8-bit RGB, turned as its label takes it.
+    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
+        """Return an image, turned as its label takes it.
 
         Raises:
             ImageError: It cannot be read.
         """
-        return read_rgb(self.path(image), max_pixels=max_pixels, upright=bool(self.upright[image]))
+        upright = bool(self.upright[image])
+        return read_raster(self.path(image), reading=self.reading, max_pixels=max_pixels, upright=upright)
 
     def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
         """Return the (H, W) classes of an image's pixels, and `coding.ignored` where they belong to none.
@@ -141,6 +143,7 @@ def read_semantic(
     ignore_index: int | None = IGNORE_INDEX,
     skip_invalid: bool = False,
     read_labels: bool = True,
+    reading: Reading = AS_STORED,
 ) -> SemanticSplit:
     """Find the images of a split and their labels, read the labels, and compare their sizes.
 
@@ -153,6 +156,7 @@ def read_semantic(
         ignore_index: Value of pixels that belong to no class; None where there is none.
         skip_invalid: Leave out images whose label is missing, unreadable, of another size, or has other values.
         read_labels: Whether all labels are read and checked now; otherwise their headers are.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing that names the classes.
@@ -167,6 +171,7 @@ def read_semantic(
         ignore_index=ignore_index,
         skip_invalid=skip_invalid,
         read_labels=read_labels,
+        reading=reading,
     )
     return finish(steps)
 
@@ -181,6 +186,7 @@ def reading_semantic(
     skip_invalid: bool,
     read_labels: bool,
     max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_STORED,
 ) -> Steps[SemanticSplit]:
     """Do what `read_semantic` does, and say how far it is."""
     pairs, remarks = find_pairs(data, split)
@@ -188,7 +194,7 @@ def reading_semantic(
 
     def look(pair: Pair) -> tuple[tuple[int, int], bool, NDArray[np.int64]] | ImageError:
         try:
-            size, turned = fitted(pair)
+            size, turned = fitted(pair, reading)
             counts = np.zeros(len(coding.classes) + 1, np.int64)
             if read_labels:
                 counts = _counts(coding, pair.labels[0], max_pixels)

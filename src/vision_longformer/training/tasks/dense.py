@@ -24,7 +24,7 @@ from vision_longformer.training.dense_models import (
     start_dense_from,
 )
 from vision_longformer.training.sampler import Sampler
-from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.tasks.base import Task, remarks_on
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.steps import Steps, finish
@@ -46,10 +46,16 @@ class DenseTrained(Trained):
         return cls(*load_dense(path, about, cls.build), about["task"])
 
     def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> Split:
-        wanted = Wanted(self.needs, classes=self.classes, skip_invalid=skip_invalid, read_labels=False)
-        return finish(read_labels(Path(data), split, self.reading(wanted)))
+        wanted = Wanted(
+            self.needs,
+            classes=self.classes,
+            skip_invalid=skip_invalid,
+            read_labels=False,
+            reading=self.reading,
+        )
+        return finish(read_labels(Path(data), split, self.labels_as_in_training(wanted)))
 
-    def reading(self, wanted: Wanted) -> Wanted:
+    def labels_as_in_training(self, wanted: Wanted) -> Wanted:
         """Return how labels are read, with what the weights say of it."""
         return wanted
 
@@ -99,13 +105,16 @@ class DenseTask(Task):
             skip_invalid=dense.skip_invalid,
             read_labels=inputs.check != "none",
             max_pixels=inputs.max_pixels,
+            reading=inputs.reading,
         )
 
     def check(self) -> Steps[None]:
         inputs = self.config.input
         paths = [split.path(index) for split in (self.training, self.validation) for index in range(len(split))]
         decode = {"auto": None, "decode": True, "none": False}[inputs.check]
-        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels)
+        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels, reading=inputs.reading)
+        if decode is not False:
+            self.remarks = [*self.remarks, *remarks_on(self.config, paths[: len(self.training)])]
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.training.path(index)) for index in indices]

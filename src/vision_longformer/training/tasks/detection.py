@@ -87,7 +87,9 @@ def limit_of(trained: Trained) -> int:
 
 def digest_of(split: CocoSplit) -> str:
     """Return a digest of the names, boxes and labels of a split."""
-    digest = hashlib.sha256("\n".join(split.file_names[index] for index in range(len(split))).encode())
+    digest = hashlib.sha256(
+        "\n".join(split.file_names[index] for index in range(len(split))).encode("utf-8", "surrogateescape")
+    )
     for array in (split.ends, split.boxes, split.labels, split.is_crowd):
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ class SemanticModel(DenseTrained):
     build = staticmethod(build_semantic_fpn)
     needs = "classes"
 
-    def reading(self, wanted: Wanted) -> Wanted:
+    def labels_as_in_training(self, wanted: Wanted) -> Wanted:
         values = self.preprocessing.get("label_values")
         ignored = cast(SemanticFPN, self.model).config.ignored_label
         return replace(wanted, label_values=None if values is None else tuple(values), ignored=ignored)
@@ -63,7 +63,7 @@ class Semantic(DenseTask):
         if isinstance(self.training, CocoSplit):
             return digest_of(self.training)
         names = (f"{self.training.images[n]}\t{self.training.labels[n]}" for n in range(len(self.training)))
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         assert batch.semantic is not None
