@@ -19,11 +19,12 @@ from vision_longformer.commands.reading import given_reading
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event
 from vision_longformer.training.learner import TrainingError
 from vision_longformer.training.recipes import build, over, read_options, read_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.signals import stop_requests
-from vision_longformer.training.trainer import Event, train
+from vision_longformer.training.trainer import train
 from vision_longformer.utils.distributed import Processes, join, leave
 from vision_longformer.utils.words import counted
 
