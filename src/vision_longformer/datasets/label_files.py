@@ -20,8 +20,8 @@ import tifffile
 
 from vision_longformer.datasets.problems import some
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, describe_image, read_indices
+from vision_longformer.images.errors import image_errors
 from vision_longformer.images.find import images_below
-from vision_longformer.images.pillow import image_errors
 from vision_longformer.images.reader import Array, check_pixels
 
 FOLDERS = ("masks", "labels")
