@@ -12,11 +12,11 @@ from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.images.find import find_images
 from vision_longformer.pretrained import shipped
 from vision_longformer.training.weight_files import load_weights
-from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.weights import WEIGHTS_NAME
 
 # By what a model gives: options that are not for it, and what carries the command out.
-FOR_CLASSIFIERS = ("top", "format", "size")
+FOR_CLASSIFIERS = ("top", "format", "size", "precision")
 FOR_DETECTORS = ("min_score", "classes", "detections")
 FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale")
 UNFIT = {"classes": FOR_OTHERS, "objects": FOR_CLASSIFIERS, "pixels": (*FOR_CLASSIFIERS, *FOR_DETECTORS)}
@@ -46,7 +46,8 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
-    return PREDICTORS[trained.gives](trained, paths, arguments, device)
+    with autocast(device, arguments.precision or "float32"):
+        return PREDICTORS[trained.gives](trained, paths, arguments, device)
 
 
 def _chosen(arguments: Arguments) -> tuple[str, list[str]]:

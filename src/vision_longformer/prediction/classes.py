@@ -50,7 +50,7 @@ def predict(
         except ImageError as error:
             yield Prediction(path, error=str(error))
             continue
-        probability = model(transform(image)[None].to(device))[0].softmax(dim=0).cpu()
+        probability = model(transform(image)[None].to(device))[0].float().softmax(dim=0).cpu()
         best = probability.topk(min(top, len(probability)))
         names = trained.classes or tuple(map(str, range(len(probability))))
         yield Prediction(
