@@ -23,6 +23,7 @@ from vision_longformer.training.classifiers import build_model, start_from
 from vision_longformer.training.config import ModelOptions, TrainConfig
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.steps import finish
 from vision_longformer.weights import save
 
 SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
