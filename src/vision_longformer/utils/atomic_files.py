@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vision_longformer.utils.locks import Lock, LockedError
@@ -34,15 +35,18 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
     The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
     behind goes; of several processes that write at once, the last one stays.
+
+    Args:
+        target: What to write. Who may read and write it is as for any new file.
+        private: Whether only this user may, whatever holds for new files.
     """
-    with _beside(target, folder=False) as temporary:
+    with _beside(target, make=_make_private_file if private else _make_file) as temporary:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
@@ -69,7 +73,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
     Otherwise as `replacing`.
     """
-    with _beside(target, folder=True) as around:
+    with _beside(target, make=_make_folder) as around:
         temporary = around / "new"
         try:
             temporary.mkdir()
@@ -82,11 +86,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
+def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(target)
-    temporary, lock = _make_locked(target, folder=folder)
+    temporary, lock = _make_locked(target, make)
     with lock:
         try:
             yield temporary
@@ -94,23 +98,33 @@ def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
             _remove(temporary)
 
 
-def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
-    make = tempfile.mkdtemp if folder else _make_file
+def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:
     while True:
-        temporary = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX))
+        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}{SUFFIX}"
+        try:
+            make(temporary)
+        except FileExistsError:
+            continue
         with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for one left behind
             return temporary, Lock(temporary, wait=True)
 
 
-def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
-    descriptor, name = tempfile.mkstemp(dir=dir, prefix=prefix, suffix=suffix)
-    os.close(descriptor)
-    return name
+def _make_file(path: Path, mode: int = 0o666) -> None:
+    # the system takes the umask off, which a program can only read by changing it for all of its threads
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+
+
+def _make_private_file(path: Path) -> None:
+    _make_file(path, 0o600)
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(0o700)
 
 
 def _remove_left_behind(target: Path) -> None:
     """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
-    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))  # as tempfile makes them
+    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))
     for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
         left = target.parent / found
         with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
@@ -159,9 +173,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
