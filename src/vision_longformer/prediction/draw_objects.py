@@ -22,7 +22,7 @@ LINES_OF_OBJECT = 10  # and than the object's
 TEXT_OF_SIDE = 45
 SMALLEST_TEXT, LARGEST_TEXT = 11, 120  # pixels
 MASK_OPACITY = 0.35
-SHADED = 0.004  # of the image: what most objects must cover to be shaded; smaller ones would be solid blocks
+SHADED = 0.01  # of the image: what most objects must cover to be shaded; smaller ones would be solid blocks
 CROWDED = 4.0  # a label needs a box at least a quarter as wide as itself
 LABELLED = 0.1  # of the image: what all labels may cover together; else there are none
 
@@ -91,9 +91,7 @@ def draw_objects(
         for number in worst_first:
             _frame(draw, boxes[number], class_colour(int(found.labels[number])), line)
     texts = [_text(found, number, classes) for number in range(len(boxes))]
-    if labels is None:
-        labels = sum(_text_area(draw, text, font) for text in texts) <= LABELLED * shown[0] * shown[1]
-    if labels:
+    if labels if labels is not None else _have_room(draw, texts, font, boxes, shown):
         taken: list[Place] = []
         for number in reversed(worst_first):
             colour = class_colour(int(found.labels[number]))
@@ -179,9 +177,16 @@ def _text(found: FoundObjects, number: int, classes: Sequence[str] | None) -> st
     return f"{label if classes is None else classes[label]} {found.scores[number]:.2f}"
 
 
-def _text_area(draw: ImageDraw.ImageDraw, text: str, font: Font) -> float:
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    return (right - left) * (bottom - top)
+def _have_room(
+    draw: ImageDraw.ImageDraw, texts: Sequence[str], font: Font, boxes: NDArray[np.floating], size: Size
+) -> bool:
+    """Return whether labels leave most of the image free, and most objects are wide enough for theirs."""
+    if not texts:
+        return False
+    sizes = np.array([draw.textbbox((0, 0), text, font=font) for text in texts], float)
+    widths, heights = sizes[:, 2] - sizes[:, 0], sizes[:, 3] - sizes[:, 1]
+    wide_enough = np.median((boxes[:, 2] - boxes[:, 0]) / widths) >= 1 / CROWDED
+    return bool(wide_enough and np.sum(widths * heights) <= LABELLED * size[0] * size[1])
 
 
 def _label(

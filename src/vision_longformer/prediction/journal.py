@@ -25,6 +25,7 @@ from vision_longformer.utils.locks import Lock, LockedError
 
 RUN, ENTRIES, LOCK, WORK = "run.json", "journal", ".lock", ".work"
 VERSION = 1
+LONGEST = 200  # characters of a setting that is told
 
 Entry = dict[str, Any]
 
@@ -172,7 +173,8 @@ def facts_of(entry: Entry) -> ImageFacts:
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
-    if isinstance(before, str | int | float | None) and isinstance(now, str | int | float | None):
-        texts = [str(value)[:12] if key.endswith("sha256") else str(value) for value in (before, now)]
-        return f"{key.replace('_', ' ')} was {texts[0]} and is {texts[1]}"
-    return f"{key.replace('_', ' ')} differ"
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in (before, now)]
+    if key.endswith("sha256"):
+        texts = [text[:12] for text in texts]
+    name = key.replace("_", " ")
+    return f"{name} was {texts[0]} and is {texts[1]}" if max(map(len, texts)) <= LONGEST else f"{name} differs"

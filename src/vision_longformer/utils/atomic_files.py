@@ -58,10 +58,9 @@ def replacing_from_folder(target: Path) -> Iterator[Path]:
 
     Otherwise as `replacing`.
     """
-    with _beside(target, folder=True) as around:
+    with _beside(target, make=_make_folder) as around:
         temporary = around / target.name
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
