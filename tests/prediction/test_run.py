@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import random
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pandas
@@ -18,6 +16,7 @@ import pytest
 from PIL import Image
 
 from prediction.cases import noise_image, write_weights
+from prediction.run_cases import predict_all
 from vision_longformer.images.find import find_images
 from vision_longformer.prediction.journal import JournalError
 from vision_longformer.prediction.predictor import PredictOptions, Predictor
@@ -204,27 +203,31 @@ def test_killed_runs_end_as_if_they_had_not_been(kills: int, count: int, trained
     """Each process is killed at some moment; the next one goes on, and the last may end."""
     weights = write_weights(tmp_path / "x.safetensors", "instance_segmentation")
     images = write_images(tmp_path / "in", tuple(f"{number % 3}/{number}.png" for number in range(count)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["prediction.run_cases"])  # imported once for all processes
 
-    def start(output: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "vil", "predict", weights, images, "--output", output, "--min-score", "0.3"]
-        formats = ["--outputs", *OUTPUTS, "gpkg", "--device", "cpu"]
-        return subprocess.Popen([*map(str, command), *formats], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(output: Path) -> ForkServerProcess:
+        process = context.Process(target=predict_all, args=(weights, images, output, (*OUTPUTS, "gpkg", "zarr")))
+        process.start()
+        return process
 
     generator = random.Random(0)
     done = 0
     for _ in range(kills):
         process = start(tmp_path / "out")
-        wait_until(lambda: entries(tmp_path / "out") > done or process.poll() is not None)  # noqa: B023
+        wait_until(lambda: entries(tmp_path / "out") > done or not process.is_alive())  # noqa: B023
         time.sleep(generator.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         done = entries(tmp_path / "out")
-    assert start(tmp_path / "out").wait() == 0
-    assert start(tmp_path / "undisturbed").wait() == 0
+    for output in ("out", "undisturbed"):
+        process = start(tmp_path / output)
+        process.join()
+        assert process.exitcode == 0
     assert comparable(tmp_path / "out") == comparable(tmp_path / "undisturbed")
     table = pandas.read_csv(tmp_path / "out/images.csv")
     assert (len(table), table["image"].is_unique) == (count, True)
-    shutil.rmtree(tmp_path / "out")
+    context.set_forkserver_preload(["__main__"])
 
 
 def comparable(folder: Path) -> dict[str, bytes | None]:
