@@ -50,7 +50,7 @@ def _require_integer(value: object, *, field: str, minimum: int, maximum: int = 
         value=value,
         rule=f"must be an integer of at least {minimum}",
     )
-    _require(value <= maximum, field=field, value=value, rule=f"must be at most {maximum}")  # type: ignore[operator]
+    _require(value <= maximum, field=field, value=value, rule=f"must be at most {maximum:,}")  # type: ignore[operator]
 
 
 def _require_stages(stages: Sequence[object]) -> None:

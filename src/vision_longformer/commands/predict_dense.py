@@ -20,7 +20,7 @@ from vision_longformer.images.find import Source
 from vision_longformer.prediction.formats import DEFAULTS, check_outputs
 from vision_longformer.prediction.journal import RUN, JournalError
 from vision_longformer.prediction.predictor import PredictOptions, Predictor
-from vision_longformer.prediction.run import Outcome, PredictionRun
+from vision_longformer.prediction.run import FOLDERS, Outcome, PredictionRun
 from vision_longformer.reports.prediction_page import write_prediction_page
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Trained
@@ -116,8 +116,8 @@ def _without_results(sources: Sequence[Source], output: Path) -> list[Source]:
     """Return images without those that an earlier run drew in the folder of its results."""
     if not (output / RUN).is_file():
         return list(sources)
-    own = Path(os.path.abspath(output))
-    kept = [source for source in sources if own not in source.path.parents]
+    own = {Path(os.path.abspath(output)) / folder for folder in FOLDERS.values()}
+    kept = [source for source in sources if own.isdisjoint(source.path.parents)]
     if not kept:
         raise ValueError(f"output {output}: all images are results of an earlier run; choose others")
     return kept

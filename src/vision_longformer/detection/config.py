@@ -158,9 +158,7 @@ class MaskRCNNConfig:
 
 
 def _require_detections(detections: int) -> None:
-    _require_integer(detections, field="detections", minimum=1)
-    rule = f"must be at most {MOST_DETECTIONS:,}"
-    _require(detections <= MOST_DETECTIONS, field="detections", value=detections, rule=rule)
+    _require_integer(detections, field="detections", minimum=1, maximum=MOST_DETECTIONS)
 
 
 def _grown(number: int, detections: int, before: int) -> int:
