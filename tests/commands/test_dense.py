@@ -22,9 +22,10 @@ from vil import main
 from vision_longformer.commands import evaluate
 from vision_longformer.datasets.coco import read_coco
 from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.images import rasters
 from vision_longformer.masks.rle import rle_to_mask
 from vision_longformer.memory.dense import forecast_dense_memory
-from vision_longformer.prediction import dense, predictor
+from vision_longformer.prediction import predictor
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.weight_files import load_weights
 
@@ -222,7 +223,7 @@ def test_a_streamed_image_is_read_by_rows_and_drawn_smaller(
     needed = forecast_dense_memory(load_weights(weights).model, size)
     expected = results(vil, tmp_path / "whole", *base, "--output", tmp_path / "whole", "--memory", f"{needed}B")
 
-    monkeypatch.setattr(dense, "whole_rgb", None)
+    monkeypatch.setattr(rasters, "raster_and_valid", None)
     monkeypatch.setattr(predictor, "PICTURE_WIDTH", 130)
     shown = vil(*base, "--output", tmp_path / "bands", "--memory", f"{needed - 1}B")
     assert shown.code == 0, shown.err

@@ -8,6 +8,7 @@ from pathlib import Path
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.images.find import find_images
 from vision_longformer.prediction.predictor import UNFIT
 from vision_longformer.pretrained import shipped
@@ -37,6 +38,7 @@ def run(arguments: Arguments) -> int:
                     f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
                     f"{trained.task.replace('_', ' ')}"
                 )
+        trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
         sources = find_images(images, remark=tell)
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:

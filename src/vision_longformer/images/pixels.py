@@ -22,7 +22,16 @@ from vision_longformer.images.arrays import ArrayReader
 from vision_longformer.images.bytes import BytesReader
 from vision_longformer.images.open import open_reader
 from vision_longformer.images.pillow import PillowReader
-from vision_longformer.images.reader import MAX_PIXELS, Array, ImageError, ImageInfo, PixelRows, Reader, check_pixels
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    Mask,
+    PixelRows,
+    Reader,
+    check_pixels,
+)
 from vision_longformer.images.values import to_unit
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | io.BytesIO | Reader
@@ -99,18 +108,29 @@ def read_rgb(image: ImageLike, *, max_pixels: int = MAX_PIXELS, upright: bool = 
         ImageError: See `read_pixels`.
     """
     with closing(open_image(image, max_pixels, upright=upright)) as reader:
-        return whole_rgb(reader)[0]
+        return whole_rgb(reader)
 
 
-def whole_rgb(reader: Reader) -> tuple[Image.Image, NDArray[np.bool_] | None]:
+def whole_rgb(reader: Reader) -> Image.Image:
+    """Read a whole image that is open, as `read_rgb` does."""
+    return rgb_and_valid(reader)[0]
+
+
+def rgb_and_valid(reader: Reader) -> tuple[Image.Image, Mask | None]:
     """Read a whole image that is open, as `read_rgb` does; and which (H, W) pixels are valid, None where all are."""
     info = reader.info
     rows = reader.read_rows(0, info.height)
-    if info.channels == 3 and info.dtype == np.uint8 and rows.valid is None:
+    as_is = info.channels == 3 and info.dtype == np.uint8 and info.value_range is None
+    if as_is and rows.valid is None:
         return Image.fromarray(np.ascontiguousarray(rows.values)), None
     values, valid = _unit(info, rows, 3)
-    image = Image.fromarray(np.ascontiguousarray(values.mul_(255).round_().byte().numpy()))
+    image = Image.fromarray(values.clamp_(0, 1).mul_(255).round_().byte().contiguous().numpy())
     return image, None if bool(valid.all()) else valid.numpy()
+
+
+def read_valid(reader: Reader, channels: int) -> tuple[Tensor, Tensor]:
+    """Read a whole image that is open, of which something must be valid. See `Pixels` for what is returned."""
+    return _unit(reader.info, reader.read_rows(0, reader.info.height), channels)
 
 
 def shrunk_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from vision_longformer.images import ImageError, Reader
-from vision_longformer.images.pixels import open_image, whole_rgb
+from vision_longformer.images import ImageError, Reader, open_reader
+from vision_longformer.images.rasters import whole_raster
+from vision_longformer.images.reader import MAX_PIXELS, check_pixels
 from vision_longformer.training.tasks.classification import Classifier
 
 
@@ -50,7 +51,7 @@ def predict(
     names = trained.classes or tuple(map(str, range(num_classes)))
     for path in paths:
         try:
-            with closing(open_image(path)) as reader:
+            with closing(open_reader(path, **vars(trained.reading))) as reader:
                 numbers, probabilities = classify(trained, reader, top=top, device=device)
         except ImageError as error:
             yield Prediction(path, error=str(error))
@@ -73,7 +74,8 @@ def classify(
     Raises:
         ImageError: The image cannot be read.
     """
-    image, _ = whole_rgb(reader)
+    check_pixels(reader.info.name, reader.info.size, MAX_PIXELS)
+    image = whole_raster(reader, trained.reading.model_channels)
     probability = trained.model(trained.transform()(image)[None].to(device))[0].softmax(dim=0).cpu()
     best = probability.topk(min(top, len(probability)))
     return tuple(best.indices.tolist()), tuple(best.values.double().tolist())

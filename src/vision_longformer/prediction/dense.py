@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.tiled import find_objects
-from vision_longformer.images import MAX_PIXELS, ImageError, Reader
-from vision_longformer.images.pixels import whole_rgb
+from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, rasters
 from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
@@ -116,9 +114,9 @@ def look(
         )
         return Seen(1, streamed=True, objects=found)
     check_pixels(reader.info.name, size, MAX_PIXELS)
-    image, valid = whole_rgb(reader)
+    image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)
     seen = resized(image, options.scale, interpolation=preprocessing["interpolation"])
-    seen_size = (seen.height, seen.width)
+    seen_size = rasters.size_of(seen)
     tiles = len(tiling.cut(seen_size))
     in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": progress.tile, **common}
     if trained.gives == "pixels":
@@ -128,7 +126,7 @@ def look(
     return Seen(tiles, objects=in_pixels_of(found, size, seen=seen_size), valid=valid)
 
 
-def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:
+def resized(image: Raster, scale: float, *, interpolation: str) -> Raster:
     """Return an image resized by a factor, as evaluation does.
 
     Raises:
@@ -136,13 +134,14 @@ def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Im
     """
     if scale == 1:
         return image
-    if image.width * scale * image.height * scale > MAX_PIXELS:
+    height, width = rasters.size_of(image)
+    if width * scale * height * scale > MAX_PIXELS:
         raise ImageError(
-            f"its {image.width}×{image.height} pixels, resized by {scale:g}, would be more than the limit of "
+            f"its {width}×{height} pixels, resized by {scale:g}, would be more than the limit of "
             f"{MAX_PIXELS:,}; choose a smaller scale"
         )
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling[interpolation.upper()])
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return rasters.resized(image, size, interpolation)
 
 
 def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjects:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from PIL import Image
 
 from vision_longformer.features.small_pictures import small_photograph
-from vision_longformer.images import ImageLike, Reader, open_reader
+from vision_longformer.images import AS_STORED, ChosenReader, ImageLike, Reader, Reading, open_reader
 from vision_longformer.images.pixel_size import read_pixel_size
 from vision_longformer.images.pixels import open_image
 from vision_longformer.prediction.classes import classify
@@ -139,7 +141,7 @@ class Predictor:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that results depend on besides the image, as JSON: the digest of the weights, and what was asked.
+        """All that results depend on besides the image, for JSON: the digest of the weights, and what was asked.
 
         Not the memory: it decides which tiles are looked at where none were asked for, and may differ from run to run.
         """
@@ -148,8 +150,8 @@ class Predictor:
             "task": self.trained.task,
             "weights_sha256": weights_digest(self.trained.model),
             "classes_of_model": list(self.class_names),
-            "preprocessing": {key: _plain(value) for key, value in self.trained.preprocessing.items()},
-            **{key: _plain(value) for key, value in asked.items()},
+            "preprocessing": self.trained.preprocessing,
+            **asked,
             "min_score": MIN_SCORE if self.options.min_score is None else self.options.min_score,
             "scale": self.scale,
         }
@@ -191,18 +193,19 @@ class Predictor:
             ImageError: See `__call__`, as for the others.
         """
         path = Path(image) if isinstance(image, str | os.PathLike) else None
-        reader = open_image(image) if path is None or self._tiling is None else open_reader(path)
+        reading = self.trained.reading
+        reader = _open(image, reading)
         with contextlib.closing(reader):
             facts = ImageFacts(
                 name if name is not None else "" if path is None else str(path),
                 reader.info.size,
                 reader.info.georeference,
-                None if path is None else read_pixel_size(path),
+                None if path is None or reading.level else read_pixel_size(path),
             )
             about: dict[str, Any] = {
                 "image": facts,
                 "class_names": self.class_names,
-                "picture": _picture(image, reader),
+                "picture": _picture(image, reader, reading),
             }
             if self._tiling is None:
                 assert isinstance(self.trained, Classifier)
@@ -250,34 +253,42 @@ def load_predictor(
     return Predictor(load_weights(Path(weights)), options, device=choose_device(device))
 
 
-def _picture(image: ImageLike, reader: Reader) -> Callable[[], Image.Image]:
+def _open(image: ImageLike, reading: Reading) -> Reader:
+    """Open an image of any kind as a model takes it. A path is read by rows where its format allows that."""
+    if isinstance(image, str | os.PathLike):
+        return open_reader(image, **vars(reading))
+    reader = open_image(image)
+    if reading.channels is None and reading.value_range is None:
+        return reader
+    return ChosenReader(reader, reading.channels, value_range=reading.value_range)
+
+
+def _picture(image: ImageLike, reader: Reader, reading: Reading) -> Callable[[], Image.Image]:
     """Return what gives an image as RGB, read again: a result keeps no pixels beside those that it was given."""
-    if image is reader:  # which is closed
-        return partial(_refuse_picture, reader.info.name)
-    return partial(read_picture, image)
+    if isinstance(image, str | os.PathLike | io.BytesIO | Image.Image | np.ndarray):
+        return partial(read_picture, image, reading)
+    return partial(_refuse_picture, reader.info.name)  # a reader, which is closed
 
 
 def _refuse_picture(name: str) -> Image.Image:
     raise ValueError(f"{name}: its reader is closed; give the image to draw on (image)")
 
 
-def read_picture(image: ImageLike) -> Image.Image:
+def read_picture(image: ImageLike, reading: Reading = AS_STORED) -> Image.Image:
     """Return an image as RGB; one larger than `PICTURE_WIDTH` smaller, read band by band.
+
+    Args:
+        image: See `Predictor`.
+        reading: How a model reads it.
 
     Raises:
         ImageError: It cannot be read.
     """
-    reader = open_reader(image) if isinstance(image, str | os.PathLike) else open_image(image)
-    with contextlib.closing(reader):
-        return Image.fromarray(small_photograph(reader, 3, max_width=PICTURE_WIDTH).numpy())
+    with contextlib.closing(_open(image, reading)) as reader:
+        return Image.fromarray(small_photograph(reader, reading.model_channels, max_width=PICTURE_WIDTH).numpy())
 
 
 def _number(name: str, names: Sequence[str]) -> int:
     if name not in names:
         raise ValueError(f"classes {name}: the weights know {', '.join(names)}")
     return list(names).index(name)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as it comes back from JSON."""
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -137,7 +137,7 @@ class PredictionRun:
                 if missing:
                     objects = objects_of(kept, self.predictor.class_names)
                     tolerance = self.predictor.options.simplify or 0.0
-                    picture = partial(read_picture, source.path)
+                    picture = partial(read_picture, source.path, self.predictor.trained.reading)
                     self._write(replace(objects, picture=picture, tolerance=tolerance), kept, missing)
                 return self._outcome(source, "skipped", kept)
         start, pixels = time.perf_counter(), 0

@@ -26,6 +26,7 @@ from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.images import AS_STORED
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import (
@@ -120,6 +121,7 @@ class Distillation(Task):
                     stored_side=self.options.stored_side,
                     max_pixels=self.config.input.max_pixels,
                     threads=self.config.compute.workers,
+                    reading=self.config.input.reading,
                 )
             yield "images decoded", done, len(self.paths)
         processes.wait()
@@ -209,7 +211,9 @@ class Distillation(Task):
     def _about_images(self) -> dict[str, Any]:
         lines = "".join(f"{name}\t{path.stat().st_size}\n" for name, path in zip(self.names, self.paths, strict=True))
         digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-        return {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        about = {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        reading = self.config.input.reading
+        return about if reading == AS_STORED else about | {"reading": reading.to_dict()}
 
     def _about_teacher(self) -> dict[str, Any]:
         augmentation = self.config.augmentation
