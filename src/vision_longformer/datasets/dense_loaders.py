@@ -92,7 +92,9 @@ class DenseImages(Dataset[Any]):
             image = self.split.read(index, max_pixels=self.max_pixels)
             if isinstance(key, Key):
                 return self._augmented(image, key), index
-            return DenseSample(self._pixels(image, self.whole(index)), torch.empty(0, 4), torch.empty(0)), index
+            return DenseSample(
+                self._pixels(image, self.whole(index)), torch.empty(0, 4, dtype=torch.float32), torch.empty(0)
+            ), index
         except ImageError as error:
             return str(error)
 
@@ -124,7 +126,7 @@ class DenseImages(Dataset[Any]):
         pixels = self._pixels(image, how)
         if self.learned == "semantic":
             label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
-            return DenseSample(pixels, torch.empty(0, 4), torch.empty(0), semantic=label)
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
         assert isinstance(self.split, CocoSplit)
         return self._with_objects(self.split, pixels, key.image, size, how)
 
@@ -160,7 +162,7 @@ class DenseImages(Dataset[Any]):
             indices.append(entry[1])
         sizes: list[Size] = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-        images = torch.zeros(len(samples), len(samples[0].image), height, width)
+        images = torch.zeros(len(samples), len(samples[0].image), height, width, dtype=torch.float32)
         semantic = None
         if samples[0].semantic is not None:
             semantic = torch.full((len(samples), height, width), IGNORE_INDEX)

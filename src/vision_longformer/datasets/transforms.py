@@ -134,7 +134,8 @@ def image_to_tensor(
     """
     pixels = how.mirrored(np.asarray(resized(image, how.size, interpolation)), row_axis=0)
     values = unit_tensor(pixels)  # (C, H, W)
-    return values.sub_(torch.tensor(mean).view(-1, 1, 1)).div_(torch.tensor(std).view(-1, 1, 1))
+    shift, scale = (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) for numbers in (mean, std))
+    return values.sub_(shift).div_(scale)
 
 
 def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:

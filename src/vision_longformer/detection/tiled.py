@@ -120,7 +120,9 @@ def normalised(
     part = pixels[tile.top : tile.bottom, tile.left : tile.right].transpose(2, 0, 1).copy()
     values = torch.from_numpy(part).to(device).float()
     white = 255 if pixels.dtype == np.uint8 else 1
-    shift, scale = (torch.tensor(numbers, device=device).view(-1, 1, 1) * white for numbers in (mean, std))
+    shift, scale = (
+        torch.tensor(numbers, dtype=torch.float32, device=device).view(-1, 1, 1) * white for numbers in (mean, std)
+    )
     return values.sub_(shift).div_(scale)[None]
 
 

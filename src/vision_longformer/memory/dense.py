@@ -58,7 +58,7 @@ def forecast_dense_memory(model: nn.Module, size: Size) -> int:
             module.forward_intermediates = partial(_maps, module)  # type: ignore[method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         with _Counter(known=make_fake(fake)) as counter:
-            pixels = torch.empty(1, _in_chans(model), *size)
+            pixels = torch.empty(1, _in_chans(model), *size, dtype=torch.float32)
             images = pixels * 1  # normalised
             del pixels
             after = fake.count_memory(images, size, lambda: counter.live)

@@ -134,7 +134,7 @@ def start_timm_from(model: nn.Module, path: Path, *, prefix: str = "") -> list[s
 def _try_size(model: nn.Module, name: str, size: int, in_chans: int) -> None:
     """Make sure that one of timm's models, some of which are built for one size, takes the images of a run."""
     try:
-        model.eval()(torch.zeros(1, in_chans, size, size))
+        model.eval()(torch.zeros(1, in_chans, size, size, dtype=torch.float32))
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"input.size={size}: {name} cannot take images of {size}×{size} ({error}); give it its own size, or "

@@ -102,6 +102,10 @@ class ComputeOptions:
     threads: int | None = _option(None, "CPU threads; by default what PyTorch chooses.")
     precision: Precision = _option("float32", "Of the forward pass: float32, bfloat16 or float16 by autocast.")
     gradient_checkpointing: bool = _option(False, "Compute activations again in backward, to save memory.")
+    checkpointed_stages: tuple[int, ...] | None = _option(
+        None, "Stages, counted from 1, that gradient_checkpointing is for: the first ones save most; by default all."
+    )
+    compile: bool = _option(False, "Compile the model (torch.compile): faster steps on GPUs, once that is done.")
     deterministic: bool | None = _option(None, "Bit-identical repetition; by default on CPUs, not on GPUs.")
 
 
@@ -260,7 +264,12 @@ _RULES: dict[str, tuple[str, ...]] = {
     ),
     "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
-    "must be whole numbers from 1 on": ("dense.sides", "distillation.sides", "distillation.final_sides"),
+    "must be whole numbers from 1 on": (
+        "dense.sides",
+        "distillation.sides",
+        "distillation.final_sides",
+        "compute.checkpointed_stages",
+    ),
     "must be numbers of channels, counted from 0, each once": ("input.channels",),
     "must be at least 64": ("distillation.stored_side",),
     "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),

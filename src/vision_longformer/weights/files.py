@@ -25,7 +25,7 @@ from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.atomic_files import replacing
-from vision_longformer.utils.tensor_files import open_file, read_entries, read_header, write_tensors
+from vision_longformer.utils.tensor_files import bytes_of, open_file, read_entries, read_header, write_tensors
 from vision_longformer.utils.words import shown
 from vision_longformer.variants import CONFIGS
 from vision_longformer.weights.checks import (
@@ -224,7 +224,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor.cpu().contiguous()))
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import Builder
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.devices import images_on
 
 
 class Detector(DenseTrained):
@@ -85,7 +86,7 @@ class Detection(DenseTask):
         return digest_of(self.training)
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
-        found = model(batch.images.to(device, non_blocking=True), batch.sizes, batch.targets)
+        found = model(images_on(device, batch.images), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
 
 

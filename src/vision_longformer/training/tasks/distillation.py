@@ -192,8 +192,8 @@ class Distillation(Task):
     def _said_of_shard(self, images: range, view: int, device: torch.device) -> Said:
         """Return what the teacher says of a view of every image of a shard; zeros for those that cannot be read."""
         readable = [image for image in images if self.images.sides[image] > 0]
-        logits = torch.zeros(len(images), len(self.classes))
-        features = torch.zeros(len(images), self.basis.components.shape[1])
+        logits = torch.zeros(len(images), len(self.classes), dtype=torch.float32)
+        features = torch.zeros(len(images), self.basis.components.shape[1], dtype=torch.float32)
         if readable:
             said = self._said_of(readable, view, device)
             places = torch.tensor(readable) - images.start
@@ -249,7 +249,7 @@ class Distillation(Task):
 
     def _cut(self, images: Sequence[int], boxes: NDArray[np.float32], size: int, device: torch.device) -> Tensor:
         all_boxes = torch.from_numpy(boxes).to(device)
-        views = torch.zeros(len(images), 3, size, size, device=device)
+        views = torch.zeros(len(images), 3, size, size, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
             for places, squares in self.images.gather(images, device):
                 views[places] = resample(squares, all_boxes[places], size)
@@ -335,8 +335,8 @@ class Distillation(Task):
         count = len(self.validation)
         place = {int(image): number for number, image in enumerate(self.validation)}
         teacher, student = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
-        divergence = torch.zeros(count)
-        features = torch.zeros(count, backbone.num_features)
+        divergence = torch.zeros(count, dtype=torch.float32)
+        features = torch.zeros(count, backbone.num_features, dtype=torch.float32)
 
         def take(batch: Batch) -> None:
             first = [0] * len(batch.indices)

@@ -20,6 +20,7 @@ from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
+from vision_longformer.utils.devices import images_on
 
 
 class SemanticModel(DenseTrained):
@@ -78,6 +79,6 @@ class Semantic(DenseTask):
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         assert batch.semantic is not None
-        images, labels = batch.images.to(device, non_blocking=True), batch.semantic.to(device, non_blocking=True)
+        images, labels = images_on(device, batch.images), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
