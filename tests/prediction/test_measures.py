@@ -48,7 +48,8 @@ def test_boxes_and_empty_masks() -> None:
 def test_units(facts: dict[str, Any], name: str, area: float, length: float | None) -> None:
     unit = ImageFacts("x", (3, 4), **facts).unit
     assert unit is not None
-    assert (unit.name, unit.area) == (name, pytest.approx(area))
+    assert unit.name == name
+    assert unit.area == pytest.approx(area)
     assert unit.length == (None if length is None else pytest.approx(length, rel=1e-4))
 
 

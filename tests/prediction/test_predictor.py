@@ -12,7 +12,7 @@ from PIL import Image
 
 import vision_longformer
 from prediction.cases import CLASSES, noise_image, random_classes, random_objects, write_weights
-from vision_longformer import Encoder, create_model, load_predictor
+from vision_longformer import Encoder, VisionLongformer, create_model, load_predictor
 from vision_longformer.images import ArrayReader, ImageError
 from vision_longformer.prediction.predictor import Predictor
 from vision_longformer.prediction.results import ClassesResult, ObjectsResult, RegionsResult, SemanticResult
@@ -92,6 +92,7 @@ def test_boxes_classes_of_pixels_and_classes(folder: Path, tmp_path: Path) -> No
     assert sum(mask.sum() for mask in pixels.masks) == 40 * 56
     assert pixels.plot(legend=True).height >= pixels.plot().height == 40
     model = create_model("vision_longformer_nano", num_classes=3)
+    assert isinstance(model, VisionLongformer)
     vision_longformer.save(model, tmp_path / "x.safetensors")
     named = load_predictor(tmp_path / "x.safetensors", device="cpu", top=2, size=64)(noise_image())
     assert isinstance(named, ClassesResult)

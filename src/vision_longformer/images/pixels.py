@@ -152,6 +152,7 @@ def open_image(image: ImageLike, max_pixels: int = MAX_PIXELS, *, upright: bool 
     if isinstance(image, Image.Image):
         picture = PillowReader(image)
         return UprightReader(picture, picture.orientation) if upright and picture.orientation > 1 else picture
+    reader: Reader
     if isinstance(image, str | os.PathLike):
         reader = open_reader(image, max_pixels=max_pixels, upright=upright)
     elif isinstance(image, io.BytesIO):

@@ -9,6 +9,7 @@ is traced here, over arrays, and the rest is Shapely's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import shapely
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from vision_longformer.masks.rle import Mask
 
-Geometry = shapely.Polygon | shapely.MultiPolygon
+Geometry: TypeAlias = "shapely.Polygon | shapely.MultiPolygon"
 Ring = NDArray[np.int64]  # (vertices, 2) x and y, not closed
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])  # right, down, left, up: a pixel's edges, clockwise on a screen
 

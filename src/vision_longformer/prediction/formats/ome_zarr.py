@@ -108,6 +108,7 @@ def _labels(result: RegionsResult) -> dict[str, Any]:
         value = number + is_objects
         shared = shared_columns(result, number)
         colours.append({"label-value": value, "rgba": [*result.colour(shared["class_number"]), 255]})
-        properties.append({"label-value": value, **{key: shared[key] for key in ("class", "score") if key in shared}})
+        named: dict[str, Any] = {key: shared[key] for key in ("class", "score") if key in shared}
+        properties.append({"label-value": value, **named})
     described: dict[str, Any] = {"colors": colours, "properties": properties} if count else {}
     return {"version": VERSION, **described}
