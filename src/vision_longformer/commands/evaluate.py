@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -51,6 +52,7 @@ def run(arguments: Arguments) -> int:
             batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
+            autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
             advance=lambda images: progress.advance(task, images),
         )
         try:

@@ -22,6 +22,8 @@ MODELS = (
 )
 MAX_PIXELS = 500_000_000
 PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
+PRECISIONS = ("float32", "bf16")
+PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
@@ -188,6 +190,7 @@ def evaluate() -> Parser:
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
     _add_reading(parser)
     return parser
 
@@ -213,6 +216,7 @@ def predict() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -249,6 +253,7 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser

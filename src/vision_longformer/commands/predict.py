@@ -13,11 +13,13 @@ from vision_longformer.images.find import find_images
 from vision_longformer.prediction.predictor import UNFIT
 from vision_longformer.pretrained import shipped
 from vision_longformer.training.weight_files import load_weights
-from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.weights import WEIGHTS_NAME
 
 # Options of the command alone, by what a model gives.
-UNFIT_OUTPUT = {"classes": ("outputs", "no_pictures"), "objects": ("format",), "pixels": ("format",)}
+FOR_OUTPUT = ("outputs", "no_pictures")
+FOR_CLASSIFIERS = ("format", "precision")
+UNFIT_COMMAND = {"classes": FOR_OUTPUT, "objects": FOR_CLASSIFIERS, "pixels": FOR_CLASSIFIERS}
 PREDICTORS: dict[str, Callable[..., int]] = {
     "classes": predict_classes,
     "objects": predict_dense,
@@ -32,7 +34,7 @@ def run(arguments: Arguments) -> int:
     name, images = _chosen(arguments)
     try:
         trained = load_weights(name)
-        for option in (*UNFIT[trained.gives], *UNFIT_OUTPUT[trained.gives]):
+        for option in (*UNFIT[trained.gives], *UNFIT_COMMAND[trained.gives]):
             if arguments[option] not in (None, False):
                 raise UsageError(
                     f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
@@ -44,7 +46,8 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
-    return PREDICTORS[trained.gives](trained, sources, arguments, device)
+    with autocast(device, arguments.precision or "float32"):
+        return PREDICTORS[trained.gives](trained, sources, arguments, device)
 
 
 def _chosen(arguments: Arguments) -> tuple[str, list[str]]:

@@ -76,6 +76,6 @@ def classify(
     """
     check_pixels(reader.info.name, reader.info.size, MAX_PIXELS)
     image = whole_raster(reader, trained.reading.model_channels)
-    probability = trained.model(trained.transform()(image)[None].to(device))[0].softmax(dim=0).cpu()
+    probability = trained.model(trained.transform()(image)[None].to(device))[0].float().softmax(dim=0).cpu()
     best = probability.topk(min(top, len(probability)))
     return tuple(best.indices.tolist()), tuple(best.values.double().tolist())

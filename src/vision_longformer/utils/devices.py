@@ -27,6 +27,11 @@ def choose_device(name: str, *, number: int | None = None) -> torch.device:
     return torch.device(name)
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context to compute in: float32, or "bf16" by autocast, with parameters as they are."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 def images_on(device: torch.device, images: Tensor) -> Tensor:
     """Copy (B, C, H, W) images to a device. A GPU gets them channels-last, which it convolves faster, and no wait."""
     layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
