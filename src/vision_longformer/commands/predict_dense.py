@@ -43,6 +43,8 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
         sources = _without_results(sources, output)
     except (ImportError, ValueError) as error:
         raise UsageError(_as_option(str(error))) from error
+    if arguments.overlap is not None and arguments.tile is None:
+        tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if predictor.scale != 1 and arguments.scale is None:
         tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
     console = Console(stderr=True)

@@ -125,7 +125,7 @@ def summary(results: Sequence[Result]) -> str:
     if encoded:
         seconds = sum(result.seconds for result in encoded)
         megapixels = sum(result.megapixels for result in encoded)
-        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
+        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} megapixels/s)"
     parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
     parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
     return ", ".join(parts) + "."

@@ -17,5 +17,7 @@ def content_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     of_all = hashlib.sha256()
     for inside in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        of_all.update(f"{inside.relative_to(path).as_posix()} {content_digest(inside)}\n".encode())
+        of_all.update(
+            f"{inside.relative_to(path).as_posix()} {content_digest(inside)}\n".encode("utf-8", "surrogateescape")
+        )
     return of_all.hexdigest()

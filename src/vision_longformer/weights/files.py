@@ -103,6 +103,7 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
     with open_file(path) as file:
         header = read_header(file, path, verify=verify)
         metadata = _description(header.metadata.get(METADATA_KEY), path)
+        _refuse_other_contents(metadata, path)
         try:
             config = ModelConfig.from_dict(metadata["config"])
             preprocessing = check_preprocessing(metadata["preprocessing"], in_chans=config.in_chans)
@@ -120,6 +121,21 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
         description["label_names"] = class_names
     model.pretrained_cfg = model.default_cfg = description
     return model.eval()
+
+
+def _refuse_other_contents(metadata: Mapping[str, Any], path: Path) -> None:
+    """Raise `ValueError` for files that are whole, but hold something else than one of our backbones or classifiers."""
+    match metadata.get("content"):
+        case "dense":
+            task = str(metadata.get("task")).replace("_", " ")
+            what = f"a model for {task}, which `vil predict` and `vil evaluate` take"
+        case "timm":
+            what = f"a model of timm ({shown(metadata.get('name'))}), which `vil predict` and `vil evaluate` take"
+        case "training":
+            what = f"a run to continue; the weights to use are in {path.with_name('best.safetensors')}"
+        case _:
+            return
+    raise ValueError(f"{path}: holds {what}; wanted here are a classifier's or a backbone's weights of this library")
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
