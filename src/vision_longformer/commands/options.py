@@ -205,6 +205,12 @@ def predict() -> Parser:
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
     model_help = "Weights that come with the package, by name."
+    outputs_help = (
+        "Others: what to write, any of geojson, gpkg, labels, csv, parquet; of objects coco too (geojson csv coco), of "
+        "classes of pixels (labels csv). labels takes the format that fits the image; png, tiff, geotiff and zarr name "
+        "it."
+    )
+    simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
@@ -221,6 +227,9 @@ def predict() -> Parser:
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
     add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    add("--outputs", type=str, nargs="+", metavar="NAME", help=outputs_help)
+    add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
+    add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
     _add_reading(parser)
     return parser
 

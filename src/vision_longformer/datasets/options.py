@@ -61,8 +61,7 @@ class DenseOptions:
     )
     labels: Literal["auto", "coco", "index", "instances"] = option(
         "auto",
-        "coco: objects of SPLIT.json; instances: label images, an integer for each object; index: label images, an "
-        "integer for each class; auto: the first of these that is there.",
+        "SPLIT.json (coco), or label images of objects (instances) or classes (index); auto takes the first there is.",
     )
     class_name: str = option("object", "Of the objects of label images, which have one class.")
     label_values: tuple[int, ...] | None = option(
