@@ -166,7 +166,7 @@ def test_images_that_use_little_of_16_bits_are_pointed_out(tmp_path: Path) -> No
     found = []
     for config in (dark, stated):
         task = build_task(config, data)
-        task.check()
+        finish(task.check())
         found.append(list(task.remarks))
     (sentence,) = found[0]
     assert "the images have 16 bits, and no value above 3,499 of 65,535 in 8 of them" in sentence
