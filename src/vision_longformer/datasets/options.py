@@ -68,7 +68,7 @@ class DenseOptions:
     )
     labels: Literal["auto", "coco", "index", "instances"] = option(
         "auto",
-        "coco: SPLIT.json; instances, index: images of objects' or classes' numbers; auto: the first there is.",
+        "SPLIT.json (coco), or label images of objects (instances) or classes (index); auto takes the first there is.",
     )
     class_name: str = option("object", "Of the objects of label images, which have one class.")
     label_values: tuple[int, ...] | None = option(
