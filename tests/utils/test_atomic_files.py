@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from vision_longformer.utils import locks
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
 
 pytestmark = pytest.mark.process
@@ -118,6 +120,36 @@ def test_files_of_other_programs_stay(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     write("replacing", tmp_path / "x", "whole")
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing a million files into one folder would take a million million looks."""
+
+    def searched(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        for search in ("scandir", "listdir"):
+            patched.setattr(os, search, searched)
+        write("replacing", tmp_path / "x", "whole")
+    assert read(tmp_path / "x") == "whole"
+
+
+def test_what_several_killed_processes_left_goes(kind: str, tmp_path: Path) -> None:
+    with another_writer(kind, tmp_path / "x"), another_writer(kind, tmp_path / "x"):
+        assert len(list(tmp_path.iterdir())) == 2
+    write(kind, tmp_path / "x", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_left_behind(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    with another_writer(kind, tmp_path / "x"):
+        write(kind, tmp_path / "x", "whole")
+        assert read(tmp_path / "x") == "whole"
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_threads_that_still_write_leave_nothing(tmp_path: Path) -> None:

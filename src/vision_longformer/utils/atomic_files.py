@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -38,7 +37,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
     The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
-    behind goes; of several processes that write at once, the last one stays.
+    behind of `target` goes; of several processes that write at once, the last one stays.
     """
     with _beside(target, folder=False) as temporary:
         yield temporary
@@ -70,7 +69,6 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
     """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(target)
     temporary, lock = _make_locked(target, folder=folder)
     with lock:
         try:
@@ -80,27 +78,56 @@ def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
-    make = tempfile.mkdtemp if folder else _make_file
+    """Make a file or folder whose name follows from that of `target`, so that one left behind is found by its name.
+
+    A folder of a million files is never searched. Whoever writes takes the lowest number that nobody else is writing
+    to; what a dead process left under it, or under those that follow, goes.
+    """
+    number = 0
     while True:
-        temporary = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX))
-        with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for one left behind
-            return temporary, Lock(temporary, wait=True)
+        temporary = _numbered(target, number)
+        is_new = _make(temporary, folder=folder)
+        try:
+            lock = Lock(temporary)
+        except FileNotFoundError:  # its writer has just finished
+            continue
+        except (LockedError, PermissionError):
+            number += 1
+            continue
+        if is_new:
+            break
+        if lock.held:
+            _remove(temporary)  # it was left behind
+        else:
+            number += 1  # nobody can tell, without locks
+        lock.release()
+    _remove_left_behind(target, number + 1)
+    return temporary, lock
 
 
-def _make_file(*, dir: Path, prefix: str, suffix: str) -> str:
-    descriptor, name = tempfile.mkstemp(dir=dir, prefix=prefix, suffix=suffix)
-    os.close(descriptor)
-    return name
+def _numbered(target: Path, number: int) -> Path:
+    return target.with_name(f".{target.name}.part{number}{SUFFIX}")
 
 
-def _remove_left_behind(target: Path) -> None:
-    """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
-    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))  # as tempfile makes them
-    for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
-        left = target.parent / found
+def _make(path: Path, *, folder: bool) -> bool:
+    """Make an empty file or folder; return false if something of this name is there."""
+    try:
+        if folder:
+            path.mkdir(mode=0o700)
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove_left_behind(target: Path, number: int) -> None:
+    """Remove the temporary files and folders of dead processes, whose locks ended with them, from a number on."""
+    while os.path.lexists(left := _numbered(target, number)):
         with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
             if lock.held:
                 _remove(left)
+        number += 1
 
 
 def _swap(folder: Path, target: Path, *, outdated: Path) -> None:
