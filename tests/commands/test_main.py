@@ -19,8 +19,8 @@ from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
 from vision_longformer.commands import options
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import read_metadata
 from vision_longformer.features.formats import FORMATS, table
 from vision_longformer.features.load import load_features
 from vision_longformer.images import MAX_PIXELS

@@ -19,9 +19,11 @@ from reports.pages import Page
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features import extract, strategies
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, Result, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import write_features
 from vision_longformer.features.load import load_features
+from vision_longformer.features.results import Result
 from vision_longformer.features.resume import PLAN
 from vision_longformer.features.strategies import Limits, work_folder_of
 from vision_longformer.images.find import find_images

@@ -13,8 +13,10 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow, summary
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OnBand, OutputError, Result, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import check_format
+from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import find_images

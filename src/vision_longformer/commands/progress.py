@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vision_longformer.features.extract import OnBand, Result
+from vision_longformer.features.results import OnBand, Result
 from vision_longformer.images.find import Source
 from vision_longformer.utils.words import duration
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vision_longformer.features.extract import Result, explaining
-from vision_longformer.features.figures import PHOTO_WIDTH, Figure
+from vision_longformer.features.failures import explaining
+from vision_longformer.features.figures import MAX_PICTURED, PHOTO_WIDTH, Figure
+from vision_longformer.features.results import Result
 from vision_longformer.images.thumbnails import INFERNO, Picture, shrink_picture
 from vision_longformer.memory.plans import Plan
 from vision_longformer.reports.memory_chart import memory_part
@@ -20,7 +21,6 @@ from vision_longformer.utils.words import counted
 
 FULL_IMAGES = 12  # up to here pictures keep their size; a page of more images shows smaller ones
 SMALL_WIDTH = 220
-MAX_PICTURED = 300  # images beyond are only listed
 CACHE = ".report"
 
 
