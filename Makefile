@@ -1,13 +1,13 @@
 # `make run` encodes the bundled photograph. `make test` runs all tests; `make test-fast` those that take seconds together
 # with no process of their own, `make test-long` all of them and what needs hours: kills by the score, spoilt files by
-# the thousand. `make check` looks at format, style, types and the order of rooms; `make bench` measures what
-# docs/results/performance.md reports. Each installs what it needs into .venv first, once.
+# the thousand. `make check` looks at format, style, types and the order of rooms; `make docs`
+# builds the documentation site into docs/_build, `make bench` measures what docs/results/performance.md reports. Each installs what it needs into .venv first, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTO := examples/seeding_by_Clements_Engelhardt.jpg
 
-.PHONY: run test test-fast test-long check bench clean
+.PHONY: run test test-fast test-long check docs bench clean
 
 run: .venv/installed
 	$(BIN)/vil encode $(PHOTO) --output features
@@ -29,6 +29,10 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
+	@echo "Open docs/_build/index.html"
 
 bench: .venv/installed-benchmark
 	$(BIN)/python benchmarks/speed.py --sizes 448 896 --repeats 9
@@ -53,6 +57,10 @@ bench: .venv/installed-benchmark
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 .venv/installed-benchmark: .venv/installed

@@ -107,3 +107,32 @@ def test_images_that_cannot_be_read_are_named_and_counted(data: Path) -> None:
 def test_images_above_the_limit_of_pixels_are_named(data: Path) -> None:
     with pytest.raises(ValueError, match=r"blue/0.png: .*20 pixels.* more than the limit of 400"):
         check_images(read_split(data, "train").paths, max_pixels=400)
+
+
+def test_spaces_around_the_fields_of_a_csv_are_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('path, label, split\n1.jpg, cat, train\n2.jpg,cat ,train\n3.jpg, "dog", val\n')
+    train = read_split(tmp_path / "list.csv", "train")
+    assert (train.classes, train.paths) == (("cat",), (tmp_path / "1.jpg", tmp_path / "2.jpg"))
+    assert read_split(tmp_path / "list.csv", "val").classes == ("dog",)
+
+
+def test_hidden_names_and_other_files_are_no_images_of_a_class_and_are_counted(data: Path) -> None:
+    folder = data / "train" / "red"
+    (folder / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/0-checkpoint.png", "._0.png", "notes.txt"):
+        (folder / name).touch()
+    train = read_split(data, "train")
+    assert len(train) == 6
+    assert train.remarks == (f"{folder}: passed over 2 hidden, 1 .txt",)
+
+
+def test_a_class_without_images_says_what_it_has_instead(data: Path) -> None:
+    (data / "train" / "violet").mkdir()
+    (data / "train" / "violet" / "a.h5").touch()
+    assert refused(data) == f"{data}/train/violet: no image in this class folder; it has 1 .h5"
+
+
+def test_class_folders_may_be_links(data: Path, tmp_path: Path) -> None:
+    (data / "train" / "red").rename(tmp_path / "elsewhere")
+    (data / "train" / "red").symlink_to(tmp_path / "elsewhere")
+    assert read_split(data, "train").labels == (0, 0, 1, 1, 2, 2)

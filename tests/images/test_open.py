@@ -228,3 +228,21 @@ def test_a_kind_that_only_pillow_reads_has_a_note_on_missing_pixels(
     assert open_reader(tmp_path / "a.tif").info.note == (
         "what it says of missing pixels is not heeded without rasterio: pip install 'vision-longformer[geo]'"
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_zarr_in_a_zip_file(tmp_path: Path, channels: int) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = values(channels, "uint16")
+    with zarr.storage.ZipStore(tmp_path / "a.zarr.zip", mode="w") as store:
+        zarr.create_array(store, shape=array.shape, chunks=(20, 30, channels), dtype="uint16")[:] = array
+    reader = open_reader(tmp_path / "a.zarr.zip")
+    assert_rows(reader, array)
+    reader.close()
+
+
+def test_a_zip_file_that_holds_no_array_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    (tmp_path / "a.zarr.zip").write_bytes(b"PK, or not")
+    with pytest.raises(ImageError, match=r"a\.zarr\.zip: it is no Zarr array, or a damaged one"):
+        open_reader(tmp_path / "a.zarr.zip")

@@ -37,7 +37,7 @@ def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
         check_format(arguments.format)
-        sources = find_images(arguments.images)
+        sources = find_images(arguments.images, remark=tell)
         name, model = chosen_model(arguments)
         encoder = Encoder(
             model,

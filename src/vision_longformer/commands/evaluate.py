@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -39,8 +40,7 @@ def run(arguments: Arguments) -> int:
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    for reason, count in getattr(split, "skipped", {}).items():
-        tell(f"left out: {count} ({reason})")
+    _tell_what_was_left_out(split)
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -77,6 +77,13 @@ def run(arguments: Arguments) -> int:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1
     return 0
+
+
+def _tell_what_was_left_out(split: Any) -> None:
+    for remark in getattr(split, "remarks", ()):
+        tell(remark)
+    for reason, count in getattr(split, "skipped", {}).items():
+        tell(f"left out: {count} ({reason})")
 
 
 def _table(result: Result) -> Table:

@@ -214,10 +214,16 @@ def predict() -> Parser:
     return parser
 
 
-COMMANDS: dict[str, Callable[[], Parser]] = {
-    command.__name__: command
-    for command in (encode, models, convert, export, compare, benchmark, plan, train, pretrain, evaluate, predict)
-}
+def doctor() -> Parser:
+    parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
+    output_help = "Where results are to go: the disk to look at; by default that of this folder."
+    parser.add_argument("--output", type=str | None, metavar="DIR", help=output_help)
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+_IN_ORDER = (encode, models, convert, export, compare, benchmark, plan, train, pretrain, evaluate, predict, doctor)
+COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _IN_ORDER}
 
 
 def _add_model(parser: Parser) -> None:

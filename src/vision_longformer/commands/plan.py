@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.encode import chosen_model, chosen_reading
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
@@ -71,7 +71,7 @@ def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
         images.append(ImageInfo("an image", height, width, 3, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
     reading = chosen_reading(arguments)
-    for source in find_images(arguments.images):
+    for source in find_images(arguments.images, remark=tell):
         try:
             images.append(describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels))
         except ImageError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.images.find import find_images
@@ -39,7 +39,7 @@ def run(arguments: Arguments) -> int:
                     f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
                     f"{trained.task.replace('_', ' ')}"
                 )
-        paths = [source.path for source in find_images(images)]
+        paths = [source.path for source in find_images(images, remark=tell)]
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from vision_longformer.datasets.problems import some
 from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images.find import images_below
+from vision_longformer.images.open import is_zarr
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 COLUMNS = ("path", "label", "split")
 AUTO_DECODE_BYTES = 10**9
 
@@ -26,11 +27,13 @@ class Samples:
         paths: Image files.
         labels: Of each, an index into `classes`.
         classes: Names, in the order of the classifier's outputs.
+        remarks: What of the data was not taken, a sentence each.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,7 +55,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
     data = Path(data)
     if not data.exists():
         raise FileNotFoundError(f"{data}: no such folder or CSV file")
-    found = _read_csv(data, split) if data.is_file() else _read_folders(data, split)
+    found, remarks = (_read_csv(data, split), ()) if data.is_file() else _read_folders(data, split)
     names = sorted({label for _, label in found})
     if classes is None:
         classes = names
@@ -67,6 +70,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
         paths=tuple(path for path, _ in found),
         labels=tuple(number[label] for _, label in found),
         classes=tuple(classes),
+        remarks=remarks,
     )
 
 
@@ -81,7 +85,7 @@ def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixel
     Raises:
         ValueError: Names the first few images that cannot be read, and says how many there are.
     """
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
     if missing:
         raise ValueError(f"{some([str(path) for path in missing])}: no such file")
     if decode is None:
@@ -103,7 +107,7 @@ def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixel
         raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")
 
 
-def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
+def _read_folders(data: Path, split: str) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:
     folder = data / split
     if not folder.is_dir():
         there = sorted(entry.name for entry in data.iterdir() if entry.is_dir())
@@ -113,31 +117,37 @@ def _read_folders(data: Path, split: str) -> list[tuple[Path, str]]:
     if not classes:
         raise ValueError(f"{folder}: has no class folder in it; expected {folder}/CLASS/images")
     found: list[tuple[Path, str]] = []
-    empty = []
+    empty: list[Path] = []
+    remarks: list[str] = []
     for entry in classes:
-        images = sorted(path for path in entry.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-        if not images:
+        below = images_below(entry)
+        if not below.images:
             empty.append(entry)
-        found += [(path, entry.name) for path in images]
+        elif below.others:
+            remarks.append(f"{entry}: passed over {below.remark()}")
+        found += [(path, entry.name) for path in below.images]
     if empty:
-        raise ValueError(f"{some([str(entry) for entry in empty])}: no image in this class folder")
-    return found
+        instead = f"; it has {images_below(empty[0]).remark()}" if images_below(empty[0]).others else ""
+        raise ValueError(f"{some([str(entry) for entry in empty])}: no image in this class folder{instead}")
+    return found, tuple(remarks)
 
 
 def _read_csv(path: Path, split: str) -> list[tuple[Path, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, skipinitialspace=True)
+            rows.fieldnames = [column.strip() for column in rows.fieldnames or ()]
             missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
             if missing:
                 raise ValueError(f"{path}: lacks the column {', '.join(missing)}; it must have {', '.join(COLUMNS)}")
-            found, splits = [], Counter[str]()
+            found, splits = list[tuple[Path, str]](), Counter[str]()
             for row in rows:
-                if any(not row[column] for column in COLUMNS):
+                file_name, label, its_split = ((row[column] or "").strip() for column in COLUMNS)
+                if not (file_name and label and its_split):
                     raise ValueError(f"{path}, line {rows.line_num}: path, label and split must all be given")
-                splits[row["split"]] += 1
-                if row["split"] == split:
-                    found.append((path.parent / row["path"], row["label"]))
+                splits[its_split] += 1
+                if its_split == split:
+                    found.append((path.parent / file_name, label))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: is not a CSV file in UTF-8 ({error})") from error
     if not found:

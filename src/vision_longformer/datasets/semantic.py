@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.datasets.classification import EXTENSIONS
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.problems import Problems
 from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices, read_rgb
+from vision_longformer.images.find import images_below
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
 
@@ -44,6 +44,7 @@ class SemanticSplit:
         upright: (N,) whether labels refer to the image turned upright as EXIF says.
         ignore_index: Value of pixels that belong to no class.
         skipped: How many images were left out, by reason.
+        remarks: What of the folder was not taken, a sentence each.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class SemanticSplit:
     upright: NDArray[np.bool_]
     ignore_index: int
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -117,7 +119,8 @@ def read_semantic(
     if classes is not None and (data / "classes.txt").is_file():
         _check_same(_read_classes(data), names, data / "classes.txt")
     found: list[tuple[str, str]] = []
-    for path in sorted(entry for entry in folder.rglob("*") if entry.suffix.lower() in EXTENSIONS and entry.is_file()):
+    below = images_below(folder)
+    for path in below.images:
         if beside and path.suffix.lower() == ".png":
             continue  # a label
         label = path.with_suffix(".png") if beside else labels_folder / path.relative_to(folder).with_suffix(".png")
@@ -147,6 +150,7 @@ def read_semantic(
         upright=np.array(upright, bool),
         ignore_index=ignore_index,
         skipped=problems.skipped(),
+        remarks=(f"{folder}: passed over {below.remark()}",) if below.others else (),
     )
 
 

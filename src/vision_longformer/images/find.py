@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import glob
+import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_longformer.images.open import is_zarr
+import tifffile
+from PIL import Image
+from PIL.ImageFile import StubImageFile
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that folders are searched for
+from vision_longformer.images.open import SLIDE_SUFFIXES, is_zarr
+
 FOLDERS = (".geotiff", ".zarr")  # of features
+# Of Pillow's formats, what it cannot decode by itself: it knows the first by name alone, and runs Ghostscript for the
+# second.
+_NOT_DECODED = ("MPEG", "EPS")
+_SHOWN = 5  # suffixes in a sentence
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,114 @@ class Source:
         return output / f"{self.name}.{kind}"
 
 
-def find_images(arguments: Sequence[str]) -> list[Source]:
+@dataclass(frozen=True)
+class ImagesBelow:
+    """What a folder holds, with all that is below it.
+
+    Attributes:
+        images: Files, and folders of Zarr arrays, sorted.
+        others: What was not taken: how many there are for each reason, in few words.
+    """
+
+    images: tuple[Path, ...]
+    others: dict[str, int]
+
+    def remark(self) -> str:
+        """Return in few words what was not taken; "" if everything was."""
+        by_number = sorted(self.others.items(), key=lambda pair: (-pair[1], pair[0]))
+        listed = [f"{number} {reason}" for reason, number in by_number[:_SHOWN]]
+        rest = sum(number for _, number in by_number[_SHOWN:])
+        return ", ".join(listed + ([f"{rest} of other kinds"] if rest else []))
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the endings, in lower case, by which images are found in folders: those that the readers read.
+
+    These are the formats that Pillow decodes here, every kind of TIFF, slides, and arrays of NumPy and Zarr.
+    """
+    Image.init()
+    pillow = {
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in _NOT_DECODED and not _is_stub(Image.OPEN[kind][0])
+    }
+    tiff = {f".{suffix}" for suffix in tifffile.TIFF.FILE_EXTENSIONS}
+    return frozenset(pillow | tiff | {*SLIDE_SUFFIXES, ".npy", ".zarr.zip"})
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file is an image by its name, which is not hidden: that of x.jpg is, ._x.jpg is a note on it."""
+    name = name.lower()
+    return not name.startswith(".") and (os.path.splitext(name)[1] in suffixes() or name.endswith(".zarr.zip"))
+
+
+def images_below(folder: Path) -> ImagesBelow:
+    """Find the images in a folder and in all below it, which links may lead to.
+
+    Hidden files and folders and features are passed over, and so are links that lead back up, to a folder that is
+    being searched.
+    """
+    images: list[Path] = []
+    others = Counter[str]()
+    to_search: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while to_search:
+        here, above = to_search.pop()
+        try:
+            status, entries = here.stat(), list(here.iterdir())
+        except OSError:
+            others["in a folder that cannot be opened"] += 1
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            others["link to a folder above it"] += 1
+            continue
+        for path in entries:
+            if path.name.startswith("."):
+                others["hidden"] += 1
+            elif path.is_dir():
+                if is_features(path):
+                    others["of features"] += 1
+                elif is_zarr(path):
+                    images.append(path)
+                else:
+                    to_search.append((path, above | {identity}))
+            elif not is_image_name(path.name):
+                others[path.suffix.lower() or "without a suffix"] += 1
+            elif path.is_file():
+                images.append(path)
+            else:
+                others["that are no files, or links to nothing"] += 1
+    return ImagesBelow(tuple(sorted(images)), dict(others))
+
+
+def is_features(folder: Path) -> bool:
+    """Tell whether a folder holds features, or began to: one of rasters, or one in Zarr that says so."""
+    if folder.suffix != ".zarr" or not is_zarr(folder):
+        return folder.suffix in FOLDERS
+    try:
+        attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+        return "vision_longformer" in attributes
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False  # of an older version of Zarr, or damaged, which reading it says
+
+
+def no_image_in(folder: str | Path, found: ImagesBelow) -> str:
+    """Return the sentence for a folder without images."""
+    there = f" that can be read; it has {found.remark()}" if found.others else ""
+    return f"{folder}: this folder holds no image{there}"
+
+
+def find_images(arguments: Sequence[str], *, remark: Callable[[str], None] = lambda text: None) -> list[Source]:
     """Find the images that files, folders and patterns mean, each once.
 
-    Folders are searched with all that is below them for JPEG, PNG, WebP and TIFF files, hidden ones and what lies in
-    folders of features aside, which patterns pass over too. Files named by hand may be anything. Names are relative to
+    Folders are searched with all that is below them for files of the kinds that can be read (see `suffixes`), hidden
+    ones and features aside, which patterns pass over too. Files named by hand may be anything. Names are relative to
     the deepest folder that holds all arguments, so no two are the same.
+
+    Args:
+        arguments: Files, folders and patterns.
+        remark: Called with a sentence for each folder that holds something else too.
 
     Raises:
         FileNotFoundError: An argument means nothing, or a folder holds no image.
@@ -40,21 +152,25 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
     roots = []
     for argument in arguments:
         path = Path(os.path.abspath(argument))
+        images: Sequence[Path]
         if is_zarr(path):
             roots.append(path.parent)
             images = [path]
         elif path.is_dir():
             roots.append(path)
-            images = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path), file))
+            below = images_below(path)
+            images = below.images
             if not images:
-                raise FileNotFoundError(f"{argument}: this folder holds no image ({', '.join(SUFFIXES)})")
-        elif path.exists():
+                raise FileNotFoundError(no_image_in(argument, below))
+            if below.others:
+                remark(f"{argument}: passed over {below.remark()}")
+        elif os.path.lexists(path):
             roots.append(path.parent)
             images = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
             named = _in_features(path)  # the pattern itself names a folder of features
-            images = [match for match in matches if match.is_file() and (named or not _in_features(match))]
+            images = [match for match in matches if _is_file(match) and (named or not _in_features(match))]
             if not images:
                 raise FileNotFoundError(f"{argument}: there is no such file or folder")
             roots.append(Path(os.path.commonpath([image.parent for image in images])))
@@ -63,10 +179,14 @@ def find_images(arguments: Sequence[str]) -> list[Source]:
     return [Source(path, path.relative_to(common).as_posix()) for path in found]
 
 
-def _is_image(name: Path, file: Path) -> bool:
-    hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden and not _in_features(name) and file.is_file()
+def _is_file(path: Path) -> bool:
+    """Tell whether a pattern means a path: a file, or an array in Zarr that is no features."""
+    return path.is_file() or (is_zarr(path) and not is_features(path))
 
 
 def _in_features(name: Path) -> bool:
     return any(folder.suffix in FOLDERS for folder in name.parents)
+
+
+def _is_stub(reader: object) -> bool:
+    return isinstance(reader, type) and issubclass(reader, StubImageFile)

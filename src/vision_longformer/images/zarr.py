@@ -37,7 +37,8 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> Arra
     if not Path(path).exists():
         raise ImageError(f"{path}: there is no such file or folder")
     try:
-        found = zarr.open(str(path), mode="r")
+        packed = Path(path).is_file()  # in a zip file, which zarr does not recognise by itself
+        found = zarr.open(zarr.storage.ZipStore(path, mode="r") if packed else str(path), mode="r")
         if isinstance(found, zarr.Group):
             found = _member(found, array)
         chunk_rows = int(found.chunks[0])

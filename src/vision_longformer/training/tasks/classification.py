@@ -79,6 +79,7 @@ class Classification(Task):
         self.validation = read_split(data[0], "val", classes=self.samples.classes)
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
+        self.remarks = self.samples.remarks + self.validation.remarks
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
 
     def check(self) -> None:

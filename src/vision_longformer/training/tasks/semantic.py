@@ -63,6 +63,9 @@ class Semantic(DenseTask):
             validation = read_semantic(folder, "val", skip_invalid=skip_invalid)
             classes = training.classes
         super().__init__(config, training, validation, classes)
+        for split in (training, validation):
+            if isinstance(split, SemanticSplit):
+                self.remarks = [*self.remarks, *split.remarks]
 
     def digest(self) -> str:
         if isinstance(self.training, CocoSplit):

@@ -1,0 +1,134 @@
+"""What the README and the pages of docs/ show: their Python runs and prints what they say, their commands exist."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+
+from vil import main
+from vision_longformer import VisionLongformer, create_model, save
+from vision_longformer.commands.common import UsageError
+from vision_longformer.commands.options import COMMANDS
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = tuple(str(page.relative_to(ROOT)) for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+PRINTED = re.compile(r"^ *print\(.*\)(?:  # (?P<beside>.+))?\n(?P<below>(?:# .*\n)*)", re.MULTILINE)
+NEEDS = {"docs/deployment.md": ("onnx", "onnxscript", "onnxruntime", "openvino")}
+
+
+def _blocks(page: str, *languages: str) -> Iterator[str]:
+    for indent, language, text in BLOCK.findall((ROOT / page).read_text()):
+        if language in languages:
+            yield re.sub(f"^{indent}", "", text, flags=re.MULTILINE)
+
+
+def _photo() -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (450, 610, 3), dtype=np.uint8)).save("photo.jpg")
+
+
+def _encode(*arguments: str) -> None:
+    assert main(["encode", *arguments, "--output", "features", "--no-report"]) == 0
+
+
+def _features_of_the_photograph() -> None:
+    _encode("examples", "--max-side", "1024")
+
+
+def _features_of_a_photo_and_a_scene() -> None:
+    _photo()
+    _encode("photo.jpg", "--format", "zarr")
+    transform = rasterio.transform.from_origin(500_000, 5_400_000, 1, 1)
+    raster = {"driver": "GTiff", "height": 600, "width": 800, "count": 3, "dtype": "uint8"}
+    with rasterio.open("scene.tif", "w", **raster, crs="EPSG:32632", transform=transform) as scene:
+        scene.write(np.random.default_rng(0).integers(0, 255, (3, 600, 800), dtype=np.uint8))
+    _encode("scene.tif", "--format", "geotiff", "--stages", "3", "4")
+
+
+def _trained_classifier() -> None:
+    _photo()
+    Path("runs/signs").mkdir(parents=True)
+    model = create_model("vision_longformer_nano", num_classes=10)
+    assert isinstance(model, VisionLongformer)
+    save(model, "runs/signs/best.safetensors", class_names=[str(n) for n in range(10)])
+
+
+PREPARATIONS: dict[str, Callable[[], None]] = {
+    "docs/architecture.md": _features_of_the_photograph,
+    "docs/outputs.md": _features_of_a_photo_and_a_scene,
+    "docs/training.md": _trained_classifier,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if any(_blocks(p, "python"))], ids=str)
+def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing := [module for module in NEEDS.get(page, ()) if importlib.util.find_spec(module) is None]:
+        pytest.skip(f"{page} needs {', '.join(missing)}")
+    for folder in ("examples", "recipes"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    PREPARATIONS.get(page, lambda: None)()
+    names: dict[str, object] = {}
+    for block in _blocks(page, "python"):
+        torch.manual_seed(0)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(block, page, "exec"), names)
+        printed = _plain(output.getvalue())
+        for said in _said(block):
+            assert said in printed
+
+
+def test_what_is_said_of_output_is_found_and_held_against_it() -> None:
+    block = "print(1 + 1)  # 2\nprint('a')\n# a b\n#  c\nx = 3  # not printed\n"
+
+    assert list(_said(block)) == ["2", "a b c"]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(_blocks(p, "sh", "bash"))], ids=str)
+def test_commands_and_their_options_exist(page: str) -> None:
+    for block in _blocks(page, "sh", "bash"):
+        for words in _commands(block):
+            if words[0] != "vil" or words[1].startswith("-") or "..." in words:
+                continue
+            try:
+                COMMANDS[words[1]]().parse_args(words[2:])
+            except UsageError as error:
+                pytest.fail(f"{page}: {shlex.join(words)}: {error}")
+
+
+def _commands(block: str) -> Iterator[list[str]]:
+    """Yield the words of each command, which may go over several lines."""
+    command = ""
+    for line in block.replace("\\\n", " ").splitlines():
+        command += f"{line}\n"
+        try:
+            words = shlex.split(command, comments=True)
+        except ValueError:  # a quotation goes on
+            continue
+        command = ""
+        if words:
+            yield words
+
+
+def _said(block: str) -> Iterator[str]:
+    """Yield what the comments beside and below a `print` say that it prints."""
+    for found in PRINTED.finditer(block):
+        below = " ".join(line.removeprefix("#").strip() for line in found["below"].splitlines())
+        if said := _plain(below or found["beside"] or ""):
+            yield said
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
