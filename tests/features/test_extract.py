@@ -218,7 +218,12 @@ def test_an_image_is_known_by_size_and_time_and_else_read(
     photo = save_photo(tmp_path / "x.png")
     encode([photo], output, model)
     read: list[Path] = []
-    monkeypatch.setattr(extract, "digest_of", lambda path: read.append(path) or digest_of(path))
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return digest_of(path)
+
+    monkeypatch.setattr(extract, "digest_of", noted)
     assert statuses(encode([photo], output, model)) == ["skipped"]
     assert read == []
     assert statuses(encode([photo], output, model, verify=True)) == ["skipped"]
@@ -277,7 +282,12 @@ def test_a_batch_is_no_larger_than_asked_for(
     paths = [save_photo(tmp_path / f"{number}.png") for number in range(5)]
     counts: list[int] = []
     plain = Encoder.encode_batch
-    monkeypatch.setattr(Encoder, "encode_batch", lambda self, pixels: counts.append(len(pixels)) or plain(self, pixels))
+
+    def noted(self: Encoder, pixels: Any) -> Any:
+        counts.append(len(pixels))
+        return plain(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_batch", noted)
     encode(paths, output, model, batch=batch)
     assert max(counts) == batch
     with pytest.raises(ValueError, match="batch=0: must be at least 1"):

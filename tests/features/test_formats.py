@@ -12,8 +12,9 @@ import torch
 
 from features.test_extract import HEIGHT, WIDTH, encode, save_photo, statuses
 from vision_longformer import VisionLongformer, create_model
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, read_metadata
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats.table import safetensors_bytes
 from vision_longformer.features.load import load_features
 from vision_longformer.features.resume import PLAN, WorkFolder

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,8 +17,34 @@ from vision_longformer.utils.words import duration
 LOG_SECONDS = 60.0  # between the lines of a log
 
 
-def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: Console) -> list[Result]:
-    """Show progress and every failure while the work goes on; return all results.
+@dataclass
+class Tally:
+    """What became of the images so far.
+
+    Attributes:
+        encoded: How many were encoded.
+        skipped: How many had been before.
+        failed: How many could not be.
+        megapixels: Millions of pixels that were encoded.
+        seconds: That took.
+    """
+
+    encoded: int = 0
+    skipped: int = 0
+    failed: int = 0
+    megapixels: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        setattr(self, result.status, getattr(self, result.status) + 1)
+        if result.status == "encoded":
+            self.megapixels += result.megapixels
+            self.seconds += result.seconds
+
+
+def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: Console) -> Tally:
+    """Show progress and every failure while the work goes on; return how many there were of each.
 
     Args:
         begin: Begins the work, which calls what it is given after each band of a streamed image.
@@ -33,7 +60,7 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
         TextColumn("{task.fields[streamed]}"),
         TimeRemainingColumn(),
     )
-    finished: list[Result] = []
+    tally = Tally()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total, rate="–", streamed="")
 
@@ -43,14 +70,13 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
                 console.print(Text(f"vil: {line}"), soft_wrap=True)
 
         for result in begin(StreamedShare(show)):
-            finished.append(result)
+            tally.add(result)
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
                 console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
-            seconds = sum(done.seconds for done in finished)
-            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
+            rate = f"{tally.megapixels / tally.seconds:.2f}" if tally.seconds else "–"
             progress.update(task, advance=1, rate=rate, streamed="")
-    return finished
+    return tally
 
 
 class StreamedShare:
@@ -80,15 +106,12 @@ class StreamedShare:
         self._show(line, often_enough)
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(tally: Tally) -> str:
     """Say how many images were encoded, how fast, how many had been before, and how many failed."""
-    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
-    encoded = count["encoded"]
-    parts = [f"{len(encoded)} encoded"]
-    if encoded:
-        seconds = sum(result.seconds for result in encoded)
-        megapixels = sum(result.megapixels for result in encoded)
-        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
-    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
-    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
+    parts = [f"{tally.encoded} encoded"]
+    if tally.encoded:
+        rate = tally.megapixels / tally.seconds
+        parts[0] += f" ({tally.megapixels:.1f} megapixels in {tally.seconds:.1f} s, {rate:.2f} a second)"
+    parts += [f"{tally.skipped} done before"] if tally.skipped else []
+    parts += [f"{tally.failed} failed"] if tally.failed else []
     return ", ".join(parts) + "."

@@ -48,7 +48,8 @@ class BatchLimits:
             raise ValueError(f'batch={batch}: must be at least 1, or "auto"')
         parameter = next(model.parameters())
         self._config, self._stages, self._itemsize = model.config, tuple(stages), parameter.dtype.itemsize
-        self._batch, self._pixels = (AUTO, AUTO_PIXELS) if batch == "auto" else (batch, None)
+        self._batch = AUTO if batch == "auto" else batch
+        self._pixels = AUTO_PIXELS if batch == "auto" else None
         self.window, self.ahead = WINDOWS * self._batch, self._batch
         held = held_memory(model)
         bound = default_bound(parameter.device) if memory is None else max(0, memory - held)

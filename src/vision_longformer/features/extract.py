@@ -18,25 +18,14 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from vision_longformer.features.batch_limits import BatchLimits
 from vision_longformer.features.batches import windows
-from vision_longformer.features.descriptions import (
-    SourceMarks,
-    describe,
-    digest_of,
-    is_made_with,
-    read_metadata,
-    settings_of,
-    state_of,
-    work_identity,
-)
+from vision_longformer.features.descriptions import SourceMarks, digest_of, state_of, work_identity
 from vision_longformer.features.encoder import Encoder, Features
-from vision_longformer.features.failures import OutputError, explaining, is_memory_error, reason_of
+from vision_longformer.features.failures import OutputError, is_memory_error, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, figures_of
 from vision_longformer.features.formats.encoded import encoded_from_features
-from vision_longformer.features.formats.table import Choice, Format, check_format, safetensors_bytes, write_features
+from vision_longformer.features.formats.table import Choice
 from vision_longformer.features.read_ahead import default_workers, read_ahead
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.resume import WorkFolder
@@ -47,21 +36,18 @@ from vision_longformer.features.strategies import (
     remove_work_folder,
     work_folder_of,
 )
+from vision_longformer.features.writer import Dtype, Writer
 from vision_longformer.images import AS_STORED, ImageError, Pixels, Reading, read_georeference
 from vision_longformer.images.find import Source
 from vision_longformer.images.geotiff import scaled_georeference
 from vision_longformer.memory.plans import Plan
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.utils.atomic_files import check_writable
-from vision_longformer.utils.system_memory import gigabytes, peak_memory, resident_memory
+from vision_longformer.utils.system_memory import peak_memory
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
 HASHED_AHEAD = 64 * 2**20  # bytes of a file: larger ones are read when it is their turn
 
-AS_ZARR = "written as Zarr, as its maps were spilled"
 DEFAULT_LIMITS = Limits()
-
-Dtype = Literal["float16", "float32"]
 
 
 def encode_files(
@@ -91,7 +77,8 @@ def encode_files(
         encoder: The model and its settings.
         model_name: For people who read the metadata or the report.
         dtype: Of the stored maps and embedding. Computing is in float32.
-        kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors.
+        kind: The format; "auto" takes Zarr for images whose maps are spilled, else safetensors; "parquet" keeps the
+            embeddings alone, many in a file.
         pictures: Whether to make pictures of the first `MAX_PICTURED` images and of their stages.
         reading: How to read all images; not with an encoder that shrinks them.
         limits: What encoding may take. What does not fit into memory is streamed.
@@ -106,12 +93,14 @@ def encode_files(
         OutputError: Features cannot be written, for instance because the disk is full.
         ValueError: `batch` is below 1.
     """
-    job = _Job(output, encoder, model_name, dtype, kind, pictures, reading, limits, batch, verify, on_band)
     try:
         check_writable(output)
     except OSError as error:
         raise OutputError(str(error)) from error
-    yield from job.run(sources)
+    batches = BatchLimits(encoder.model, stages=encoder.stages, batch=batch, memory=limits.memory)
+    names = {source.name for source in sources}
+    with Writer(output, encoder, model_name=model_name, dtype=dtype, kind=kind, reading=reading, names=names) as writer:
+        yield from _Job(encoder, writer, batches, reading, limits, pictures, verify, on_band).run(sources)
 
 
 @dataclass
@@ -136,33 +125,25 @@ class _Job:
 
     def __init__(
         self,
-        output: Path,
         encoder: Encoder,
-        model_name: str,
-        dtype: Dtype,
-        kind: Choice,
-        pictures: bool,
+        writer: Writer,
+        batches: BatchLimits,
         reading: Reading,
         limits: Limits,
-        batch: int | Literal["auto"],
+        pictures: bool,
         verify: bool,
         on_band: OnBand | None,
     ) -> None:
-        self.output = output
-        self.kind = kind
-        self.kinds: tuple[Format, ...] = ("safetensors", "zarr") if kind == "auto" else (kind,)
         self.encoder = encoder
-        self.dtype = dtype
-        self.pictures = pictures
-        self.model_name = model_name
+        self.writer = writer
+        self.batches = batches
         self.reading = reading
         self.limits = limits
         self.verify = verify
         self.on_band = on_band
-        self.settings = settings_of(encoder, dtype=dtype, reading=reading)
-        self.batches = BatchLimits(encoder.model, stages=encoder.stages, batch=batch, memory=limits.memory)
+        self._pictured = MAX_PICTURED if pictures else 0
+        self._batches_go = limits.strategy in ("auto", "whole") and writer.can_write()
         self._has_rasterio = importlib.util.find_spec("rasterio") is not None
-        self._batches_go = limits.strategy in ("auto", "whole") and _can_write(self.kinds[0])
         self._mark = 0.0
 
     def run(self, sources: Sequence[Source]) -> Iterator[Result]:
@@ -178,10 +159,6 @@ class _Job:
                     yield found.result or self._encode_alone(source, pictures=number < self._pictured)
                     self._mark = time.perf_counter()
 
-    @property
-    def _pictured(self) -> int:
-        return MAX_PICTURED if self.pictures else 0
-
     # --- ahead, in threads ------------------------------------------------------------------------------------
 
     def _look(self, numbered: tuple[int, Source]) -> _Looked:
@@ -189,14 +166,14 @@ class _Job:
         number, source = numbered
         try:
             state = state_of(source.path)
-            if skipped := self._done(source, state):
+            if not self.verify and (skipped := self._done(source, state=state)):
                 return _Looked(skipped)
             if source.path.is_dir() or source.path.stat().st_size > HASHED_AHEAD:
                 return _Looked()
             marks = SourceMarks(state, digest_of(source.path))
-            if skipped := self._done(source, marks.state, marks.digest):
+            if skipped := self._done(source, digest=marks.digest):
                 return _Looked(skipped)
-            work = work_folder_of(source.name, self.limits, self.output)
+            work = work_folder_of(source.name, self.limits, self.writer.output)
             if number < self._pictured or not self._batches_go or work.exists():
                 return _Looked(marks=marks)
             pixels = self.encoder.read_small(source.path, most_pixels=self.batches.most_pixels, reading=self.reading)
@@ -204,19 +181,13 @@ class _Job:
         except (ImageError, OSError, ValueError, MemoryError) as error:
             return _Looked(Result(source, "failed", reason_of(error, source.path) or ""))
 
-    def _done(self, source: Source, state: str, digest: str | None = None) -> Result | None:
-        """Return that an image was done before, by its state, or by its digest where that is given; else None."""
-        if digest is None and self.verify:
+    def _done(self, source: Source, *, state: str | None = None, digest: str | None = None) -> Result | None:
+        """Return that an image was done before, see `Writer.done`; else None."""
+        metadata = self.writer.done(source, state=state, digest=digest)
+        if metadata is None:
             return None
-        for kind in self.kinds:
-            metadata = read_metadata(source.target(self.output, kind))
-            if metadata is None or not is_made_with(metadata, self.settings):
-                continue
-            same = metadata.get("source_state") == state if digest is None else metadata.get("source_sha256") == digest
-            if same:
-                self._remove_work(source)  # of a run that was stopped once it had written the features
-                return Result(source, "skipped", identity=work_identity(metadata["source_sha256"], self.settings))
-        return None
+        self._remove_work(source)  # of a run that was stopped once it had written the features
+        return Result(source, "skipped", identity=work_identity(metadata["source_sha256"], self.writer.settings))
 
     # --- in batches -------------------------------------------------------------------------------------------
 
@@ -251,7 +222,7 @@ class _Job:
         if place and size != pixels.original_size:
             place = scaled_georeference(place, (pixels.original_size[0] / size[0], pixels.original_size[1] / size[1]))
         encoded = encoded_from_features(
-            features, stages=self.encoder.stages, strides=self.settings["strides"], georeference=place
+            features, stages=self.encoder.stages, strides=self.writer.settings["strides"], georeference=place
         )
         image = EncodedImage(encoded, pixels.original_size, pixels.note, plan)
         return found, self._write(source, found.marks, image)
@@ -267,14 +238,14 @@ class _Job:
             message = f"it could be read once, but not a second time while its features were written: {reason}"
             return Result(source, "failed", message)
         finally:
-            remove_work_folder(self.limits, self.output)
+            remove_work_folder(self.limits, self.writer.output)
 
     def _encode_planned(self, source: Source, *, pictures: bool) -> Result:
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
                 marks = SourceMarks(state_of(source.path), digest_of(source.path))
-                if skipped := self._done(source, marks.state, marks.digest):
+                if skipped := self._done(source, digest=marks.digest):
                     return skipped
                 image = stack.enter_context(self._encoded(source, marks, pictures=pictures))
             except WorkFolderError as error:
@@ -299,90 +270,42 @@ class _Job:
             self.encoder,
             source.path,
             limits=self.limits,
-            work_folder=work_folder_of(source.name, self.limits, self.output),
+            work_folder=work_folder_of(source.name, self.limits, self.writer.output),
             reading=self.reading,
-            identity=work_identity(marks.digest, self.settings),
+            identity=work_identity(marks.digest, self.writer.settings),
             georeference=self._georeference(source),
             pictures=pictures,
-            on_plan=self._check_format,
+            on_plan=self.writer.check,
             on_band=tell,
         )
 
-    # --- what is written --------------------------------------------------------------------------------------
+    # --- both -------------------------------------------------------------------------------------------------
 
     def _write(self, source: Source, marks: SourceMarks, image: EncodedImage) -> Result:
         """Write features; return the result, which says nothing of time and memory yet."""
-        kind = self._format(image.plan)
-        target = source.target(self.output, kind)
-        metadata = describe(
-            source.name,
-            marks,
-            self.settings,
-            original_size=image.original_size,
-            encoded_size=image.encoded.size,
-            model_name=self.model_name,
-            georeference=image.encoded.georeference,
-        )
-        with explaining(target):
-            write_features(target, image.encoded, metadata, dtype=DTYPES[self.dtype], kind=kind)
-        others = [source.target(self.output, other) for other in self.kinds if other != kind]
-        said = [image.note, AS_ZARR if kind != self.kinds[0] else ""]
-        said += [
-            f"{other} is of an earlier run: remove it if you do not need it"
-            for other in others
-            if read_metadata(other) is not None
-        ]
         return Result(
             source,
             "encoded",
-            "; ".join(filter(None, said)),
+            self.writer.write(source, marks, image),
             original_size=image.original_size,
             size=image.encoded.size,
-            identity=work_identity(marks.digest, self.settings),
+            identity=work_identity(marks.digest, self.writer.settings),
             plan=image.plan,
         )
 
     def _remove_work(self, source: Source) -> None:
         """Remove the work folder of an image, unless another run, with other settings, is at work there."""
-        path = work_folder_of(source.name, self.limits, self.output)
+        path = work_folder_of(source.name, self.limits, self.writer.output)
         if path.exists():
             with contextlib.suppress(WorkFolderError), WorkFolder(path, ""):
                 pass
-
-    def _format(self, plan: Plan) -> Format:
-        if self.kind != "auto":
-            return self.kind
-        return "zarr" if plan.chosen.strategy == "spilled" else "safetensors"
-
-    def _check_format(self, plan: Plan) -> None:
-        """Refuse, before work begins, what could not be written at its end."""
-        kind = self._format(plan)
-        try:
-            check_format(kind)
-        except ImportError as error:
-            raise ImageError(f"its maps would be spilled, and {error}") from error
-        if kind == "safetensors" and plan.chosen.strategy == "spilled":
-            needed = safetensors_bytes(
-                self.encoder.model.config, plan.size, self.encoder.stages, DTYPES[self.dtype]
-            ) + (resident_memory() or 0)
-            if needed > plan.limit:
-                raise ImageError(
-                    f"writing its maps as safetensors takes {gigabytes(needed)} of memory, and {gigabytes(plan.limit)} "
-                    "are allowed: choose Zarr (--format zarr), which is written in pieces"
-                )
+            remove_work_folder(self.limits, self.writer.output)
 
     def _georeference(self, source: Source) -> dict[str, Any]:
-        if self.kind == "safetensors" or (self.kind == "auto" and not self._has_rasterio):
+        kind = self.writer.kind
+        if kind in ("safetensors", "parquet") or (kind == "auto" and not self._has_rasterio):
             return {}
         found = read_georeference(source.path, level=self.reading.level)
-        if self.kind == "geotiff" and not found:
+        if kind == "geotiff" and not found:
             raise ImageError("it does not say where on earth it lies, which GeoTIFF needs: choose another format")
         return found
-
-
-def _can_write(kind: Format) -> bool:
-    try:
-        check_format(kind)
-    except ImportError:
-        return False
-    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def default_workers() -> int:
 
 def read_ahead(
     items: Iterable[Item], read: Callable[[Item], Read], *, workers: int, ahead: int
-) -> Iterator[tuple[Item, Read]]:
+) -> Generator[tuple[Item, Read]]:
     """Read items in threads, and yield each with what was read, in order.
 
     Close the generator to end the threads before all is read; what waits is then not read any more.
