@@ -11,16 +11,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
+from vision_longformer.utils.words import shown
+
 WindowShape = Literal["chunk", "exact", "cyclic"]
 Neighbours = Literal["all", "own", "random"]
 Position = Literal["relative", "absolute", "none"]
 GlobalPool = Literal["token", "avg", ""]
 T = TypeVar("T")
 
+# Far beyond what is of use. A description with more is damaged, or made to fill memory.
+MAX_NUMBER = 2**20  # of whatever has no bound of its own
+MAX_DEPTH = 512  # blocks in a stage
+MAX_WIDTH = 2**16  # channels, of images too
+MAX_PATCH_SIZE = 1024
+MAX_WINDOW_SIZE = 1024
+MAX_RATIO = 1024  # of spatial reduction
+MAX_GLOBAL_TOKENS = 2**16
+MAX_FEATURES = 2**16  # of Linformer and Performer
+MAX_IMAGE_SIDE = MAX_NUMBER  # that position tables are sized for: images may be larger
+MAX_CLASSES = MAX_NUMBER
+
 
 def _require(condition: bool, *, field: str, value: object, rule: str) -> None:
     if not condition:
-        raise ValueError(f"{field}={value!r}: {rule}")
+        raise ValueError(f"{field}={shown(value)}: {rule}")
 
 
 def _require_choice(value: object, choices: Any, *, field: str) -> None:
@@ -28,7 +42,7 @@ def _require_choice(value: object, choices: Any, *, field: str) -> None:
     _require(value in allowed, field=field, value=value, rule=f"must be one of {', '.join(map(repr, allowed))}")
 
 
-def _require_integer(value: object, *, field: str, minimum: int) -> None:
+def _require_integer(value: object, *, field: str, minimum: int, maximum: int = MAX_NUMBER) -> None:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     _require(
         is_integer and value >= minimum,  # type: ignore[operator]
@@ -36,6 +50,11 @@ def _require_integer(value: object, *, field: str, minimum: int) -> None:
         value=value,
         rule=f"must be an integer of at least {minimum}",
     )
+    _require(value <= maximum, field=field, value=value, rule=f"must be at most {maximum}")  # type: ignore[operator]
+
+
+def _require_stages(stages: Sequence[object]) -> None:
+    _require(len(stages) in (3, 4), field="stages", value=len(stages), rule="must be 3 or 4 stages")
 
 
 def _require_boolean(value: object, *, field: str) -> None:
@@ -72,7 +91,7 @@ class Windowed:
     shared_global_projections: bool = True
 
     def __post_init__(self) -> None:
-        _require_integer(self.window_size, field="window_size", minimum=1)
+        _require_integer(self.window_size, field="window_size", minimum=1, maximum=MAX_WINDOW_SIZE)
         _require_choice(self.shape, WindowShape, field="shape")
         _require_choice(self.neighbours, Neighbours, field="neighbours")
         _require_boolean(self.shared_global_projections, field="shared_global_projections")
@@ -112,7 +131,7 @@ class Linformer:
     shared_projection: bool = True
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_features, field="num_features", minimum=1)
+        _require_integer(self.num_features, field="num_features", minimum=1, maximum=MAX_FEATURES)
         _require_boolean(self.shared_projection, field="shared_projection")
 
 
@@ -127,7 +146,7 @@ class SpatialReduction:
     ratio: int
 
     def __post_init__(self) -> None:
-        _require_integer(self.ratio, field="ratio", minimum=1)
+        _require_integer(self.ratio, field="ratio", minimum=1, maximum=MAX_RATIO)
 
 
 @dataclass(frozen=True)
@@ -141,7 +160,7 @@ class Performer:
     num_features: int = 256
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_features, field="num_features", minimum=1)
+        _require_integer(self.num_features, field="num_features", minimum=1, maximum=MAX_FEATURES)
 
 
 Attention = Windowed | Full | GlobalOnly | Linformer | SpatialReduction | Performer
@@ -178,9 +197,11 @@ class StageConfig:
     attention: Attention = Windowed()
 
     def __post_init__(self) -> None:
-        for field in ("depth", "width", "num_heads", "patch_size"):
-            _require_integer(getattr(self, field), field=field, minimum=1)
-        _require_integer(self.num_global_tokens, field="num_global_tokens", minimum=0)
+        limits = {"depth": MAX_DEPTH, "width": MAX_WIDTH, "num_heads": MAX_WIDTH, "patch_size": MAX_PATCH_SIZE}
+        for field, maximum in limits.items():
+            _require_integer(getattr(self, field), field=field, minimum=1, maximum=maximum)
+        tokens = self.num_global_tokens
+        _require_integer(tokens, field="num_global_tokens", minimum=0, maximum=MAX_GLOBAL_TOKENS)
         _require_choice(self.position, Position, field="position")
         _require(
             self.width % self.num_heads == 0,
@@ -270,12 +291,12 @@ class ModelConfig:
             value=self.stages,
             rule="must hold StageConfig objects",
         )
-        _require(len(self.stages) in (3, 4), field="stages", value=len(self.stages), rule="must be 3 or 4 stages")
+        _require_stages(self.stages)
         _require(len(self.image_size) == 2, field="image_size", value=self.image_size, rule="must be (height, width)")
         for side in self.image_size:
-            _require_integer(side, field="image_size", minimum=1)
-        _require_integer(self.in_chans, field="in_chans", minimum=1)
-        _require_integer(self.num_classes, field="num_classes", minimum=0)
+            _require_integer(side, field="image_size", minimum=1, maximum=MAX_IMAGE_SIDE)
+        _require_integer(self.in_chans, field="in_chans", minimum=1, maximum=MAX_WIDTH)
+        _require_integer(self.num_classes, field="num_classes", minimum=0, maximum=MAX_CLASSES)
         _require_choice(self.global_pool, GlobalPool, field="global_pool")
         _require_boolean(self.norm_embed, field="norm_embed")
         _require_rate(self.drop_rate, field="drop_rate")
@@ -320,13 +341,14 @@ class ModelConfig:
         """
         fields = dict(values)
         if isinstance(fields.get("stages"), Sequence):
+            _require_stages(fields["stages"])
             fields["stages"] = tuple(_stage_from_dict(*numbered) for numbered in enumerate(fields["stages"], start=1))
         return _build(cls, fields)
 
 
 def _stage_from_dict(number: int, values: object) -> StageConfig:
     if not isinstance(values, Mapping):
-        raise ValueError(f"stages: stage {number} is {values!r}, not a mapping of fields")
+        raise ValueError(f"stages: stage {number} is {shown(values)}, not a mapping of fields")
     fields = dict(values)
     if "attention" in fields:
         fields["attention"] = _attention_from_dict(fields["attention"])
@@ -341,7 +363,7 @@ def _attention_to_dict(attention: Attention) -> dict[str, Any]:
 def _attention_from_dict(values: object) -> Attention:
     if not isinstance(values, Mapping) or values.get("kind") not in tuple(_ATTENTION_KINDS):
         kinds = ", ".join(map(repr, _ATTENTION_KINDS))
-        raise ValueError(f"attention={values!r}: must be a mapping whose 'kind' is one of {kinds}")
+        raise ValueError(f"attention={shown(values)}: must be a mapping whose 'kind' is one of {kinds}")
     settings = dict(values)
     kind = _ATTENTION_KINDS[settings.pop("kind")]
     return _build(kind, settings)
@@ -351,7 +373,7 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise ValueError(f"{name}: {kind.__name__} has no such field; it has {', '.join(known)}")
+            raise ValueError(f"{shown(name)[1:-1]}: {kind.__name__} has no such field; it has {', '.join(known)}")
     for name, field in known.items():
         if field.default is dataclasses.MISSING and name not in values:
             raise ValueError(f"{name}: {kind.__name__} needs this field")

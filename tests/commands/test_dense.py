@@ -241,7 +241,7 @@ def test_a_streamed_image_is_read_by_rows_and_drawn_smaller(
 def write_lively(source: Path, target: Path) -> None:
     """Copy weights with a head whose scores are all over the range: after one epoch they are all alike."""
     with safe_open(source, framework="pt") as file:
-        about = file.metadata()
+        about = {"vision_longformer": file.metadata()["vision_longformer"]}  # whose digests are of other tensors
     tensors, generator = load_file(source), torch.Generator().manual_seed(1)
     for name, tensor in tensors.items():
         if name.startswith("head.") and tensor.ndim > 1:

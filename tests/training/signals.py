@@ -20,8 +20,9 @@ import torch
 from training.cases import metrics, outcome, recipe
 from training.kill import kill_and_compare
 from training.trainers import Place, wait_for
-from vision_longformer.training import checkpoints, trainer
+from vision_longformer.training import trainer
 from vision_longformer.training.tasks import classification
+from vision_longformer.utils import tensor_files
 
 LONG = 0.3  # seconds that a phase is made to take
 
@@ -50,7 +51,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "building the model": (classification, "build_model"),
     "a step": (trainer._Trainer, "_step"),
     "evaluating": (classification, "evaluate"),
-    "saving": (checkpoints, "save_file"),
+    "saving": (tensor_files, "write_tensors"),
 }
 
 

@@ -230,6 +230,30 @@ def predict() -> Parser:
     return parser
 
 
+def probe() -> Parser:
+    parser = Parser(description="Measure what frozen features are worth on labelled images, before training anything.")
+    add = parser.add_argument
+    models_help = (
+        "Names of `vil models` that have weights, weight files, folders in timm's layout, names of timm; random is an "
+        "untrained nano, colours a thumbnail of 8x8 pixels. By default the weights of the package and these two."
+    )
+    data_help = (
+        "A folder of CLASS/images, or of train/CLASS/images and val/CLASS/images, or a CSV file as for training."
+    )
+    add("data", type=str, metavar="DATA", help=data_help)
+    add("--models", nargs="+", type=str, metavar="MODEL", help=models_help)
+    add("--size", type=int, default=224, metavar="PIXELS", help="Side of the square that each image is resized to.")
+    add(
+        "--each", type=int | None, metavar="N", help="Learn from so many images of a class at most, with train and val."
+    )
+    add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
+    add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
+    add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
+    add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
+    return parser
+
+
 def doctor() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
@@ -238,22 +262,9 @@ def doctor() -> Parser:
     return parser
 
 
-_IN_ORDER = (
-    encode,
-    status,
-    models,
-    convert,
-    export,
-    compare,
-    benchmark,
-    plan,
-    train,
-    pretrain,
-    evaluate,
-    predict,
-    doctor,
-)
-COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _IN_ORDER}
+_APPLYING = (encode, status, models, convert, export, compare, benchmark, plan)
+_LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
+COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
 
 
 def _add_model(parser: Parser) -> None:

@@ -8,21 +8,25 @@ G global tokens, C channels
 from __future__ import annotations
 
 import json
+import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vision_longformer.streaming.maps import FileMap, StageMap
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils import strict_json
+from vision_longformer.utils.tensor_files import read_tensors, write_tensors
 
 METADATA_KEY = "vision_longformer"
 FORMAT_VERSION = 1
 FILE = "progress.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,40 +96,53 @@ def _save(
         assert isinstance(stage_map, FileMap)
         stage_map.sync()
         files[name] = {"file": stage_map.path.name, "shape": stage_map.shape}
+        tensors[f"{name}.digests"] = stage_map.digests
         if stage_map.valid is not None:
             tensors[f"{name}.valid"] = stage_map.valid
     about = {"format_version": FORMAT_VERSION, **about, "maps": files}
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(folder / FILE) as temporary:
-        save_file(kept, temporary, metadata={METADATA_KEY: json.dumps(about)})
+    write_tensors(folder / FILE, tensors, {METADATA_KEY: json.dumps(about)})
 
 
 def load_checkpoint(
     folder: Path, fingerprint: str, *, dtype: torch.dtype, device: torch.device
 ) -> Checkpoint | Finished | None:
-    """Return where a run with this fingerprint stopped; None if it never came so far, or files are missing."""
-    try:
-        with safe_open(folder / FILE, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            if about.get("format_version") != FORMAT_VERSION or about.get("fingerprint") != fingerprint:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
-    except (SafetensorError, OSError, ValueError):
+    """Return where a run with this fingerprint stopped.
+
+    None if it never came so far, or something of it is missing or damaged: what is kept is compared with the digests
+    that were written with it.
+    """
+    if not (folder / FILE).exists():
         return None
-    maps: dict[str, FileMap] = {}
-    for name, entry in about["maps"].items():
-        path = folder / entry["file"]
-        height, width, channels = entry["shape"]
-        if not path.exists() or path.stat().st_size != height * width * channels * dtype.itemsize:
+    try:
+        tensors, metadata = read_tensors(folder / FILE)
+        about = strict_json.parse(metadata.get(METADATA_KEY, "{}"))
+        if about.get("format_version") != FORMAT_VERSION or about.get("fingerprint") != fingerprint:
             return None
-        maps[name] = FileMap(path, (height, width, channels), dtype, device)
-        maps[name].valid = tensors.get(f"{name}.valid")
-    outputs = {
-        int(name.removeprefix("stage")): Output(stage_map, tensors[f"{name}.global_tokens"].to(device))
-        for name, stage_map in maps.items()
-        if name != "held"
-    }
-    if "embedding" in tensors:
-        return Finished(fingerprint, tensors["embedding"].to(device), outputs)
-    tokens = tensors["held.global_tokens"].to(device)
-    return Checkpoint(fingerprint, about["stage"], about["block"], maps["held"], tokens, outputs)
+        maps = {
+            name: _open_map(folder, name, entry, tensors, dtype=dtype, device=device)
+            for name, entry in about["maps"].items()
+        }
+        outputs = {
+            int(name.removeprefix("stage")): Output(stage_map, tensors[f"{name}.global_tokens"].to(device))
+            for name, stage_map in maps.items()
+            if name != "held"
+        }
+        if "embedding" in tensors:
+            return Finished(fingerprint, tensors["embedding"].to(device), outputs)
+        tokens = tensors["held.global_tokens"].to(device)
+        return Checkpoint(fingerprint, about["stage"], about["block"], maps["held"], tokens, outputs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s: cannot be gone on from, so the image is begun anew (%s)", folder, error)
+        return None
+
+
+def _open_map(folder: Path, name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor], **how: Any) -> FileMap:
+    path, shape = folder / entry["file"], tuple(entry["shape"])
+    if path.parent != folder or path.stat().st_size != math.prod(shape) * how["dtype"].itemsize:
+        raise ValueError(f"{path}: is not the map that was kept")
+    found = FileMap(path, shape, **how)
+    found.valid = tensors.get(f"{name}.valid")
+    digests = tensors.get(f"{name}.digests")
+    if digests is not None:
+        found.check(digests)
+    return found

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows, Stream
+
+CHECKED_BYTES = 32 * 2**20  # that are read at once
 
 
 class WorkFolderError(OSError):
@@ -107,6 +110,9 @@ class FileMap(StageMap):
         dtype: Of its values.
         device: Where rows go that are read.
 
+    Attributes:
+        digests: (H,) of the rows, as they were written.
+
     Raises:
         WorkFolderError: The file cannot be made.
     """
@@ -116,6 +122,7 @@ class FileMap(StageMap):
         self.path = path
         self._device = device
         self._row_bytes = shape[1] * shape[2] * dtype.itemsize
+        self.digests = torch.zeros(shape[0], dtype=torch.int64)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -141,12 +148,32 @@ class FileMap(StageMap):
 
     def _write(self, top: int, tokens: Tensor) -> None:
         left, place = _bytes(tokens.cpu().contiguous()), top * self._row_bytes
+        self.digests[top : top + len(tokens)] = self._digests(left)
         while left:
             try:
                 count = os.pwritev(self._file, [left[: 2**30]], place)
             except OSError as error:
                 raise _explained(self.path, error) from error
             left, place = left[count:], place + count
+
+    def check(self, digests: Tensor) -> None:
+        """Compare what the file holds with the digests of its rows.
+
+        Raises:
+            WorkFolderError: It differs, or cannot be read.
+        """
+        step = max(1, CHECKED_BYTES // max(1, self._row_bytes))
+        for top in range(0, self.shape[0], step):
+            bottom = min(top + step, self.shape[0])
+            self.digests[top:bottom] = self._digests(_bytes(self.read(top, bottom).cpu()))
+        if not torch.equal(self.digests, digests):
+            raise WorkFolderError(f"{self.path}: is damaged; remove it and begin again")
+
+    def _digests(self, data: memoryview) -> Tensor:
+        """Return the digest of each row of some, as PyTorch stores it: as a signed number."""
+        rows = range(0, len(data), max(1, self._row_bytes))
+        found = [xxhash.xxh3_64_intdigest(data[begin : begin + self._row_bytes]) for begin in rows]
+        return torch.tensor([number - 2**64 if number >= 2**63 else number for number in found], dtype=torch.int64)
 
     def sync(self) -> None:
         """Wait until all rows have reached the disk.

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils import strict_json, tensor_files
+from vision_longformer.utils.words import shown
 from vision_longformer.weights import METADATA_KEY
 
 FORMAT_VERSION = 1
 CONTENT = "training"
+PARTS = ("model", "ema", "optimizer")  # of the tensors, by the beginnings of their names
+LONGEST = 1e12  # steps or seconds of a run
 
 
 @dataclass
@@ -72,37 +73,61 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "progress": vars(checkpoint.progress),
         **checkpoint.about,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
-    except (OSError, SafetensorError) as error:
+        tensor_files.write_tensors(path, checkpoint.tensors, {METADATA_KEY: json.dumps(metadata)})
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         kept = "; the previous checkpoint is intact" if previous and path.stat().st_ino == previous else ""
         raise OSError(f"{path}: cannot be written ({reason}){kept}") from error
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, *, verify: bool = True) -> Checkpoint:
     """Read a checkpoint.
+
+    Args:
+        path: The file; of one without digests, which is older, a note is logged.
+        verify: Whether to compare with the digests that `write` wrote.
 
     Raises:
         ValueError: It is no checkpoint of a training run, or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        tensors, metadata = tensor_files.read_tensors(path, verify=verify)
+        about = strict_json.parse(metadata.get(METADATA_KEY, "null"))
+    except tensor_files.DamagedError as error:
+        raise ValueError(f"{error}. Without it the run begins anew") from error
+    except ValueError as error:
         raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
-    if not isinstance(metadata, dict) or metadata.get("content") != CONTENT:
+    if not isinstance(about, dict) or about.get("content") != CONTENT:
         raise ValueError(f"{path}: is not the checkpoint of a training run")
-    if metadata.get("format_version") != FORMAT_VERSION:
+    version = about.get("format_version")
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {metadata.get('format_version')!r}, this version of the library reads "
-            f"{FORMAT_VERSION}"
+            f"{path}: format_version is {shown(version)}, this version of the library reads {FORMAT_VERSION}"
         )
-    about = {key: value for key, value in metadata.items() if key not in ("format_version", "content", "progress")}
-    return Checkpoint(tensors, Progress(**metadata["progress"]), about)
+    try:
+        progress = _progress(about.get("progress"))
+        for name in tensors:
+            if name.partition(".")[0] not in PARTS:
+                raise ValueError(f"{shown(name)} belongs to no part of it; these are {', '.join(PARTS)}")
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged: {error}") from error
+    more = {key: value for key, value in about.items() if key not in ("format_version", "content", "progress")}
+    return Checkpoint(tensors, progress, more)
+
+
+def _progress(values: object) -> Progress:
+    """Return where a run stands, if each field is there and possible."""
+    kinds = {each.name: each for each in fields(Progress)}
+    if not isinstance(values, dict) or values.keys() != kinds.keys():
+        raise ValueError(f"its progress is {shown(values)}, and should have {', '.join(kinds)}")
+    for name, value in values.items():
+        counts = name in ("step", "evaluated_epochs", "best_epoch")
+        is_none = name == "best" and value is None
+        number = isinstance(value, int if counts else int | float) and not isinstance(value, bool)
+        if not is_none and not (number and (name == "best" or 0 <= value < LONGEST)):
+            raise ValueError(f"its progress says {name}={shown(value)}")
+    return Progress(**values)
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -116,10 +141,18 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the state that `optimizer_tensors` returned."""
+    """Give an optimiser the state that `optimizer_tensors` returned.
+
+    Raises:
+        ValueError: An entry is of no parameter, or of another shape than it.
+    """
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
-        parameter_name, entry = name.rsplit(".", 1)
+        parameter_name, _, entry = name.rpartition(".")
+        if parameter_name not in parameters:
+            raise ValueError(f"the optimizer's {shown(name)} is of no parameter of the model")
         parameter = parameters[parameter_name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise ValueError(f"the optimizer's {name} is {tuple(tensor.shape)}, the parameter {tuple(parameter.shape)}")
         on_device = entry != "step"  # AdamW counts its steps on the CPU
         optimizer.state[parameter][entry] = tensor.to(parameter.device) if on_device else tensor

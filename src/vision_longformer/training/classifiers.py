@@ -7,13 +7,12 @@ name and options in the place of our configuration.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
@@ -22,11 +21,16 @@ from vision_longformer.datasets.options import InputOptions
 from vision_longformer.pretrained import find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.training.config import ModelOptions
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_files import write_tensors
+from vision_longformer.utils.words import shown
 from vision_longformer.variants import list_models
 from vision_longformer.weights import (
     METADATA_KEY,
     PREPROCESSING,
+    check_class_names,
+    check_fit,
+    check_options,
+    check_preprocessing,
     describe,
     fit_positions,
     load,
@@ -153,9 +157,39 @@ def save_weights(
         "class_names": list(classes),
         "preprocessing": preprocessing,
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    write_tensors(path, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
+
+
+def load_timm(path: Path, about: Mapping[str, Any]) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:
+    """Read a model of timm that `save_weights` wrote: in evaluation mode, with its classes and its preprocessing.
+
+    Args:
+        path: The file.
+        about: What `describe` says of it.
+
+    Raises:
+        ValueError: Its contents do not fit together, or it is of another version of the library.
+    """
+    if about.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
+            f"{FORMAT_VERSION}"
+        )
+    try:
+        options, name = check_options(about["options"], field="options"), str(about["name"])
+        names = check_class_names(about["class_names"], num_classes=options["num_classes"])
+        preprocessing = check_preprocessing(about["preprocessing"], sides=("size",))
+        if name not in timm.list_models():
+            raise ValueError(f"name={shown(name)}: timm has no such model")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+    try:
+        check_fit(path, lambda: timm.create_model(name, **options))
+        model: nn.Module = timm.create_model(name, **options)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"{path}: {name} cannot be built with the options in its metadata ({error})") from error
+    load_exactly(model, read_tensors(path)[0], source=str(path))
+    return model.eval(), tuple(names or ()), preprocessing
 
 
 def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:

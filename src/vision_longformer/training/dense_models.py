@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
@@ -16,11 +15,24 @@ from vision_longformer.datasets.dense_loaders import Preprocessing
 from vision_longformer.pretrained import find_weights
 from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_files import write_tensors
+from vision_longformer.utils.words import shown
 from vision_longformer.variants import list_models
-from vision_longformer.weights import METADATA_KEY, describe, fit_positions, load, load_exactly, read_tensors
+from vision_longformer.weights import (
+    METADATA_KEY,
+    check_class_names,
+    check_fit,
+    check_options,
+    check_preprocessing,
+    describe,
+    fit_positions,
+    load,
+    load_exactly,
+    read_tensors,
+)
 
 FORMAT_VERSION = 1
+MAX_HEAD_OPTION = 2**20  # of numbers in a head's settings, such as objects in an image
 Builder = Callable[..., nn.Module]  # of a backbone's name, its options, a number of classes and the head's settings
 BACKBONE = "backbone.features.model."  # where the backbone's own weights are in all of these models
 
@@ -110,9 +122,7 @@ def save_dense(
         "class_names": list(classes),
         "preprocessing": preprocessing,
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+    write_tensors(path, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_dense(
@@ -130,16 +140,21 @@ def load_dense(
     """
     if about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {about.get('format_version')!r}, this version of the library reads "
+            f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
             f"{FORMAT_VERSION}"
         )
     try:
-        classes, preprocessing = tuple(about["class_names"]), about["preprocessing"]
-        model = _build(about["task"], build, about["backbone"], about["backbone_options"], len(classes), about["head"])
+        classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
+        preprocessing = check_preprocessing(about["preprocessing"], sides=("side", "max_side", "scale"))
+        options = check_options(about["backbone_options"], field="backbone_options")
+        head = check_options(about["head"], field="head", limit=MAX_HEAD_OPTION)
+        parts = (about["task"], build, about["backbone"], options, len(classes), head)
+        check_fit(path, lambda: _build(*parts))
+        model = _build(*parts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
     load_exactly(model, read_tensors(path)[0], source=str(path))
-    return model.eval(), classes, preprocessing
+    return model.eval(), tuple(classes), preprocessing
 
 
 def _build(

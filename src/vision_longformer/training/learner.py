@@ -83,12 +83,19 @@ class Learner:
         return tensors | {f"optimizer.{name}": tensor for name, tensor in state.items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Become what a checkpoint holds."""
-        self.model.load_state_dict(checkpoint.part("model"))
-        if self.ema is not None:
-            self.ema.module.load_state_dict(checkpoint.part("ema"))
-        checkpoints.restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
-        self.scaler.load_state_dict(checkpoint.about["scaler"])
+        """Become what a checkpoint holds.
+
+        Raises:
+            ValueError: It is of another model, or of another optimiser.
+        """
+        try:
+            self.model.load_state_dict(checkpoint.part("model"))
+            if self.ema is not None:
+                self.ema.module.load_state_dict(checkpoint.part("ema"))
+            checkpoints.restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
+            self.scaler.load_state_dict(checkpoint.about["scaler"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"it is of another model, or damaged ({' '.join(str(error).split())[:300]})") from error
 
     def check(self, step: int, *, kept: str) -> None:
         """Make sure that there is something to evaluate and to continue with.

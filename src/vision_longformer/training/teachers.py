@@ -21,7 +21,6 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from vision_longformer.datasets.packed import SHARD
 from vision_longformer.training.distillation import LogitsAndFeatures
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_files import read_tensors, write_tensors
 from vision_longformer.weights import weights_digest
 
 BATCH = {"cpu": 16, "cuda": 256}  # views at once: on CPUs few, whose maps stay in the cache
@@ -198,13 +198,12 @@ class Basis(NamedTuple):
 def read_basis(folder: Path) -> Basis | None:
     """Return the basis that `write_basis` wrote; None if there is none."""
     path = folder / "basis.safetensors"
-    return Basis(**load_file(path)) if path.exists() else None
+    return Basis(**read_tensors(path)[0]) if path.exists() else None
 
 
 def write_basis(folder: Path, basis: Basis) -> None:
     """Write a basis."""
-    with replacing(folder / "basis.safetensors") as temporary:
-        save_file(basis._asdict(), temporary)
+    write_tensors(folder / "basis.safetensors", basis._asdict(), {})
 
 
 def has_said(folder: Path, shard: int) -> bool:

@@ -377,14 +377,20 @@ class _Trainer:
 
     def _restore(self) -> None:
         checkpoint = checkpoints.read(self.folder.last)
-        if checkpoint.about["images"] != self.task.digest():
+        about, step = checkpoint.about, checkpoint.progress.step
+        if about.get("images") != self.task.digest():
             raise ValueError(
                 f"{self.folder.path}: the training images are not those that the run was begun with; bring them back, "
                 "or begin another run with another --output"
             )
-        self.learner.restore(checkpoint)
+        if step > self.steps:
+            raise ValueError(f"{self.folder.last}: is damaged: it is at step {step} of a run of {self.steps}")
+        try:
+            self.learner.restore(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{self.folder.last}: {error}") from error
         self.progress = checkpoint.progress
-        begun_with = checkpoint.about["processes"]
+        begun_with = about.get("processes")
         if begun_with != self.processes.count:
             self.remarks = [
                 f"saved with {begun_with} process(es), continued with {self.processes.count}: what is drawn at random "

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vision_longformer.utils.locks import Lock, LockedError
@@ -33,15 +33,18 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
     The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
     behind of `target` goes; of several processes that write at once, the last one stays.
+
+    Args:
+        target: What to write. Who may read and write it is as for any new file.
+        private: Whether only this user may, whatever holds for new files.
     """
-    with _beside(target, folder=False) as temporary:
+    with _beside(target, make=_make_private_file if private else _make_file) as temporary:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
@@ -53,7 +56,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
     Otherwise as `replacing`.
     """
-    with _beside(target, folder=True) as around:
+    with _beside(target, make=_make_folder) as around:
         temporary = around / "new"
         try:
             temporary.mkdir()
@@ -66,10 +69,10 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
+def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, lock = _make_locked(target, folder=folder)
+    temporary, lock = _make_locked(target, make)
     with lock:
         try:
             yield temporary
@@ -77,7 +80,7 @@ def _beside(target: Path, *, folder: bool) -> Iterator[Path]:
             _remove(temporary)
 
 
-def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
+def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:
     """Make a file or folder whose name follows from that of `target`, so that one left behind is found by its name.
 
     A folder of a million files is never searched. Whoever writes takes the lowest number that nobody else is writing
@@ -86,7 +89,11 @@ def _make_locked(target: Path, *, folder: bool) -> tuple[Path, Lock]:
     number = 0
     while True:
         temporary = _numbered(target, number)
-        is_new = _make(temporary, folder=folder)
+        is_new = True
+        try:
+            make(temporary)
+        except FileExistsError:
+            is_new = False
         try:
             lock = Lock(temporary)
         except FileNotFoundError:  # its writer has just finished
@@ -109,16 +116,17 @@ def _numbered(target: Path, number: int) -> Path:
     return target.with_name(f".{target.name}.part{number}{SUFFIX}")
 
 
-def _make(path: Path, *, folder: bool) -> bool:
-    """Make an empty file or folder; return false if something of this name is there."""
-    try:
-        if folder:
-            path.mkdir(mode=0o700)
-        else:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return False
-    return True
+def _make_file(path: Path, mode: int = 0o666) -> None:
+    # the system takes the umask off, which a program can only read by changing it for all of its threads
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+
+
+def _make_private_file(path: Path) -> None:
+    _make_file(path, 0o600)
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(0o700)
 
 
 def _remove_left_behind(target: Path, number: int) -> None:
@@ -171,9 +179,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,6 +1,20 @@
-"""Numbers as words for people: counts, shares, times."""
+"""Numbers as words for people: counts, shares, times; and values in messages."""
 
 from __future__ import annotations
+
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+
+
+def shown(value: object) -> str:
+    """Return a value as a message names it: as Python writes it, cut short where it is long or deep."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number too long to write"
 
 
 def counted(count: int, noun: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,13 +18,19 @@ from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.training.classification_loss import Objective
-from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
+from vision_longformer.training.classifiers import (
+    build_model,
+    load_timm,
+    preprocessing_of,
+    save_weights,
+    start_from,
+)
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
-from vision_longformer.weights import PREPROCESSING, load, load_exactly, pretrained_cfg_of, read_tensors
+from vision_longformer.weights import PREPROCESSING, load, pretrained_cfg_of
 
 
 class Classifier(Trained):
@@ -38,9 +43,7 @@ class Classifier(Trained):
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Self:
         if about.get("content") == "timm":
-            model = timm.create_model(about["name"], **about["options"])
-            load_exactly(model, read_tensors(path)[0], source=str(path))
-            return cls(model.eval(), tuple(about["class_names"]), about["preprocessing"], "classification")
+            return cls(*load_timm(path, about), "classification")
         model = load(path)
         description = pretrained_cfg_of(model)
         names = description.get("label_names")

@@ -1,0 +1,39 @@
+"""Weight files: a model saved so that it needs nothing else, read back, and fitted to other sizes."""
+
+from vision_longformer.weights.checks import check_class_names, check_fit, check_options, check_preprocessing
+from vision_longformer.weights.files import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    PREPROCESSING,
+    WEIGHTS_NAME,
+    describe,
+    halve,
+    load,
+    load_exactly,
+    pretrained_cfg_of,
+    read_tensors,
+    save,
+    weights_digest,
+)
+from vision_longformer.weights.positions import fit_positions, resize_position_tables
+
+__all__ = [
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "PREPROCESSING",
+    "WEIGHTS_NAME",
+    "check_class_names",
+    "check_fit",
+    "check_options",
+    "check_preprocessing",
+    "describe",
+    "fit_positions",
+    "halve",
+    "load",
+    "load_exactly",
+    "pretrained_cfg_of",
+    "read_tensors",
+    "resize_position_tables",
+    "save",
+    "weights_digest",
+]

@@ -1,0 +1,230 @@
+"""Self-describing weight files: safetensors whose metadata hold all that is needed to use them.
+
+The metadata are one JSON value under the key "vision_longformer":
+
+    {"format_version": 1, "config": ModelConfig.to_dict(), "class_names": [...] or null, "preprocessing": {...}}
+
+A folder gets timm's hub layout, `config.json` beside `model.safetensors`, so that `timm.create_model` reads it with
+"local-dir:FOLDER".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vision_longformer.backbone import VisionLongformer
+from vision_longformer.config import ModelConfig
+from vision_longformer.timm_interface import default_cfg
+from vision_longformer.utils import strict_json, tensor_files
+from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.tensor_files import open_file, read_entries, read_header, write_tensors
+from vision_longformer.utils.words import shown
+from vision_longformer.variants import CONFIGS
+from vision_longformer.weights.checks import (
+    check_class_names,
+    check_finite,
+    check_preprocessing,
+    check_state,
+    expected_state,
+)
+
+METADATA_KEY = "vision_longformer"
+HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as float16
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+
+
+def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str] | None = None) -> Path:
+    """Write a model so that `load` needs nothing else.
+
+    Args:
+        model: Its preprocessing is taken from `pretrained_cfg`, as timm and `load` set it.
+        path: A file whose name ends in .safetensors, or a folder, which gets timm's hub layout.
+        class_names: One for each class; by default the model's own, if it has any.
+
+    Returns:
+        The weight file.
+
+    Raises:
+        ValueError: The number of class names is not that of the classes, or the model was pruned.
+    """
+    path = Path(path)
+    description = pretrained_cfg_of(model)
+    names = list(class_names) if class_names is not None else description.get("label_names")
+    if names is not None and len(names) != model.num_classes:
+        raise ValueError(f"class_names: got {len(names)} names for {model.num_classes} classes")
+    if len(model.stages) != len(model.config.stages):
+        raise ValueError(f"model: only {len(model.stages)} of its {len(model.config.stages)} stages are left to save")
+    is_file = path.suffix == ".safetensors"
+    weights = path if is_file else path / WEIGHTS_NAME
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "config": model.config.to_dict(),
+        "class_names": names,
+        "preprocessing": {key: description[key] for key in PREPROCESSING},
+    }
+    write_tensors(weights, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
+    if not is_file:
+        with replacing(path / "config.json") as temporary:
+            temporary.write_text(json.dumps(_hub_config(model, description, names), indent=2) + "\n")
+    return weights
+
+
+def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
+    """Read what `save` wrote, in evaluation mode.
+
+    What the file says of itself is checked before anything is built from it. Its tensors are compared with the digests
+    that `save` wrote; of a file without them, which is older, a note is logged.
+
+    Args:
+        path: A weight file, or a folder that holds one.
+        verify: Whether to compare with digests: off for a file that another program has changed on purpose.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no weight file of this library, its contents do not fit together or are no finite numbers, or
+            it is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= WEIGHTS_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    with open_file(path) as file:
+        header = read_header(file, path, verify=verify)
+        metadata = _description(header.metadata.get(METADATA_KEY), path)
+        try:
+            config = ModelConfig.from_dict(metadata["config"])
+            preprocessing = check_preprocessing(metadata["preprocessing"], in_chans=config.in_chans)
+            class_names = check_class_names(metadata["class_names"], num_classes=config.num_classes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+        check_state(header.entries, expected_state(config), source=str(path))
+        state = _widened(read_entries(file, path, header, verify=verify), header.metadata)
+    check_finite(state, source=str(path))
+    with torch.device("meta"):
+        model = VisionLongformer(config)
+    model.load_state_dict(state, assign=True)
+    description = default_cfg(config) | preprocessing
+    if class_names is not None:
+        description["label_names"] = class_names
+    model.pretrained_cfg = model.default_cfg = description
+    return model.eval()
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Give `model` the tensors of `state`, as they are, if every one has its place.
+
+    Raises:
+        ValueError: Lists the missing, unexpected and misshapen entries.
+    """
+    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
+    check_state(state, expected, source=source)
+    model.load_state_dict(state, assign=True)
+
+
+def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
+    """Return timm's description of a model: its own, or the default for its configuration."""
+    return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
+
+
+def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor], str | None]:
+    """Return the tensors of a weight file, and the description in its metadata as it stands there.
+
+    What was halved for storage alone (see `halve`) is widened again.
+
+    Args:
+        path: The file.
+        verify: Whether to compare with the file's digests.
+
+    Raises:
+        ValueError: It is no safetensors file, it is damaged, or its weights are no finite numbers.
+    """
+    state, metadata = tensor_files.read_tensors(path, verify=verify)
+    check_finite(state, source=str(path))
+    return _widened(state, metadata), metadata.get(METADATA_KEY)
+
+
+def halve(source: Path, target: Path) -> None:
+    """Write a weight file anew with float32 stored as float16, which `read_tensors` widens again.
+
+    Raises:
+        ValueError: A weight is too large for float16.
+    """
+    state, metadata = tensor_files.read_tensors(source)
+    halved = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in state.items()}
+    for name, tensor in halved.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} does not fit into float16")
+    write_tensors(target, halved, metadata | {HALVED_KEY: "float32"})
+
+
+def _widened(state: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    if HALVED_KEY not in metadata:
+        return state
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+
+
+def _description(text: str | None, path: Path) -> dict[str, Any]:
+    if text is None:
+        raise ValueError(
+            f"{path}: its metadata do not say which model it is for (no {METADATA_KEY!r} entry). Load it into a "
+            "model you build yourself, or convert a checkpoint of the published code with `vil convert`"
+        )
+    try:
+        metadata = strict_json.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+    version = metadata.get("format_version") if isinstance(metadata, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {shown(version)}, this version of the library reads {FORMAT_VERSION}"
+        )
+    found: dict[str, Any] = metadata
+    return found
+
+
+def _hub_config(model: VisionLongformer, description: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """Return timm's config.json. The architecture is the nearest name; `model_args` hold the exact configuration."""
+    same = [name for name, config in CONFIGS.items() if config.stages == model.config.stages]
+    hub = {
+        "architecture": description.get("architecture") or (same or list(CONFIGS))[0],
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "global_pool": model.global_pool,
+        "model_args": {"config": model.config.to_dict()},
+        "pretrained_cfg": {
+            key: value
+            for key, value in (description | default_cfg(model.config)).items()
+            if key not in ("url", "architecture", "label_names")
+        }
+        | {key: description[key] for key in PREPROCESSING},
+    }
+    return hub if names is None else hub | {"label_names": names}
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's parameters and buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return the description in a file's metadata; nothing if it has none, which `load` explains."""
+    try:
+        with open_file(path) as file:
+            found = strict_json.parse(read_header(file, path).metadata.get(METADATA_KEY, "{}"))
+    except ValueError:  # whatever is wrong, `load` says it
+        return {}
+    return found if isinstance(found, dict) else {}
