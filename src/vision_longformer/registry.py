@@ -102,7 +102,7 @@ def _register(name: str) -> None:
             name,
             pretrained,
             pretrained_filter_fn=resize_position_tables,
-            feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter"},
+            feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter", "output_fmt": "NCHW"},
             **options,
         )
         if from_package and isinstance(model, VisionLongformer):

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from attention.cases import relative_error
-from attention.test_gathered import EXAMPLE
+from attention.cases import EXAMPLE, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import build

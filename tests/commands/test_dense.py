@@ -216,7 +216,7 @@ def test_a_streamed_image_is_read_by_rows_and_drawn_smaller(
     needed = forecast_dense_memory(load_weights(weights).model, size)
     expected = results(vil, tmp_path / "whole", *base, "--output", tmp_path / "whole", "--memory", f"{needed}B")
 
-    monkeypatch.setattr(dense, "read_rgb", None)
+    monkeypatch.setattr(dense, "read_raster", None)
     monkeypatch.setattr(dense, "PICTURE_WIDTH", 130)
     drawn: list[NDArray[np.floating[Any]]] = []
 

@@ -42,6 +42,14 @@ def test_two_processes_follow_the_losses_of_one(runs: list[Any]) -> None:
         assert rank["evaluations"] == pytest.approx(alone["evaluations"], abs=1e-4)
 
 
+def test_processes_share_every_evaluation_the_one_of_the_best_weights_at_the_end_too(runs: list[Any]) -> None:
+    first, second = runs[1]
+    assert len(first["evaluated"]) == len(second["evaluated"]) == 5 + 1
+    for own, others in zip(first["evaluated"], second["evaluated"], strict=True):
+        assert (len(own), len(others)) == (4, 3)
+        assert sorted(own + others) == list(range(7))
+
+
 @pytest.mark.parametrize("run", [1, 2], ids=["nothing random", "everything random"])
 def test_all_processes_hold_the_same_weights_averages_and_random_projections(run: int, runs: list[Any]) -> None:
     first, second = runs[run]

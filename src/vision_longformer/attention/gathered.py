@@ -320,7 +320,7 @@ class _Band:
             return bias
         everywhere = valid.new_ones(valid.shape[0], like.shape[2] - sum(map(_area, self.region.keys)), 1, 1)
         seen = self.gather_keys(valid[..., None, None], everywhere)[:, :, None, :, 0]  # (n, 1, 1, K)
-        if seen.all():
+        if seen.device.type == "cpu" and bool(seen.all()):  # a GPU is not asked, as that would wait for it
             return bias
         mask = torch.where(seen, like.new_zeros(1, 1, 1, 1) if bias is None else bias, float("-inf"))
         # Only a padded query can be without a key. Its output is dropped, but softmax must not see an empty row.

@@ -7,6 +7,7 @@ import difflib
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ import jsonargparse
 Arguments = jsonargparse.Namespace
 STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
 INTERRUPTED = 130
+MOMENT = 0.01  # seconds
 
 
 class UsageError(Exception):
@@ -58,16 +60,36 @@ class StoppedError(BaseException):
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Raise `StoppedError` where SIGTERM comes inside the `with` block, once. Only the main thread can."""
+    """Raise `StoppedError` where SIGTERM comes inside the `with` block, once. Only the main thread can.
+
+    Python drops what is raised in a `__del__` and in other callbacks: then it is raised again a moment later.
+    """
+    again: list[threading.Timer] = []
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was begun is put in order
+        while again:
+            again.pop().cancel()
         raise StoppedError
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def see_dropped(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, StoppedError):
+            others(dropped)
+            return
+        signal.signal(signal.SIGTERM, stop)
+        again.append(threading.Timer(MOMENT, signal.raise_signal, [signal.SIGTERM]))
+        again[-1].start()
+
+    before, others = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = see_dropped
     try:
         yield
+        if again:
+            raise StoppedError
     finally:
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = others
         signal.signal(signal.SIGTERM, before)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow, summary
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
@@ -23,14 +24,14 @@ from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.shards import parse_shard
 from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import AS_STORED, Reading
+from vision_longformer.images import AS_STORED
 from vision_longformer.images.find import find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.reports.encoding_page import Report
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import parse_bytes
-from vision_longformer.weights import load
+from vision_longformer.weights import load, reading_of
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
@@ -54,7 +55,7 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
-        reading = chosen_reading(arguments)
+        reading = chosen_reading(arguments, trained=reading_of(model), tell=tell)
         if arguments.max_side is not None and reading != AS_STORED:
             raise UsageError("--max-side goes with none of --level, --channels and --value-range")
         limits = _limits(arguments)
@@ -104,20 +105,6 @@ def _batch(text: str) -> int | Literal["auto"]:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f'--batch {text}: must be a whole number, 1 or more, or "auto"')
     return int(text)
-
-
-def chosen_reading(arguments: Arguments) -> Reading:
-    """Return how images are to be read.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-    channels, value_range = arguments.channels, arguments.value_range
-    return Reading(
-        arguments.level,
-        None if channels is None else tuple(channels),
-        None if value_range is None else (value_range[0], value_range[1]),
-    )
 
 
 def _limits(arguments: Arguments) -> Limits:

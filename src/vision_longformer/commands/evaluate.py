@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
@@ -36,6 +37,7 @@ def run(arguments: Arguments) -> int:
             trained.limit_detections(arguments.detections)
         if arguments.size is not None:
             trained = trained.at_size(arguments.size)
+        trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
         split = trained.read(arguments.data, arguments.split, skip_invalid=arguments.skip_invalid)
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:

@@ -20,6 +20,8 @@ MODELS = (
     "convnext_tiny",
     "resnet50",
 )
+MAX_PIXELS = 500_000_000
+PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
@@ -45,6 +47,7 @@ def encode() -> Parser:
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
     memory_help = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
@@ -148,6 +151,7 @@ def plan() -> Parser:
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
     _add_model(parser)
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
@@ -162,6 +166,7 @@ def train() -> Parser:
     add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
     add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
+    _add_reading(parser, by_default="Short for --input.{}.")
     _add_recipe(parser, TrainConfig(), without=())
     return parser
 
@@ -199,6 +204,7 @@ def evaluate() -> Parser:
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    _add_reading(parser)
     return parser
 
 
@@ -227,6 +233,7 @@ def predict() -> Parser:
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
     add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    _add_reading(parser)
     return parser
 
 
@@ -277,14 +284,23 @@ def _add_model(parser: Parser) -> None:
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
 
 
-def _add_reading(parser: Parser) -> None:
-    """Add how images are read."""
+def _add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
+    """Add how images are read.
+
+    Args:
+        parser: Of the command.
+        by_default: What holds where an option is not given; "{}" is the name of its field.
+    """
     add = parser.add_argument
-    pixels_help = "Refuse images with more pixels that are decoded whole."
-    range_help = "Stored values that become 0 and 1, where their type does not say so."
-    add("--max-pixels", type=int, default=500_000_000, metavar="N", help=pixels_help)
-    add("--level", type=int, default=0, metavar="N", help="Of the pyramid of a slide or TIFF; 0 is full resolution.")
-    add("--channels", nargs="+", type=int, metavar="N", help="Which channels to take, in this order, counted from 0.")
+    level_help = "Of the pyramid of a slide or TIFF; 0 is full resolution."
+    channels_help = "Which channels to take, in this order, counted from 0."
+    range_help = "Stored values that become 0 and 1, where their type does not say so: 0 4095 for 12 bits in 16."
+    level_help, channels_help, range_help = (
+        f"{text} {by_default.format(field)}"
+        for text, field in ((level_help, "level"), (channels_help, "channels"), (range_help, "value_range"))
+    )
+    add("--level", type=int | None, metavar="N", help=level_help)
+    add("--channels", nargs="+", type=int, metavar="N", help=channels_help)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)
 
 

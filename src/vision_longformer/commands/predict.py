@@ -8,6 +8,7 @@ from pathlib import Path
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.images.find import find_images
 from vision_longformer.pretrained import shipped
 from vision_longformer.training.weight_files import load_weights
@@ -39,6 +40,7 @@ def run(arguments: Arguments) -> int:
                     f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
                     f"{trained.task.replace('_', ' ')}"
                 )
+        trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
         paths = [source.path for source in find_images(images, remark=tell)]
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
+from vision_longformer.commands.reading import given_reading
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
@@ -27,7 +28,8 @@ from vision_longformer.utils.distributed import Processes, join, leave
 
 
 def run(arguments: Arguments) -> int:
-    return carry_out(configuration(arguments), data=arguments.data, output=arguments.output)
+    shorthand = {"input": given_reading(arguments)}
+    return carry_out(configuration(arguments, shorthand=shorthand), data=arguments.data, output=arguments.output)
 
 
 def configuration(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, read_raster
 from vision_longformer.images.find import images_below
 from vision_longformer.images.open import is_zarr
 
@@ -28,18 +28,22 @@ class Samples:
         labels: Of each, an index into `classes`.
         classes: Names, in the order of the classifier's outputs.
         remarks: What of the data was not taken, a sentence each.
+        reading: How the images are read.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = None) -> Samples:
+def read_split(
+    data: str | Path, split: str, *, classes: Sequence[str] | None = None, reading: Reading = AS_STORED
+) -> Samples:
     """Find the images of a split and their labels.
 
     Args:
@@ -47,6 +51,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
             are relative to its own folder.
         split: "train", "val" or any other there is.
         classes: Names of the classes that a model knows; by default those found, sorted.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -71,16 +76,24 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
         labels=tuple(number[label] for _, label in found),
         classes=tuple(classes),
         remarks=remarks,
+        reading=reading,
     )
 
 
-def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
+def check_images(
+    paths: Sequence[Path],
+    *,
+    decode: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_STORED,
+) -> None:
     """Make sure that all images can be decoded.
 
     Args:
         paths: What to check.
         decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
         max_pixels: Refuse larger images.
+        reading: How they are read.
 
     Raises:
         ValueError: Names the first few images that cannot be read, and says how many there are.
@@ -95,7 +108,7 @@ def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixel
 
     def problem(path: Path) -> str | None:
         try:
-            read_rgb(path, max_pixels=max_pixels)
+            read_raster(path, reading=reading, max_pixels=max_pixels)
         except ImageError as error:
             return str(error)
         return None

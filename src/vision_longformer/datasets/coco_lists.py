@@ -28,7 +28,7 @@ from vision_longformer.datasets.coco_entries import (
     read_segmentation,
 )
 from vision_longformer.datasets.problems import Problems, printable, quoted, some
-from vision_longformer.images import ImageError, describe_image
+from vision_longformer.images import AS_STORED, ImageError, Reading, describe_image
 from vision_longformer.utils.flat import Segmentations
 
 LISTS = ("images", "annotations", "categories")
@@ -100,12 +100,12 @@ def read_categories(entries: list[Any], problems: Problems, classes: Sequence[st
     return result
 
 
-def read_images(entries: list[Any], problems: Problems, folder: Path) -> Kept[ImageEntry]:
+def read_images(entries: list[Any], problems: Problems, folder: Path, reading: Reading = AS_STORED) -> Kept[ImageEntry]:
     """Read the images, and the headers of their files in `folder`."""
     result = Kept[ImageEntry]()
     for image in _each(entries, read_image, problems, result):
         try:
-            upright = _refers_to_upright(image, folder)
+            upright = _refers_to_upright(image, folder, reading)
         except EntryError as error:
             problems.add(error.reason, str(error))
             result.left_out.add(image.id)
@@ -116,7 +116,7 @@ def read_images(entries: list[Any], problems: Problems, folder: Path) -> Kept[Im
     return result
 
 
-def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
+def _refers_to_upright(image: ImageEntry, folder: Path, reading: Reading) -> bool:
     """Compare an image's size with that of its file, and say in which orientation they agree."""
     path, stated = folder / image.file_name, (image.height, image.width)
     where = f"image {image.id} ({printable(image.file_name)})"
@@ -127,10 +127,10 @@ def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
     if not there:
         raise EntryError("image file missing", f"{where}: there is no file {printable(str(path))}")
     try:
-        stored = describe_image(path, upright=False).size
+        stored = describe_image(path, reading=reading, upright=False).size
         if stored == stated:
             return False
-        turned = describe_image(path).size == stated
+        turned = describe_image(path, reading=reading).size == stated
     except ImageError as error:
         raise EntryError("image cannot be read", f"{where} cannot be read: {error}") from error
     if not turned:

@@ -32,7 +32,8 @@ from vision_longformer.datasets.transforms import (
     transformed_map,
 )
 from vision_longformer.detection.boxes import Target
-from vision_longformer.images import ImageError
+from vision_longformer.images import ImageError, Raster
+from vision_longformer.images.rasters import size_of
 from vision_longformer.masks.rle import segmentations_to_masks
 from vision_longformer.padding import Size
 from vision_longformer.utils.seeding import seed_sample
@@ -45,7 +46,7 @@ class DenseBatch(NamedTuple):
     """Images and what is on them.
 
     Attributes:
-        images: (B, 3, H, W), normalised, with zeros below and to the right of smaller images.
+        images: (B, C, H, W), normalised, with zeros below and to the right of smaller images.
         sizes: (height, width) of each image.
         targets: The objects of each; empty where classes of pixels are learned.
         semantic: (B, H, W) classes of pixels; None where objects are learned.
@@ -91,7 +92,9 @@ class DenseImages(Dataset[Any]):
             image = self.split.read(index, max_pixels=self.max_pixels)
             if isinstance(key, Key):
                 return self._augmented(image, key), index
-            return DenseSample(self._pixels(image, self.whole(index)), torch.empty(0, 4), torch.empty(0)), index
+            return DenseSample(
+                self._pixels(image, self.whole(index)), torch.empty(0, 4, dtype=torch.float32), torch.empty(0)
+            ), index
         except ImageError as error:
             return str(error)
 
@@ -104,10 +107,10 @@ class DenseImages(Dataset[Any]):
         height, width = self.split.sizes[index].tolist()
         return height, width
 
-    def _augmented(self, image: Image.Image, key: Key) -> DenseSample:
+    def _augmented(self, image: Raster, key: Key) -> DenseSample:
         assert self.config is not None
         dense, augmentation = self.config.dense, self.config.augmentation
-        size = (image.height, image.width)
+        size = size_of(image)
         seed_sample(self.config.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         how = draw(
             size,
@@ -118,12 +121,12 @@ class DenseImages(Dataset[Any]):
             horizontal_flip=augmentation.horizontal_flip,
             vertical_flip=augmentation.vertical_flip,
         )
-        if augmentation.color_jitter:
+        if augmentation.color_jitter and isinstance(image, Image.Image):
             image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
         pixels = self._pixels(image, how)
         if self.learned == "semantic":
             label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
-            return DenseSample(pixels, torch.empty(0, 4), torch.empty(0), semantic=label)
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
         assert isinstance(self.split, CocoSplit)
         return self._with_objects(self.split, pixels, key.image, size, how)
 
@@ -144,7 +147,7 @@ class DenseImages(Dataset[Any]):
                 boxes[:, 2:] += 1  # torchvision's are the last pixels
         return DenseSample(pixels, boxes, torch.from_numpy(split.labels[places]), masks)
 
-    def _pixels(self, image: Image.Image, how: Augmentation) -> Tensor:
+    def _pixels(self, image: Raster, how: Augmentation) -> Tensor:
         colours = {name: self.preprocessing[name] for name in ("mean", "std", "interpolation")}
         return image_to_tensor(image, how, **colours)
 
@@ -159,7 +162,7 @@ class DenseImages(Dataset[Any]):
             indices.append(entry[1])
         sizes: list[Size] = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-        images = torch.zeros(len(samples), 3, height, width)
+        images = torch.zeros(len(samples), len(samples[0].image), height, width, dtype=torch.float32)
         semantic = None
         if samples[0].semantic is not None:
             semantic = torch.full((len(samples), height, width), IGNORE_INDEX)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from vision_longformer.images import Reading
 
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
@@ -29,6 +32,24 @@ class InputOptions:
         "auto", "Decode every image before training begins: auto does so up to a gigabyte of files."
     )
     max_pixels: int = option(500_000_000, "Refuse larger images.")
+    channels: tuple[int, ...] | None = option(
+        None, "Channels to take, counted from 0; with two, or more than three, the model gets as many."
+    )
+    value_range: tuple[float, float] | None = option(
+        None, "Stored values that become 0 and 1, such as [0, 4095] for 12 bits in 16; by default what their type says."
+    )
+    level: int = option(0, "Of the pyramid of a slide or TIFF; 0 is full resolution.")
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        from vision_longformer.images import Reading  # takes long, and help on options needs none
+
+        return Reading(self.level, self.channels, self.value_range)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices, read_rgb
+from vision_longformer.images import (
+    AS_STORED,
+    MAX_PIXELS,
+    ImageError,
+    Raster,
+    Reading,
+    describe_image,
+    read_indices,
+    read_raster,
+)
 from vision_longformer.images.find import images_below
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
@@ -45,6 +53,7 @@ class SemanticSplit:
         ignore_index: Value of pixels that belong to no class.
         skipped: How many images were left out, by reason.
         remarks: What of the folder was not taken, a sentence each.
+        reading: How the images are read. Of a pyramid, labels have the pixels of the level that is read.
     """
 
     folder: Path
@@ -56,18 +65,19 @@ class SemanticSplit:
     ignore_index: int
     skipped: dict[str, int]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """Return an image as 8-bit RGB, turned as its label takes it.
+    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
+        """Return an image, turned as its label takes it.
 
         Raises:
             ImageError: It cannot be read.
         """
         path = self.folder / self.images[image]
-        return read_rgb(path, max_pixels=max_pixels, upright=bool(self.upright[image]))
+        return read_raster(path, reading=self.reading, max_pixels=max_pixels, upright=bool(self.upright[image]))
 
     def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
         """Return the (H, W) classes of an image's pixels.
@@ -94,6 +104,7 @@ def read_semantic(
     classes: Sequence[str] | None = None,
     ignore_index: int = IGNORE_INDEX,
     skip_invalid: bool = False,
+    reading: Reading = AS_STORED,
 ) -> SemanticSplit:
     """Find the images of a split and their labels, and compare their sizes.
 
@@ -104,6 +115,7 @@ def read_semantic(
             they must begin with its names, as labels are indices.
         ignore_index: Value of pixels that belong to no class.
         skip_invalid: Leave out images whose label is missing, unreadable or of another size.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing that names the classes.
@@ -129,7 +141,7 @@ def read_semantic(
     kept, sizes, upright = [], [], []
     for pair in found:
         try:
-            size, turned = _sizes_of(data / pair[0], data / pair[1])
+            size, turned = _sizes_of(data / pair[0], data / pair[1], reading)
         except ImageError as error:
             problems.add("image without a label that fits", str(error))
             continue
@@ -151,6 +163,7 @@ def read_semantic(
         ignore_index=ignore_index,
         skipped=problems.skipped(),
         remarks=(f"{folder}: passed over {below.remark()}",) if below.others else (),
+        reading=reading,
     )
 
 
@@ -204,13 +217,13 @@ def _check_same(written: Sequence[str], known: Sequence[str], path: Path) -> Non
             raise ValueError(f"{path}: class {index} is {name} in the labels, and {there} for the model")
 
 
-def _sizes_of(image: Path, label: Path) -> tuple[tuple[int, int], bool]:
+def _sizes_of(image: Path, label: Path, reading: Reading) -> tuple[tuple[int, int], bool]:
     """Return a label's size, and whether it is that of the image turned upright by a quarter."""
     if not label.is_file():
         raise ImageError(f"{image}: its label {label} is missing")
-    stored, size = (describe_image(path, upright=False).size for path in (image, label))
+    stored, size = describe_image(image, reading=reading, upright=False).size, describe_image(label, upright=False).size
     if stored == size:
         return size, False
-    if describe_image(image).size == size:
+    if describe_image(image, reading=reading).size == size:
         return size, True
     raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {label} has {size[1]}×{size[0]}")

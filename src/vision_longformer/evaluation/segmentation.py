@@ -19,6 +19,7 @@ from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit
 from vision_longformer.evaluation.examples import WORST_IMAGES, evenly
 from vision_longformer.evaluation.iou import confusion_matrix, scores
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.utils.devices import images_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def evaluate_semantic(
     def take(batch: DenseBatch) -> None:
         nonlocal confusion
         with how.autocast():
-            logits = model.logits(batch.images.to(how.device), batch.sizes)  # type: ignore[operator]
+            logits = model.logits(images_on(how.device, batch.images), batch.sizes)  # type: ignore[operator]
         for number, (index, size) in enumerate(zip(batch.indices, batch.sizes, strict=True)):
             predicted = classify(logits[number, :, : size[0], : size[1]], images.size(index))
             truth = torch.from_numpy(read_label(split, index, max_pixels=max_pixels))

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,36 @@ class Reading:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"value_range={low:g}, {high:g}: must be two numbers, the lower one first")
+
+    @property
+    def model_channels(self) -> int:
+        """Channels that a model needs for images read so: three, as gray is repeated, unless others are chosen."""
+        return 3 if self.channels is None or len(self.channels) in (1, 3) else len(self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can store, for `from_dict`."""
+        return {
+            "level": self.level,
+            "channels": None if self.channels is None else list(self.channels),
+            "value_range": None if self.value_range is None else list(self.value_range),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reading:
+        """Build what `to_dict` described.
+
+        Raises:
+            ValueError: Something of it is impossible.
+        """
+        try:
+            level, channels, value_range = values["level"], values["channels"], values["value_range"]
+            return cls(
+                int(level),
+                None if channels is None else tuple(int(channel) for channel in channels),
+                None if value_range is None else (float(value_range[0]), float(value_range[1])),
+            )
+        except (LookupError, TypeError, OverflowError) as error:
+            raise ValueError(f"how images are read is damaged: {error!r}") from error
 
 
 AS_STORED = Reading()

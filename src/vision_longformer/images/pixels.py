@@ -97,12 +97,23 @@ def read_rgb(image: ImageLike, *, max_pixels: int = MAX_PIXELS, upright: bool = 
         ImageError: See `read_pixels`.
     """
     with closing(_open(image, max_pixels, upright=upright)) as reader:
-        info = reader.info
-        rows = reader.read_rows(0, info.height)
-        if info.channels != 3 or info.dtype != np.uint8 or rows.valid is not None:
-            values, _ = _unit(info, rows, 3)
-            rows = PixelRows(values.mul_(255).round_().byte().numpy())
+        return whole_rgb(reader)
+
+
+def whole_rgb(reader: Reader) -> Image.Image:
+    """Read a whole image that is open, as `read_rgb` does."""
+    info = reader.info
+    rows = reader.read_rows(0, info.height)
+    as_is = info.channels == 3 and info.dtype == np.uint8 and info.value_range is None
+    if not as_is or rows.valid is not None:
+        values, _ = _unit(info, rows, 3)
+        rows = PixelRows(values.clamp_(0, 1).mul_(255).round_().byte().numpy())
     return Image.fromarray(np.ascontiguousarray(rows.values))
+
+
+def read_valid(reader: Reader, channels: int) -> tuple[Tensor, Tensor]:
+    """Read a whole image that is open, of which something must be valid. See `Pixels` for what is returned."""
+    return _unit(reader.info, reader.read_rows(0, reader.info.height), channels)
 
 
 def shrunk_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_raster
 from vision_longformer.training.tasks.classification import Classifier
 
 
@@ -46,7 +46,7 @@ def predict(
     model = trained.model.to(device).eval()
     for path in paths:
         try:
-            image = read_rgb(path)
+            image = read_raster(path, reading=trained.reading)
         except ImageError as error:
             yield Prediction(path, error=str(error))
             continue

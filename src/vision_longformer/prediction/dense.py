@@ -17,7 +17,16 @@ from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.tiled import find_objects
 from vision_longformer.features.small_pictures import small_photograph
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, open_reader, read_rgb
+from vision_longformer.images import (
+    MAX_PIXELS,
+    ImageError,
+    Raster,
+    as_rgb,
+    describe_image,
+    open_reader,
+    rasters,
+    read_raster,
+)
 from vision_longformer.masks.rle import Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.segmentation.tiled import label_pixels
@@ -93,33 +102,34 @@ def predict_dense(
     common: dict[str, Any] = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
     wanted: dict[str, Any] = {"min_score": min_score, "classes": classes}
     model: Any = trained.model
+    reading = trained.reading
 
     def stream(path: Path) -> DensePrediction | None:
-        info = describe_image(path)
+        info = describe_image(path, reading=reading)
         size = (info.height, info.width)
         if scale != 1 or (strategy := streaming_strategy(model, size, tiling)) is None:
             return None
-        with contextlib.closing(open_reader(path)) as reader:
+        with contextlib.closing(open_reader(path, **vars(reading))) as reader:
             found = find_objects_streamed(
                 model, reader, strategy, work_folder=work_folder, on_band=on_band, **wanted, **common
             )
-            picture = Image.fromarray(small_photograph(reader, 3, max_width=PICTURE_WIDTH).numpy())
+            picture = Image.fromarray(small_photograph(reader, len(common["mean"]), max_width=PICTURE_WIDTH).numpy())
         return DensePrediction(path, picture, size, 1, streamed=True, objects=found)
 
     def look(path: Path) -> DensePrediction:
         if (streamed := stream(path)) is not None:
             return streamed
-        image = read_rgb(path)
-        size = (image.height, image.width)
+        image = read_raster(path, reading=reading)
+        size = rasters.size_of(image)
         seen = resized(image, scale, interpolation=preprocessing["interpolation"])
-        seen_size = (seen.height, seen.width)
+        seen_size = rasters.size_of(seen)
         tiles = len(tiling.cut(seen_size))
         in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
         if trained.gives == "pixels":
-            labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
-            return DensePrediction(path, image, size, tiles, labels=labels)
+            labels = _labels_of_file(label_pixels(model, seen, **in_tiles), size)
+            return DensePrediction(path, as_rgb(image), size, tiles, labels=labels)
         found = find_objects(model, seen, detections=detections, **wanted, **in_tiles)
-        return DensePrediction(path, image, size, tiles, objects=in_pixels_of(found, size, seen=seen_size))
+        return DensePrediction(path, as_rgb(image), size, tiles, objects=in_pixels_of(found, size, seen=seen_size))
 
     for path in paths:
         try:
@@ -129,7 +139,7 @@ def predict_dense(
             yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
 
 
-def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:
+def resized(image: Raster, scale: float, *, interpolation: str) -> Raster:
     """Return an image resized by a factor, as evaluation does.
 
     Raises:
@@ -137,13 +147,14 @@ def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Im
     """
     if scale == 1:
         return image
-    if image.width * scale * image.height * scale > MAX_PIXELS:
+    height, width = rasters.size_of(image)
+    if width * scale * height * scale > MAX_PIXELS:
         raise ImageError(
-            f"its {image.width}×{image.height} pixels, resized by {scale:g}, would be more than the limit of "
+            f"its {width}×{height} pixels, resized by {scale:g}, would be more than the limit of "
             f"{MAX_PIXELS:,}; choose a smaller scale"
         )
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling[interpolation.upper()])
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return rasters.resized(image, size, interpolation)
 
 
 def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjects:
@@ -163,6 +174,6 @@ def _resized_mask(rle: Rle, size: Size) -> Rle:
     return mask_to_rle(mask[rows[:, None], columns])
 
 
-def _labels_of_file(labels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    rows, columns = nearest(labels.shape[0], image.height), nearest(labels.shape[1], image.width)
-    return labels if labels.shape == (image.height, image.width) else labels[rows[:, None], columns]
+def _labels_of_file(labels: NDArray[Any], size: Size) -> NDArray[Any]:
+    rows, columns = nearest(labels.shape[0], size[0]), nearest(labels.shape[1], size[1])
+    return labels if labels.shape == size else labels[rows[:, None], columns]

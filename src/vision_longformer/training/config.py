@@ -102,6 +102,10 @@ class ComputeOptions:
     threads: int | None = _option(None, "CPU threads; by default what PyTorch chooses.")
     precision: Precision = _option("float32", "Of the forward pass: float32, bfloat16 or float16 by autocast.")
     gradient_checkpointing: bool = _option(False, "Compute activations again in backward, to save memory.")
+    checkpointed_stages: tuple[int, ...] | None = _option(
+        None, "Stages, counted from 1, that gradient_checkpointing is for: the first ones save most; by default all."
+    )
+    compile: bool = _option(False, "Compile the model (torch.compile): faster steps on GPUs, once that is done.")
     deterministic: bool | None = _option(None, "Bit-identical repetition; by default on CPUs, not on GPUs.")
 
 
@@ -141,11 +145,34 @@ class TrainConfig:
                 value = read(self, path)
                 if value is not None and not _ALLOWED[rule](value):
                     raise ValueError(f"{path}={value!r}: {rule}")
+        self._check_reading()
         if self.compute.batch_size < self.compute.accumulation:
             raise ValueError(
                 f"compute.accumulation={self.compute.accumulation}: cuts a batch of {self.compute.batch_size} images "
                 "into more parts than it has images"
             )
+
+    def _check_reading(self) -> None:
+        """Check how images are read, and that what follows from the number of their channels fits."""
+        if (self.input.channels, self.input.value_range, self.input.level) == (None, None, 0):
+            channels = 3
+        else:
+            try:
+                channels = self.input.reading.model_channels
+            except ValueError as error:
+                raise ValueError(f"input.{error}") from error
+        stated = self.model.options.get("in_chans", channels)
+        if stated != channels:
+            raise ValueError(
+                f"model.options={{in_chans: {stated}}}: the model takes {channels} channels, as many as input.channels "
+                "chooses; leave in_chans out"
+            )
+        if channels != 3 and self.augmentation.color_jitter:
+            raise ValueError(
+                f"augmentation.color_jitter={self.augmentation.color_jitter}: is for images of three channels"
+            )
+        if channels != 3 and self.task == "distillation":
+            raise ValueError(f"input.channels={self.input.channels}: distillation takes one channel or three")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, strings and numbers, as YAML and JSON can store them."""
@@ -171,6 +198,11 @@ _ALLOWED: dict[str, Any] = {
     ),
     "must be shares of the run, between 0 and 1, in ascending order": lambda shares: (
         all(0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
+    ),
+    "must be numbers of channels, counted from 0, each once": lambda numbers: (
+        len(numbers) > 0
+        and all(isinstance(number, int) and number >= 0 for number in numbers)
+        and len(set(numbers)) == len(numbers)
     ),
     "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
 }
@@ -203,6 +235,7 @@ _RULES: dict[str, tuple[str, ...]] = {
         "schedule.warmup_epochs",
         "schedule.final_learning_rate",
         "compute.workers",
+        "input.level",
     ),
     "must be above 0": (
         "distillation.temperature",
@@ -231,7 +264,13 @@ _RULES: dict[str, tuple[str, ...]] = {
     ),
     "must be two numbers from 0 up to, but not including, 1": ("optimizer.betas",),
     "must be timm's description of RandAugment, such as rand-m9-mstd0.5-inc1": ("augmentation.rand_augment",),
-    "must be whole numbers from 1 on": ("dense.sides", "distillation.sides", "distillation.final_sides"),
+    "must be whole numbers from 1 on": (
+        "dense.sides",
+        "distillation.sides",
+        "distillation.final_sides",
+        "compute.checkpointed_stages",
+    ),
+    "must be numbers of channels, counted from 0, each once": ("input.channels",),
     "must be at least 64": ("distillation.stored_side",),
     "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),
     "must be two numbers above 0, the smaller first": (

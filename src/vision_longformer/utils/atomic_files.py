@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -37,7 +38,7 @@ def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
     The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
-    behind of `target` goes; of several processes that write at once, the last one stays.
+    behind goes; of several processes that write at once, the last one stays.
 
     Args:
         target: What to write. Who may read and write it is as for any new file.
@@ -81,39 +82,20 @@ def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:
-    """Make a file or folder whose name follows from that of `target`, so that one left behind is found by its name.
+    """Make the first temporary file or folder of `target` that nobody else is writing.
 
-    A folder of a million files is never searched. Whoever writes takes the lowest number that nobody else is writing
-    to; what a dead process left under it, or under those that follow, goes.
+    Their names are known, so that what killed processes left is found without a look at all that the folder holds.
     """
-    number = 0
-    while True:
-        temporary = _numbered(target, number)
-        is_new = True
-        try:
+    for number in itertools.count():
+        temporary, following = (target.parent / f".{target.name}.part{n}{SUFFIX}" for n in (number, number + 1))
+        _remove_left_behind(temporary)
+        # each of these: another process has it, or took it for one left behind
+        with contextlib.suppress(FileExistsError, FileNotFoundError, LockedError):
             make(temporary)
-        except FileExistsError:
-            is_new = False
-        try:
             lock = Lock(temporary)
-        except FileNotFoundError:  # its writer has just finished
-            continue
-        except (LockedError, PermissionError):
-            number += 1
-            continue
-        if is_new:
-            break
-        if lock.held:
-            _remove(temporary)  # it was left behind
-        else:
-            number += 1  # nobody can tell, without locks
-        lock.release()
-    _remove_left_behind(target, number + 1)
-    return temporary, lock
-
-
-def _numbered(target: Path, number: int) -> Path:
-    return target.with_name(f".{target.name}.part{number}{SUFFIX}")
+            _remove_left_behind(following)
+            return temporary, lock
+    raise AssertionError
 
 
 def _make_file(path: Path, mode: int = 0o666) -> None:
@@ -129,13 +111,11 @@ def _make_folder(path: Path) -> None:
     path.mkdir(0o700)
 
 
-def _remove_left_behind(target: Path, number: int) -> None:
-    """Remove the temporary files and folders of dead processes, whose locks ended with them, from a number on."""
-    while os.path.lexists(left := _numbered(target, number)):
-        with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
-            if lock.held:
-                _remove(left)
-        number += 1
+def _remove_left_behind(path: Path) -> None:
+    """Remove a temporary file or folder if its process is dead: its lock ended with it."""
+    with contextlib.suppress(LockedError, OSError), Lock(path) as lock:
+        if lock.held:
+            _remove(path)
 
 
 def _swap(folder: Path, target: Path, *, outdated: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def choose_device(name: str, *, number: int | None = None) -> torch.device:
@@ -24,3 +25,9 @@ def choose_device(name: str, *, number: int | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]})") from error
     return torch.device(name)
+
+
+def images_on(device: torch.device, images: Tensor) -> Tensor:
+    """Copy (B, C, H, W) images to a device. A GPU gets them channels-last, which it convolves faster, and no wait."""
+    layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
+    return images.to(device, non_blocking=True, memory_format=layout)

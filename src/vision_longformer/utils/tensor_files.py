@@ -326,8 +326,10 @@ def _entries(values: dict[str, Any]) -> dict[str, Entry]:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """View the bytes of a contiguous tensor on the CPU."""
-    return memoryview(tensor.flatten().view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
+    """View the bytes of a contiguous tensor on the CPU; what is written there is in the tensor."""
+    # Not `flatten`, which keeps the stride of a single element: a tensor of one is contiguous with any.
+    flat = tensor.detach().as_strided((tensor.numel(),), (1,))
+    return memoryview(flat.view(torch.uint8).numpy().data)
 
 
 def _write(file: BinaryIO, data: memoryview) -> None:

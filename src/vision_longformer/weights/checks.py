@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import MAX_CLASSES, ModelConfig
+from vision_longformer.images import Reading
 from vision_longformer.utils.tensor_files import Entry, open_file, read_header
 from vision_longformer.utils.words import shown
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")  # timm's
 LARGEST = 1e6  # of a mean or a deviation
+READING = "reading"  # how images were read in training, where files do not say it (see `images.Reading`)
 LONGEST_SIDE = 2**20  # pixels
 MAX_OPTION = 8192  # of numbers among the options of other models: pixels, channels, blocks
 OF_OTHER_FILES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -46,8 +48,8 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """Return how images become a model's input, if that is what it says.
 
     Args:
-        values: "mean" and "std", numbers for each channel; "interpolation"; "crop_pct", a share of the image; each of
-            which may be missing.
+        values: "mean" and "std", numbers for each channel; "interpolation"; "crop_pct", a share of the image;
+            "reading", a `Reading` as a dictionary; each of which may be missing.
         in_chans: Channels of the input.
         sides: What else there is: numbers of pixels, or None.
 
@@ -56,12 +58,14 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"preprocessing={shown(values)}: must be an object")
-    known = ("mean", "std", "interpolation", "crop_pct", *sides)
+    known = ("mean", "std", "interpolation", "crop_pct", READING, *sides)
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"preprocessing: has {shown(name)}, which is none of {', '.join(known)}")
         if name in ("mean", "std"):
             _check_colours(name, value, in_chans=in_chans)
+        elif name == READING:
+            Reading.from_dict(value)
         elif name == "interpolation" and value not in INTERPOLATIONS:
             raise ValueError(f"preprocessing: interpolation={shown(value)}: must be one of {', '.join(INTERPOLATIONS)}")
         elif name == "crop_pct" and not (_is_number(value) and 0 < value <= 1):

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.atomic_files import replacing
-from vision_longformer.utils.tensor_files import open_file, read_entries, read_header, write_tensors
+from vision_longformer.utils.tensor_files import bytes_of, open_file, read_entries, read_header, write_tensors
 from vision_longformer.utils.words import shown
 from vision_longformer.variants import CONFIGS
 from vision_longformer.weights.checks import (
+    READING,
     check_class_names,
     check_finite,
     check_preprocessing,
@@ -69,7 +71,7 @@ def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str
         "format_version": FORMAT_VERSION,
         "config": model.config.to_dict(),
         "class_names": names,
-        "preprocessing": {key: description[key] for key in PREPROCESSING},
+        "preprocessing": {key: description[key] for key in (*PREPROCESSING, READING) if key in description},
     }
     write_tensors(weights, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
     if not is_file:
@@ -134,6 +136,12 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
 def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
     """Return timm's description of a model: its own, or the default for its configuration."""
     return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
+
+
+def reading_of(model: VisionLongformer) -> Reading:
+    """Return how images were read in training; as their files say where the model does not."""
+    values = dict(getattr(model, "pretrained_cfg", {})).get(READING)
+    return AS_STORED if values is None else Reading.from_dict(values)
 
 
 def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor], str | None]:
@@ -204,7 +212,7 @@ def _hub_config(model: VisionLongformer, description: dict[str, Any], names: lis
         "pretrained_cfg": {
             key: value
             for key, value in (description | default_cfg(model.config)).items()
-            if key not in ("url", "architecture", "label_names")
+            if key not in ("url", "architecture", "label_names", READING)
         }
         | {key: description[key] for key in PREPROCESSING},
     }
@@ -216,7 +224,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor.cpu().contiguous()))
     return digest.hexdigest()
 
 

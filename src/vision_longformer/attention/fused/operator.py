@@ -99,10 +99,10 @@ def fused_windowed_attention_backward(
     units = (batch, heads, -(-height // windows.window))
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    of_key_value = torch.zeros(key_value.shape)
-    of_global = torch.zeros(*units, num_global, 2, head_width)
-    of_table = None if table is None else torch.zeros(*units, side, side)
-    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global)
+    of_key_value = torch.zeros(key_value.shape, dtype=torch.float32)
+    of_global = torch.zeros(*units, num_global, 2, head_width, dtype=torch.float32)
+    of_table = None if table is None else torch.zeros(*units, side, side, dtype=torch.float32)
+    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global, dtype=torch.float32)
     gradients = _Gradients(
         strides=grad.stride()[:-1],
         result=grad.data_ptr(),
@@ -218,7 +218,7 @@ def _rows_by_column(offsets: Sequence[Offset]) -> list[tuple[int, int]] | None:
 def _visible_table(table: Tensor | None, *, window: int, exact: bool) -> Tensor:
     """Return ((4w − 1)², h) float32 biases, or ((4w − 1)², 1) zeros without a `table`; −inf where nothing is seen."""
     side = 4 * window - 1
-    table = torch.zeros(side**2, 1) if table is None else table.float()
+    table = torch.zeros(side**2, 1, dtype=torch.float32) if table is None else table.float()
     if exact:
         far = torch.arange(side).sub(2 * window - 1).abs() > window
         table = table.masked_fill((far[:, None] | far[None, :]).view(-1, 1), float("-inf"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vision_longformer.datasets.value_ranges import remark_on_range
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
@@ -130,3 +131,13 @@ class Task(ABC):
     @abstractmethod
     def save_weights(self, model: nn.Module, path: Path) -> None:
         """Write a model so that `load_weights` needs nothing else."""
+
+
+def remarks_on(config: TrainConfig, paths: Sequence[Path]) -> list[str]:
+    """Return what a person should know of how training images are read, a sentence each."""
+    reading, remarks = config.input.reading, []
+    if dark := remark_on_range(paths, reading, max_pixels=config.input.max_pixels):
+        remarks.append(dark)
+    if reading.model_channels != 3 and config.task == "classification" and config.augmentation.rand_augment:
+        remarks.append("augmentation.rand_augment is for images of three channels, and is left out")
+    return remarks

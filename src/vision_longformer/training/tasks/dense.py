@@ -24,7 +24,7 @@ from vision_longformer.training.dense_models import (
     start_dense_from,
 )
 from vision_longformer.training.sampler import Sampler
-from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.tasks.base import Task, remarks_on
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
 
@@ -78,8 +78,13 @@ class DenseTask(Task):
         decode = True if inputs.check == "decode" else None
         for split in (self.training, self.validation):
             check_images(
-                [path_of(split, index) for index in range(len(split))], decode=decode, max_pixels=inputs.max_pixels
+                [path_of(split, index) for index in range(len(split))],
+                decode=decode,
+                max_pixels=inputs.max_pixels,
+                reading=split.reading,
             )
+        paths = [path_of(self.training, index) for index in range(len(self.training))]
+        self.remarks = [*self.remarks, *remarks_on(self.config, paths)]
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(path_of(self.training, index)) for index in indices]

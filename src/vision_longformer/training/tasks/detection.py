@@ -17,12 +17,13 @@ from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.evaluation.detection import DetectionResult, evaluate_detector
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images import MAX_PIXELS
+from vision_longformer.images import AS_STORED, MAX_PIXELS, Reading
 from vision_longformer.masks.rle import library
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import Builder
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.devices import images_on
 
 
 class Detector(DenseTrained):
@@ -34,7 +35,12 @@ class Detector(DenseTrained):
 
     def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> CocoSplit:
         return read_coco_split(
-            Path(data), split, with_masks=self.with_masks, skip_invalid=skip_invalid, classes=self.classes
+            Path(data),
+            split,
+            with_masks=self.with_masks,
+            skip_invalid=skip_invalid,
+            classes=self.classes,
+            reading=self.reading,
         )
 
     def evaluate(
@@ -65,7 +71,11 @@ class Detection(DenseTask):
             library()
         except ImportError as error:
             raise ValueError(str(error)) from error
-        how: dict[str, Any] = {"with_masks": self.trained.with_masks, "skip_invalid": config.dense.skip_invalid}
+        how: dict[str, Any] = {
+            "with_masks": self.trained.with_masks,
+            "skip_invalid": config.dense.skip_invalid,
+            "reading": config.input.reading,
+        }
         training = read_coco_split(data[0], "train", **how)
         validation = read_coco_split(data[0], "val", **how, classes=training.classes)
         super().__init__(config, training, validation, training.classes)
@@ -76,7 +86,7 @@ class Detection(DenseTask):
         return digest_of(self.training)
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
-        found = model(batch.images.to(device, non_blocking=True), batch.sizes, batch.targets)
+        found = model(images_on(device, batch.images), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
 
 
@@ -94,16 +104,30 @@ def limit_of(trained: Trained) -> int:
 
 
 def read_coco_split(
-    data: Path, split: str, *, with_masks: bool, skip_invalid: bool, classes: tuple[str, ...] | None = None
+    data: Path,
+    split: str,
+    *,
+    with_masks: bool,
+    skip_invalid: bool,
+    classes: tuple[str, ...] | None = None,
+    reading: Reading = AS_STORED,
 ) -> CocoSplit:
     """Read DIR/SPLIT.json; see `read_coco` for what is raised."""
-    annotations = data / f"{split}.json"
-    return read_coco(annotations, data / split, with_masks=with_masks, skip_invalid=skip_invalid, classes=classes)
+    return read_coco(
+        data / f"{split}.json",
+        data / split,
+        with_masks=with_masks,
+        skip_invalid=skip_invalid,
+        classes=classes,
+        reading=reading,
+    )
 
 
 def digest_of(split: CocoSplit) -> str:
     """Return a digest of the names, boxes and labels of a split."""
-    digest = hashlib.sha256("\n".join(split.file_names[index] for index in range(len(split))).encode())
+    digest = hashlib.sha256(
+        "\n".join(split.file_names[index] for index in range(len(split))).encode("utf-8", "surrogateescape")
+    )
     for array in (split.ends, split.boxes, split.labels, split.is_crowd):
         digest.update(array.tobytes())
     return digest.hexdigest()

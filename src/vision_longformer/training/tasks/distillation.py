@@ -26,6 +26,7 @@ from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.images import AS_STORED
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import (
@@ -120,6 +121,7 @@ class Distillation(Task):
                     stored_side=self.options.stored_side,
                     max_pixels=self.config.input.max_pixels,
                     threads=self.config.compute.workers,
+                    reading=self.config.input.reading,
                 )
             yield "images decoded", done, len(self.paths)
         processes.wait()
@@ -190,8 +192,8 @@ class Distillation(Task):
     def _said_of_shard(self, images: range, view: int, device: torch.device) -> Said:
         """Return what the teacher says of a view of every image of a shard; zeros for those that cannot be read."""
         readable = [image for image in images if self.images.sides[image] > 0]
-        logits = torch.zeros(len(images), len(self.classes))
-        features = torch.zeros(len(images), self.basis.components.shape[1])
+        logits = torch.zeros(len(images), len(self.classes), dtype=torch.float32)
+        features = torch.zeros(len(images), self.basis.components.shape[1], dtype=torch.float32)
         if readable:
             said = self._said_of(readable, view, device)
             places = torch.tensor(readable) - images.start
@@ -209,7 +211,9 @@ class Distillation(Task):
     def _about_images(self) -> dict[str, Any]:
         lines = "".join(f"{name}\t{path.stat().st_size}\n" for name, path in zip(self.names, self.paths, strict=True))
         digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-        return {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        about = {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        reading = self.config.input.reading
+        return about if reading == AS_STORED else about | {"reading": reading.to_dict()}
 
     def _about_teacher(self) -> dict[str, Any]:
         augmentation = self.config.augmentation
@@ -245,7 +249,7 @@ class Distillation(Task):
 
     def _cut(self, images: Sequence[int], boxes: NDArray[np.float32], size: int, device: torch.device) -> Tensor:
         all_boxes = torch.from_numpy(boxes).to(device)
-        views = torch.zeros(len(images), 3, size, size, device=device)
+        views = torch.zeros(len(images), 3, size, size, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
             for places, squares in self.images.gather(images, device):
                 views[places] = resample(squares, all_boxes[places], size)
@@ -331,8 +335,8 @@ class Distillation(Task):
         count = len(self.validation)
         place = {int(image): number for number, image in enumerate(self.validation)}
         teacher, student = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
-        divergence = torch.zeros(count)
-        features = torch.zeros(count, backbone.num_features)
+        divergence = torch.zeros(count, dtype=torch.float32)
+        features = torch.zeros(count, backbone.num_features, dtype=torch.float32)
 
         def take(batch: Batch) -> None:
             first = [0] * len(batch.indices)

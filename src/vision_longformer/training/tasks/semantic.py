@@ -20,6 +20,7 @@ from vision_longformer.segmentation.semantic import build_semantic_fpn
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.tasks.detection import digest_of, read_coco_split
+from vision_longformer.utils.devices import images_on
 
 
 class SemanticModel(DenseTrained):
@@ -32,8 +33,10 @@ class SemanticModel(DenseTrained):
         data, classes = Path(data), self.classes
         assert classes is not None
         if classes[0] != BACKGROUND or not (data / f"{split}.json").is_file():  # labels of objects begin with it
-            return read_semantic(data, split, classes=classes, skip_invalid=skip_invalid)
-        return read_coco_split(data, split, with_masks=True, skip_invalid=skip_invalid, classes=classes[1:])
+            return read_semantic(data, split, classes=classes, skip_invalid=skip_invalid, reading=self.reading)
+        return read_coco_split(
+            data, split, with_masks=True, skip_invalid=skip_invalid, classes=classes[1:], reading=self.reading
+        )
 
     def evaluate(
         self, split: CocoSplit | SemanticSplit, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
@@ -51,16 +54,17 @@ class Semantic(DenseTask):
     trained = SemanticModel
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
-        folder, skip_invalid = data[0], config.dense.skip_invalid
+        folder = data[0]
+        how: dict[str, Any] = {"skip_invalid": config.dense.skip_invalid, "reading": config.input.reading}
         training: CocoSplit | SemanticSplit
         if config.dense.labels == "coco":
-            how: dict[str, Any] = {"with_masks": True, "skip_invalid": skip_invalid}
+            how["with_masks"] = True
             training = read_coco_split(folder, "train", **how)
             validation: CocoSplit | SemanticSplit = read_coco_split(folder, "val", **how, classes=training.classes)
             classes = coco_classes(training)
         else:
-            training = read_semantic(folder, "train", skip_invalid=skip_invalid)
-            validation = read_semantic(folder, "val", skip_invalid=skip_invalid)
+            training = read_semantic(folder, "train", **how)
+            validation = read_semantic(folder, "val", **how)
             classes = training.classes
         super().__init__(config, training, validation, classes)
         for split in (training, validation):
@@ -71,10 +75,10 @@ class Semantic(DenseTask):
         if isinstance(self.training, CocoSplit):
             return digest_of(self.training)
         names = (f"{self.training.images[n]}\t{self.training.labels[n]}" for n in range(len(self.training)))
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         assert batch.semantic is not None
-        images, labels = batch.images.to(device, non_blocking=True), batch.semantic.to(device, non_blocking=True)
+        images, labels = images_on(device, batch.images), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
