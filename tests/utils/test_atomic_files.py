@@ -140,26 +140,6 @@ def test_what_two_killed_processes_left_goes(kind: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_the_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing a million files into one folder would take a million million looks."""
-
-    def searched(*_: object) -> None:
-        raise AssertionError
-
-    with monkeypatch.context() as patched:
-        for search in ("scandir", "listdir"):
-            patched.setattr(os, search, searched)
-        write("replacing", tmp_path / "x", "whole")
-    assert read(tmp_path / "x") == "whole"
-
-
-def test_what_several_killed_processes_left_goes(kind: str, tmp_path: Path) -> None:
-    with another_writer(kind, tmp_path / "x"), another_writer(kind, tmp_path / "x"):
-        assert len(list(tmp_path.iterdir())) == 2
-    write(kind, tmp_path / "x", "whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
 def test_where_there_are_no_locks_nothing_is_taken_for_left_behind(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
