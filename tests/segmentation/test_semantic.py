@@ -122,7 +122,7 @@ def test_a_configuration_names_what_is_wrong() -> None:
         ({"num_classes": 0}, "num_classes=0: must be an integer of at least 1"),
         ({"strides": (4, 12)}, r"strides=\(4, 12\): each must be twice the one before"),
         ({"norm_groups": 3}, "norm_groups=3: must divide the head width 128"),
-        ({"ignored_label": 1}, "ignored_label=1: must be an integer that is no class number, 0 to 1"),
+        ({"ignored_label": 1}, "ignored_label=1: must be null or an integer that is no class number, 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             SemanticConfig(**{"num_classes": 2, **change})  # type: ignore[arg-type]

@@ -49,7 +49,8 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
 
     Args:
         values: "mean" and "std", numbers for each channel; "interpolation"; "crop_pct", a share of the image;
-            "reading", a `Reading` as a dictionary; each of which may be missing.
+            "reading", a `Reading` as a dictionary; "label_values", a whole number for each class of index images; each
+            of which may be missing.
         in_chans: Channels of the input.
         sides: What else there is: numbers of pixels, or None.
 
@@ -58,7 +59,7 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"preprocessing={shown(values)}: must be an object")
-    known = ("mean", "std", "interpolation", "crop_pct", READING, *sides)
+    known = ("mean", "std", "interpolation", "crop_pct", READING, "label_values", *sides)
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"preprocessing: has {shown(name)}, which is none of {', '.join(known)}")
@@ -66,6 +67,8 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
             _check_colours(name, value, in_chans=in_chans)
         elif name == READING:
             Reading.from_dict(value)
+        elif name == "label_values" and not _are_labels(value):
+            raise ValueError(f"preprocessing: label_values={shown(value)}: must be whole numbers below 2³²")
         elif name == "interpolation" and value not in INTERPOLATIONS:
             raise ValueError(f"preprocessing: interpolation={shown(value)}: must be one of {', '.join(INTERPOLATIONS)}")
         elif name == "crop_pct" and not (_is_number(value) and 0 < value <= 1):
@@ -73,6 +76,10 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
         elif name in sides and not (value is None or (_is_number(value) and 0 < value <= LONGEST_SIDE)):
             raise ValueError(f"preprocessing: {name}={shown(value)}: must be a number of pixels up to {LONGEST_SIDE}")
     return dict(values)
+
+
+def _are_labels(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**32 for value in values)
 
 
 def check_options(values: object, *, field: str, limit: int = MAX_OPTION) -> dict[str, Any]:
