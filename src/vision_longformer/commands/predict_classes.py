@@ -35,6 +35,8 @@ def predict_classes(trained: Classifier, paths: Sequence[Path], arguments: Argum
     for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
         if prediction.error:
             tell(f"failed: {prediction.error}")
+        if prediction.note:
+            tell(f"{prediction.path}: {prediction.note}")
         predictions.append(prediction)
     if arguments.output is None:
         if form == "table":

@@ -82,6 +82,8 @@ def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments,
                     failed = True
                     tell(f"failed: {prediction.error}")
                     continue
+                if prediction.note:
+                    tell(f"{prediction.path}: {prediction.note}")
                 table.add_row(*map(Text, _row(prediction, names)))  # brackets are no markup
                 if prediction.objects is not None and prediction.objects.left_out:
                     tell(_about_left_out(prediction, limit_of(trained)))

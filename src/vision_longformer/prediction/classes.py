@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vision_longformer.images import ImageError, read_raster
+from vision_longformer.images import ImageError, describe_image, read_raster
 from vision_longformer.training.tasks.classification import Classifier
 
 
@@ -21,12 +21,14 @@ class Prediction:
         classes: The most probable classes, most probable first; empty if the image cannot be read.
         probabilities: Of each.
         error: Why the image cannot be read; "" if it can.
+        note: What of the file was left out; "" if nothing was.
     """
 
     path: Path
     classes: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str = ""
+    note: str = ""
 
 
 @torch.inference_mode()
@@ -47,6 +49,7 @@ def predict(
     for path in paths:
         try:
             image = read_raster(path, reading=trained.reading)
+            note = describe_image(path, reading=trained.reading).note
         except ImageError as error:
             yield Prediction(path, error=str(error))
             continue
@@ -54,5 +57,8 @@ def predict(
         best = probability.topk(min(top, len(probability)))
         names = trained.classes or tuple(map(str, range(len(probability))))
         yield Prediction(
-            path, tuple(names[number] for number in best.indices.tolist()), tuple(best.values.double().tolist())
+            path,
+            tuple(names[number] for number in best.indices.tolist()),
+            tuple(best.values.double().tolist()),
+            note=note,
         )

@@ -51,6 +51,7 @@ class DensePrediction:
         objects: Of detectors.
         labels: (H, W) classes of pixels, of segmentation models.
         error: Why there is nothing; "" if there is.
+        note: What of the file was left out; "" if nothing was.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class DensePrediction:
     objects: FoundObjects | None = None
     labels: NDArray[Any] | None = None
     error: str = ""
+    note: str = ""
 
 
 def predict_dense(
@@ -133,7 +135,7 @@ def predict_dense(
 
     for path in paths:
         try:
-            yield look(path)
+            yield replace(look(path), note=describe_image(path, reading=reading).note)
         except (ImageError, MemoryError, ValueError, WorkFolderError) as error:
             text = str(error)
             yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
