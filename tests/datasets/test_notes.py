@@ -44,6 +44,8 @@ def test_of_many_files_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_prediction_says_what_of_its_file_was_left_out(tmp_path: Path) -> None:
     class Model(nn.Module):
+        num_classes = 2
+
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.zeros(1, 2)
 

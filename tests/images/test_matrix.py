@@ -202,6 +202,8 @@ def expected(kind: Kind, file: File) -> Tensor:
 class Seen(nn.Module):
     """A classifier that keeps what it is shown."""
 
+    num_classes = 2
+
     def forward(self, images: Tensor) -> Tensor:
         self.images = images
         return torch.zeros(1, 2)

@@ -21,8 +21,9 @@ from vision_longformer import Full, ModelConfig, Performer, StageConfig, Windowe
 from vision_longformer.config import Attention
 from vision_longformer.training import checkpoints
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event
 from vision_longformer.training.recipes import build
-from vision_longformer.training.trainer import Event, train
+from vision_longformer.training.trainer import train
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.distributed import Processes
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -20,7 +21,6 @@ from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
 from vision_longformer.images import MAX_PIXELS, ImageError
-from vision_longformer.training.tasks.dense import path_of
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
@@ -56,6 +56,7 @@ def run(arguments: Arguments) -> int:
             batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
+            autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
             advance=lambda images: progress.advance(task, images),
         )
         try:
@@ -79,7 +80,8 @@ def run(arguments: Arguments) -> int:
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1
@@ -94,7 +96,7 @@ def _tell_what_was_left_out(split: Any) -> None:
 
 
 def _paths(split: Any) -> list[Path]:
-    return list(split.paths) if isinstance(split, Samples) else [path_of(split, index) for index in range(len(split))]
+    return list(split.paths) if isinstance(split, Samples) else [split.path(index) for index in range(len(split))]
 
 
 def _table(result: Result) -> Table:

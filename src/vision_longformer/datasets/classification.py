@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, read_raster
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import images_below
-from vision_longformer.images.open import is_zarr
 
 COLUMNS = ("path", "label", "split")
-AUTO_DECODE_BYTES = 10**9
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many images each class has."""
+        found = Counter(self.labels)
+        return {name: found[number] for number, name in enumerate(self.classes)}
 
 
 def read_split(
@@ -78,46 +79,6 @@ def read_split(
         remarks=remarks,
         reading=reading,
     )
-
-
-def check_images(
-    paths: Sequence[Path],
-    *,
-    decode: bool | None = None,
-    max_pixels: int = MAX_PIXELS,
-    reading: Reading = AS_STORED,
-) -> None:
-    """Make sure that all images can be decoded.
-
-    Args:
-        paths: What to check.
-        decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
-        max_pixels: Refuse larger images.
-        reading: How they are read.
-
-    Raises:
-        ValueError: Names the first few images that cannot be read, and says how many there are.
-    """
-    missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
-    if missing:
-        raise ValueError(f"{some([str(path) for path in missing])}: no such file")
-    if decode is None:
-        decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
-    if not decode:
-        return
-
-    def problem(path: Path) -> str | None:
-        try:
-            read_raster(path, reading=reading, max_pixels=max_pixels)
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        problems = [text for text in threads.map(problem, paths) if text is not None]
-    if problems:
-        rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")
 
 
 def _read_folders(data: Path, split: str) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:

@@ -48,6 +48,7 @@ class CocoSplit:
         is_crowd: (M,) whether the region covers many objects.
         segmentations: (M,) polygons and run lengths; None if they were not asked for.
         skipped: How many entries of the file were left out, by reason.
+        remarks: What of a folder was not taken, a sentence each.
         reading: How the images are read. Of a pyramid, annotations have the pixels of the level that is read.
     """
 
@@ -68,6 +69,7 @@ class CocoSplit:
     is_crowd: NDArray[np.bool_]
     segmentations: Segmentations | None
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
     reading: Reading = AS_STORED
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -103,8 +104,13 @@ def read_categories(entries: list[Any], problems: Problems, classes: Sequence[st
 def read_images(entries: list[Any], problems: Problems, folder: Path, reading: Reading = AS_STORED) -> Kept[ImageEntry]:
     """Read the images, and the headers of their files in `folder`."""
     result = Kept[ImageEntry]()
-    for image in _each(entries, read_image, problems, result):
+    images = list(_each(entries, read_image, problems, result))
+    same_file: dict[str, list[int]] = {}
+    for image in images:
+        same_file.setdefault(os.path.normpath(image.file_name), []).append(image.id)
+    for image in images:
         try:
+            _check_only_entry(image, same_file[os.path.normpath(image.file_name)])
             upright = _refers_to_upright(image, folder, reading)
         except EntryError as error:
             problems.add(error.reason, str(error))
@@ -114,6 +120,17 @@ def read_images(entries: list[Any], problems: Problems, folder: Path, reading: R
         result.kept.append(image)
         result.upright.append(upright)
     return result
+
+
+def _check_only_entry(image: ImageEntry, ids: Sequence[int]) -> None:
+    """Refuse an image whose file has several entries: each would be learned without the objects of the others."""
+    if len(ids) > 1:
+        others = some([str(other) for other in ids if other != image.id])
+        raise EntryError(
+            "image file with several entries",
+            f"image {image.id} has the file {printable(image.file_name)}, as image {others}; join them into one entry "
+            "with the annotations of all",
+        )
 
 
 def _refers_to_upright(image: ImageEntry, folder: Path, reading: Reading) -> bool:

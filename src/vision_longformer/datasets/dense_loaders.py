@@ -19,6 +19,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import ColorJitter
 
 from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.labels import Split, What
 from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.options import Recipe
 from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit, coco_label
@@ -73,11 +74,11 @@ class DenseImages(Dataset[Any]):
 
     def __init__(
         self,
-        split: CocoSplit | SemanticSplit,
+        split: Split,
         config: Recipe | None,
         preprocessing: Preprocessing,
         *,
-        learned: str = "boxes",
+        learned: What = "boxes",
         max_pixels: int,
     ) -> None:
         self.split, self.config, self.preprocessing = split, config, preprocessing
@@ -124,7 +125,7 @@ class DenseImages(Dataset[Any]):
         if augmentation.color_jitter and isinstance(image, Image.Image):
             image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
         pixels = self._pixels(image, how)
-        if self.learned == "semantic":
+        if self.learned == "classes":
             label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
             return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
         assert isinstance(self.split, CocoSplit)
@@ -181,7 +182,7 @@ def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:
     return size if side is None else fitted_size(size, side=side, max_side=preprocessing["max_side"])
 
 
-def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int) -> NDArray[np.int64]:
+def read_label(split: Split, index: int, *, max_pixels: int) -> NDArray[np.int64]:
     """Return the (H, W) classes of an image's pixels.
 
     Raises:
@@ -190,6 +191,11 @@ def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int)
     if isinstance(split, SemanticSplit):
         return split.read_label(index, max_pixels=max_pixels)
     return coco_label(split, index)
+
+
+def ignored_label(split: Split) -> int | None:
+    """Return what `read_label` gives for pixels that have no class; None where all have one."""
+    return split.coding.ignored if isinstance(split, SemanticSplit) else None
 
 
 def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:

@@ -59,8 +59,13 @@ class DenseOptions:
     head: dict[str, Any] = option(
         {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
     )
-    labels: Literal["coco", "index"] = option(
-        "coco", "Of semantic segmentation: objects of SPLIT.json, or index images in SPLIT_labels/."
+    labels: Literal["auto", "coco", "index", "instances"] = option(
+        "auto",
+        "SPLIT.json (coco), or label images of objects (instances) or classes (index); auto takes the first there is.",
+    )
+    class_name: str = option("object", "Of the objects of label images, which have one class.")
+    label_values: tuple[int, ...] | None = option(
+        None, "Value of each class in index images, such as [0, 255]; by default 0, 1, 2 and so on."
     )
     sides: tuple[int, ...] | None = option(
         (800,), "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's."

@@ -180,6 +180,12 @@ class TrainConfig:
         return {key: _plain(value) for key, value in values.items()}
 
 
+def _are_distinct(numbers: tuple[Any, ...]) -> bool:
+    """Tell whether there are numbers, whole ones from 0 on, each once."""
+    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
+    return whole and len(set(numbers)) == len(numbers) > 0
+
+
 # A rule, its condition, and the fields that it holds for.
 _ALLOWED: dict[str, Any] = {
     "must be at least 1": lambda value: value >= 1,
@@ -199,11 +205,8 @@ _ALLOWED: dict[str, Any] = {
     "must be shares of the run, between 0 and 1, in ascending order": lambda shares: (
         all(0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
     ),
-    "must be numbers of channels, counted from 0, each once": lambda numbers: (
-        len(numbers) > 0
-        and all(isinstance(number, int) and number >= 0 for number in numbers)
-        and len(set(numbers)) == len(numbers)
-    ),
+    "must be whole numbers from 0 on, each once": _are_distinct,
+    "must be numbers of channels, counted from 0, each once": _are_distinct,
     "must be two numbers above 0, the smaller first": lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1],
 }
 _RULES: dict[str, tuple[str, ...]] = {
@@ -270,6 +273,7 @@ _RULES: dict[str, tuple[str, ...]] = {
         "distillation.final_sides",
         "compute.checkpointed_stages",
     ),
+    "must be whole numbers from 0 on, each once": ("dense.label_values",),
     "must be numbers of channels, counted from 0, each once": ("input.channels",),
     "must be at least 64": ("distillation.stored_side",),
     "must be shares of the run, between 0 and 1, in ascending order": ("schedule.drops",),
@@ -318,8 +322,12 @@ def _plain(value: Any) -> Any:
 def _check_type(option: Option) -> None:
     kinds = get_args(option.kind) if isinstance(option.kind, UnionType) else (option.kind,)
     if not any(_is(kind, option.value) for kind in kinds):
-        wanted = " or ".join(_wording(kind) for kind in kinds)
-        raise ValueError(f"{option.path}={option.value!r}: must be {wanted}")
+        raise ValueError(f"{option.path}={option.value!r}: must be {type_in_words(option.kind)}")
+
+
+def type_in_words(kind: Any) -> str:
+    """Return what values of a type are, for people to read."""
+    return " or ".join(_wording(part) for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)))
 
 
 def _is(kind: Any, value: Any) -> bool:

@@ -11,9 +11,8 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,41 +22,21 @@ from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event, preparing
 from vision_longformer.training.learner import SMALLER_STEPS, Learner, TrainingError, set_neighbours, sum_of
 from vision_longformer.training.numerics import DTYPES, autocast, numerics, versions
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Remaining
 from vision_longformer.training.step_losses import StepLosses
-from vision_longformer.training.tasks import build_task
+from vision_longformer.training.tasks import choose_task
 from vision_longformer.training.tasks.base import Batch, Preparation, Task
-from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.tensorboard import Scalars, require_tensorboard
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.seeding import seed_step, seed_weights
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened, for progress bars and logs.
-
-    Attributes:
-        kind: "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped",
-            "result" or "finished".
-        step: Steps taken so far.
-        values: Numbers and texts that belong to it. The loss of a "step" is of the last one that was read, which on
-            GPUs are only some (see `StepLosses`). Those of "result" are the "result" of the best weights, as the
-            task's evaluation gives it, and the "progress" of the run: what a page about them needs.
-    """
-
-    kind: Literal[
-        "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "result",
-        "finished",
-    ]  # fmt: skip
-    step: int
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -96,15 +75,24 @@ def train(
         number = processes.local_rank if processes.count > 1 else None
         device = choose_device(config.compute.device, number=number)
         with numerics(config.compute, device):
-            task = build_task(config, [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data])
+            folders = [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data]
+            task = choose_task(config, folders)
             if folder.recipe.exists():
                 folder.refuse_other(config)
+
+            def asked_alone() -> bool:  # several processes read and check, each at its own pace
+                return processes.count == 1 and should_stop()
+
+            def asked_together() -> bool:
+                return processes.any(should_stop(), device=device)
+
+            if (yield from preparing(task.read(), asked_alone)):
+                return
             preparation = Preparation(folder, processes, device, DTYPES[config.compute.precision])
-            for what, done, total in task.prepare(preparation):
-                yield Event("preparing", 0, {"what": what, "done": done, "total": total})
-                if processes.any(should_stop(), device=device):
-                    yield Event("stopped", 0)
-                    return
+            if (yield from preparing(task.prepare(preparation), asked_together)):
+                return
+            if processes.is_first and (yield from preparing(task.check(), asked_alone)):
+                return
             trainer = _Trainer(config, task, folder, processes, device, should_stop)
             begun = True
             yield from trainer.run()
@@ -133,9 +121,6 @@ class _Trainer:
                 f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
                 f"({processes.count})"
             )
-        if config.input.check != "none" and processes.is_first:
-            self.task.check()
-
         seed_weights(config.seed)
         model = self.task.build_model()
         self.remarks = list(self.task.remarks)
@@ -152,6 +137,8 @@ class _Trainer:
         self.saved_at = time.monotonic()
         self.stopped = False
         self.scalars: Scalars | None = None
+        if config.logging.tensorboard:
+            require_tensorboard()
 
     # --- the run ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -20,6 +20,7 @@ from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.trained import Result, Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Steps
 
 
 class Batch(Protocol):
@@ -57,11 +58,13 @@ class Task(ABC):
         validation_images: Their number.
         remarks: What a person should know of the data, a sentence each.
         best: The measure that chooses the best weights.
+        unit: What belongs to a class: an image, an object, a pixel.
         trained: What `save_weights` writes is read and used as.
         takes_several_folders: Whether its data may be so.
     """
 
     best: ClassVar[str]
+    unit: ClassVar[str] = "image"
     trained: ClassVar[type[Trained]]
     takes_several_folders: ClassVar[bool] = False
     config: TrainConfig
@@ -72,13 +75,16 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
-        """Read the data of a run; see `build_task` for what is raised."""
+        """Take note of the data of a run; `read` reads them. See `build_task` for what is raised."""
 
-    def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def read(self) -> Steps[None]:
+        """Read what of the data the attributes tell, which may take long; see `build_task` for what is raised."""
+        yield from ()
+
+    def prepare(self, where: Preparation) -> Steps[None]:
         """Do what takes long and is done once, before the model is built; what was done before a stop stays done.
 
-        Yields:
-            What is done, how much of it, and how much there is; a run may be stopped there.
+        A run may be stopped wherever it says how far it is.
 
         Raises:
             ValueError: The data do not fit.
@@ -86,7 +92,7 @@ class Task(ABC):
         yield from ()
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         """Make sure that every image can be read, as far as `input.check` asks for it.
 
         Raises:

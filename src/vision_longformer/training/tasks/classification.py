@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vision_longformer.datasets.classification import Samples, check_images, read_split
+from vision_longformer.datasets.checks import absent_classes, checking_images, only_class
+from vision_longformer.datasets.classification import Samples, read_split
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
@@ -30,6 +31,7 @@ from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.tasks.base import Task, remarks_on
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Steps
 from vision_longformer.weights import PREPROCESSING, READING, load, pretrained_cfg_of
 
 
@@ -84,15 +86,18 @@ class Classification(Task):
         self.validation = read_split(data[0], "val", classes=self.samples.classes, reading=reading)
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
-        self.remarks = self.samples.remarks + self.validation.remarks
+        counts = {name: split.counts() for name, split in (("train", self.samples), ("val", self.validation))}
+        about = only_class(self.classes) + absent_classes(counts, self.unit)
+        self.remarks = [*self.samples.remarks, *self.validation.remarks, *about]
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
 
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         inputs = self.config.input
-        decode = True if inputs.check == "decode" else None
-        for split in (self.samples, self.validation):
-            check_images(split.paths, decode=decode, max_pixels=inputs.max_pixels, reading=split.reading)
-        self.remarks = [*self.remarks, *remarks_on(self.config, self.samples.paths)]
+        paths = [*self.samples.paths, *self.validation.paths]
+        decode = {"auto": None, "decode": True, "none": False}[inputs.check]
+        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels, reading=inputs.reading)
+        if decode is not False:
+            self.remarks = [*self.remarks, *remarks_on(self.config, self.samples.paths)]
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.samples.paths[index]) for index in indices]

@@ -54,6 +54,7 @@ from vision_longformer.training.teachers import (
 )
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Progress, Steps
 
 MAX_VALIDATION = 2000  # images
 BASIS_SHARDS = 8  # that the principal components are found on
@@ -107,7 +108,7 @@ class Distillation(Task):
 
     # --- preparation --------------------------------------------------------------------------------------------
 
-    def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def prepare(self, where: Preparation) -> Steps[None]:
         device, processes = where.device, where.processes
         cache = Path(self.options.cache) if self.options.cache is not None else where.folder.path / "cache"
         cache.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ class Distillation(Task):
                     threads=self.config.compute.workers,
                     reading=self.config.input.reading,
                 )
-            yield "images decoded", done, len(self.paths)
+            yield Progress("images decoded", done, len(self.paths))
         processes.wait()
         self.images = PackedImages(cache, len(self.paths))
         self._split()
@@ -150,7 +151,7 @@ class Distillation(Task):
             more = f", and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
             self.remarks = [f"{len(unreadable)} images left out: {'; '.join(unreadable[:3])}{more}"]
 
-    def _ask_teacher(self, cache: Path, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def _ask_teacher(self, cache: Path, where: Preparation) -> Steps[None]:
         """Find the basis of the teacher's features, and what it says of all fixed views."""
         device, processes = where.device, where.processes
         folder = cache / "teacher"
@@ -163,7 +164,7 @@ class Distillation(Task):
             for number, shard in enumerate(chosen):
                 if processes.is_first:
                     features.append(self._said_of(self._readable(shard), 0, device).features.cpu())
-                yield "shards whose features were looked at", number + 1, len(chosen)
+                yield Progress("shards whose features were looked at", number + 1, len(chosen))
             if processes.is_first:
                 write_basis(folder, Basis.of(torch.cat(features), self.options.components))
         processes.wait()
@@ -177,7 +178,7 @@ class Distillation(Task):
                 images = images_of(own, len(self.paths))
                 said = [self._said_of_shard(images, v, device) for v in range(self.options.views)]
                 write_said(folder, own, said)
-            yield "images seen by the teacher", done, len(self.paths)
+            yield Progress("images seen by the teacher", done, len(self.paths))
         processes.wait()
         self.said = KeptSaid(folder, len(shards_of(len(self.paths))))
 
@@ -262,8 +263,9 @@ class Distillation(Task):
 
     # --- training -----------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         """Nothing: every image was decoded in preparation, and those that cannot be read were left out."""
+        yield from ()
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.paths[index]) for index in indices]
