@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from vision_longformer.features.extract import OutputError, explaining
+from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.images import ImageError, describe_image
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source

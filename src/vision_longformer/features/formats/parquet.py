@@ -63,7 +63,7 @@ class Parts:
         self._rows: list[Row] = []
         self._lock = threading.Lock()  # of `add`, which threads call
         self._begun = time.monotonic()
-        known_names = None if wanted is None else set(map(_as_text, wanted))
+        asked = None if wanted is None else set(map(_as_text, wanted))
         self._known: dict[str, tuple[Path, dict[str, Any]]] = {}  # where, and the description without the part's
         self._of_parts: dict[Path, dict[str, Any]] = {}
         for path in part_files(folder):
