@@ -16,7 +16,7 @@ from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.weights import WEIGHTS_NAME
 
 # By what a model gives: options that are not for it, and what carries the command out.
-FOR_CLASSIFIERS = ("top", "format", "size", "precision")
+FOR_CLASSIFIERS = ("top", "format", "size")
 FOR_DETECTORS = ("min_score", "classes", "detections")
 FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale")
 UNFIT = {"classes": FOR_OTHERS, "objects": FOR_CLASSIFIERS, "pixels": (*FOR_CLASSIFIERS, *FOR_DETECTORS)}
@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
-    with autocast(device, arguments.precision or "float32"):
+    with autocast(device, arguments.precision):
         return PREDICTORS[trained.gives](trained, paths, arguments, device)
 
 

@@ -109,7 +109,9 @@ def predict_dense(
         size = (info.height, info.width)
         if scale != 1 or (strategy := streaming_strategy(model, size, tiling)) is None:
             return None
-        with contextlib.closing(open_reader(path, **vars(reading))) as reader:
+        # row-wise execution writes into buffers of one type
+        in_float32 = torch.autocast(device.type, enabled=False)
+        with in_float32, contextlib.closing(open_reader(path, **vars(reading))) as reader:
             found = find_objects_streamed(
                 model, reader, strategy, work_folder=work_folder, on_band=on_band, **wanted, **common
             )
