@@ -35,6 +35,8 @@ UNTRAINED = (
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
+        if Path(arguments.output).is_file():
+            raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
         sources = find_images(arguments.images, remark=tell)
         name, model = chosen_model(arguments)
@@ -78,7 +80,9 @@ def run(arguments: Arguments) -> int:
         tell(str(error))
         return 1
     page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
-    print(f"{summary(finished)} Features are in {arguments.output}{page}.")
+    there = any(result.status != "failed" for result in finished)
+    where = f"Features are in {arguments.output}{page}." if there else f"There are no features{page}."
+    print(f"{summary(finished)} {where}")
     return int(any(result.status == "failed" for result in finished))
 
 

@@ -76,7 +76,8 @@ def run(arguments: Arguments) -> int:
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1

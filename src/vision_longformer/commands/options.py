@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff")
@@ -50,7 +50,7 @@ def encode() -> Parser:
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
-    memory_help = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
+    memory_help = "That the process may take, such as 4GB; by default what it holds and 60% of what is free."
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
@@ -205,6 +205,12 @@ def predict() -> Parser:
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
     model_help = "Weights that come with the package, by name."
+    outputs_help = (
+        "Others: what to write, any of geojson, gpkg, labels, csv, parquet; of objects coco too (geojson csv coco), of "
+        "classes of pixels (labels csv). labels takes the format that fits the image; png, tiff, geotiff and zarr name "
+        "it."
+    )
+    simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
@@ -219,8 +225,11 @@ def predict() -> Parser:
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
-    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
+    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    add("--outputs", type=str, nargs="+", metavar="NAME", help=outputs_help)
+    add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
+    add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
     _add_reading(parser)
     return parser
 
@@ -298,7 +307,7 @@ def _add_measuring(parser: Parser, *, repeats: int, output: str, file: str) -> N
     add = parser.add_argument
     add("--repeats", type=int, default=repeats, metavar="N", help="Timed turns; fewer of what took a minute.")
     add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
-    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
+    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60% of what is free by default.")
     add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
     add("--output", default=output, type=str, metavar="DIR", help=f"Folder for index.html, PNGs and {file}.")
 
@@ -313,6 +322,18 @@ def _add_recipe(parser: Parser, defaults: TrainConfig, *, without: tuple[str, ..
     """
     for option in walk(defaults):
         if option.path.split(".")[0] not in without:
-            default = "none" if option.value is None else option.value
-            text = f"{option.help} (default: {default})".replace("%", "%%")
-            parser.add_argument(f"--{option.path}", type=str | None, metavar="VALUE", help=text)
+            text = f"{option.help} ({type_in_words(option.kind)}; default: {_as_yaml(option.value)})"
+            # text, as with another type the parser would take null for an option that was not given
+            parser.add_argument(f"--{option.path}", type=str, default=None, metavar="VALUE", help=text)
+
+
+def _as_yaml(value: object) -> str:
+    """Return a value as it is typed."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case tuple():
+            return f"[{', '.join(map(_as_yaml, value))}]"
+        case float():
+            return f"{value:.6g}"
+    return str(value)

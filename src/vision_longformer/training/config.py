@@ -322,8 +322,12 @@ def _plain(value: Any) -> Any:
 def _check_type(option: Option) -> None:
     kinds = get_args(option.kind) if isinstance(option.kind, UnionType) else (option.kind,)
     if not any(_is(kind, option.value) for kind in kinds):
-        wanted = " or ".join(_wording(kind) for kind in kinds)
-        raise ValueError(f"{option.path}={option.value!r}: must be {wanted}")
+        raise ValueError(f"{option.path}={option.value!r}: must be {type_in_words(option.kind)}")
+
+
+def type_in_words(kind: Any) -> str:
+    """Return what values of a type are, for people to read."""
+    return " or ".join(_wording(part) for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)))
 
 
 def _is(kind: Any, value: Any) -> bool:
