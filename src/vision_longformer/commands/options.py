@@ -253,7 +253,6 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser
