@@ -67,8 +67,8 @@ def test_detectors_compute_in_half_precision(build: Any) -> None:
             found = find_objects(model, pixels, tiling=Tiling(model, tile=256), **PLAIN)
         assert found.scores.dtype == np.float64
         scores.append(found.scores[:10])
-    assert not np.array_equal(*scores)
-    assert np.allclose(*scores, atol=0.05)
+    assert not np.array_equal(scores[0], scores[1])
+    assert np.allclose(scores[0], scores[1], atol=0.05)
 
 
 def test_masks_are_joined_across_seams() -> None:
