@@ -232,7 +232,7 @@ def predict() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
+    add("--precision", choices=PRECISIONS, default="float32", help=f"{PRECISION_HELP} Streamed images: float32.")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -269,7 +269,6 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser
