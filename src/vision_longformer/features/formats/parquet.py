@@ -69,9 +69,9 @@ class Parts:
         for path in part_files(folder):
             of_part, own = read_descriptions(path)
             self._of_parts[path] = of_part
-            self._known.update(
-                (one["source"], (path, one)) for one in own if known_names is None or one["source"] in known_names
-            )
+            for one in own:
+                if asked is None or one["source"] in asked:
+                    self._known[one["source"]] = (path, one)
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the description of the newest row of an image; None if there is none."""
