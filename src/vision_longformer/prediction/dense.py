@@ -109,9 +109,10 @@ def look(
     progress.begin(size)
     if options.scale == 1 and (strategy := streaming_strategy(model, size, tiling)) is not None:
         folder = options.work_folder
-        found = find_objects_streamed(
-            model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
-        )
+        with torch.autocast(device.type, enabled=False):  # row-wise execution writes into buffers of one type
+            found = find_objects_streamed(
+                model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
+            )
         return Seen(1, streamed=True, objects=found)
     check_pixels(reader.info.name, size, MAX_PIXELS)
     image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)
@@ -123,7 +124,8 @@ def look(
         labels = _labels_of_file(label_pixels(model, seen, **in_tiles), size)
         return Seen(tiles, labels=_without_missing(labels, valid, len(trained.classes or ())), valid=valid)
     found = find_objects(model, seen, detections=options.detections, **wanted, **in_tiles)
-    return Seen(tiles, objects=in_pixels_of(found, size, seen=seen_size), valid=valid)
+    objects = where_pixels_are(in_pixels_of(found, size, seen=seen_size), valid)
+    return Seen(tiles, objects=objects, valid=valid)
 
 
 def resized(image: Raster, scale: float, *, interpolation: str) -> Raster:
@@ -153,6 +155,28 @@ def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjec
     if masks is not None:
         masks = [_resized_mask(mask, size) for mask in masks]
     return replace(objects, boxes=objects.boxes * factors, masks=masks)
+
+
+def where_pixels_are(objects: FoundObjects, valid: Mask | None) -> FoundObjects:
+    """Return the objects of which the image has at least half of the pixels: of the mask, or else of the box.
+
+    Args:
+        objects: In the pixels of the image.
+        valid: (H, W), where the image has pixels; None where it has all.
+    """
+    if valid is None:
+        return objects
+    kept = []
+    for place, box in enumerate(objects.boxes):
+        (left, top), (right, bottom) = np.floor(box[:2]).clip(0).astype(int), np.ceil(box[2:]).astype(int)
+        there = valid[top:bottom, left:right]
+        if objects.masks is not None:
+            there = there[rle_to_mask(objects.masks[place])[top:bottom, left:right]]
+        if there.size and there.mean() >= 0.5:
+            kept.append(place)
+    masks = None if objects.masks is None else [objects.masks[place] for place in kept]
+    arrays = {name: getattr(objects, name)[kept] for name in ("boxes", "scores", "labels")}
+    return replace(objects, masks=masks, **arrays)
 
 
 def _resized_mask(rle: Rle, size: Size) -> Rle:
