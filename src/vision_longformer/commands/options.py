@@ -55,7 +55,11 @@ def encode() -> Parser:
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
     batch_help = "Most images of a batch; auto: 32, or fewer of large ones. Each gets the features that it gets alone."
     add("--batch", type=str, default="auto", metavar="N", help=batch_help)
-    add("--verify", action="store_true", help="Read done images too, to see whether they are the same.")
+    add(
+        "--verify",
+        action="store_true",
+        help="Read done images and their features too, to see whether they are the same and whole.",
+    )
     shard_help = (
         "Which share of the images to encode, of how many, such as 3/16; auto: as torchrun or a SLURM array says. "
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
