@@ -16,6 +16,7 @@ import rasterio
 import torch
 from PIL import Image
 
+from prediction.cases import write_weights
 from vil import main
 from vision_longformer import VisionLongformer, create_model, save
 from vision_longformer.commands.common import UsageError
@@ -66,6 +67,12 @@ def _trained_classifier() -> None:
     save(model, "runs/signs/best.safetensors", class_names=[str(n) for n in range(10)])
 
 
+def _trained_detector() -> None:
+    _photo()
+    Path("runs/cells").mkdir(parents=True)
+    write_weights(Path("runs/cells/best.safetensors"), "instance_segmentation")
+
+
 def _boxes_of_yolo_and_voc() -> None:
     for split in ("train", "val"):
         for kind, labels in (("yolo", "labels"), ("voc", "annotations")):
@@ -91,6 +98,7 @@ def _boxes_became_coco() -> None:
 
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/architecture.md": _features_of_the_photograph,
+    "docs/predictions.md": _trained_detector,
     "docs/labels.md": _boxes_of_yolo_and_voc,
     "docs/outputs.md": _features_of_a_photo_and_a_scene,
     "docs/training.md": _trained_classifier,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.features import extract
-from vision_longformer.features.descriptions import digest_of, read_metadata
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
 from vision_longformer.features.failures import OutputError
@@ -24,6 +24,7 @@ from vision_longformer.features.formats import table
 from vision_longformer.features.load import load_features
 from vision_longformer.features.results import Result
 from vision_longformer.images import Reading
+from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import find_images
 
 HEIGHT, WIDTH = 45, 77
@@ -221,9 +222,9 @@ def test_an_image_is_known_by_size_and_time_and_else_read(
 
     def noted(path: Path) -> str:
         read.append(path)
-        return digest_of(path)
+        return content_digest(path)
 
-    monkeypatch.setattr(extract, "digest_of", noted)
+    monkeypatch.setattr(extract, "content_digest", noted)
     assert statuses(encode([photo], output, model)) == ["skipped"]
     assert read == []
     assert statuses(encode([photo], output, model, verify=True)) == ["skipped"]

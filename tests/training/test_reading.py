@@ -23,6 +23,7 @@ from vision_longformer.training.classifiers import build_model, start_from
 from vision_longformer.training.config import ModelOptions, TrainConfig
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.steps import finish
 from vision_longformer.weights import save
 
 SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
@@ -165,7 +166,7 @@ def test_images_that_use_little_of_16_bits_are_pointed_out(tmp_path: Path) -> No
     found = []
     for config in (dark, stated):
         task = build_task(config, data)
-        task.check()
+        finish(task.check())
         found.append(list(task.remarks))
     (sentence,) = found[0]
     assert "the images have 16 bits, and no value above 3,499 of 65,535 in 8 of them" in sentence

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processes import lines_of
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes, join
 
 pytestmark = pytest.mark.process
 
-TESTS = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    result = subprocess.run(
-        [sys.executable, "-m", "training.ranks", tmp_path_factory.mktemp("ranks")],
-        cwd=TESTS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith(("[", "{"))]
+    lines = lines_of("training.ranks", tmp_path_factory.mktemp("ranks"))
+    return [json.loads(line) for line in lines if line.startswith(("[", "{"))]
 
 
 def test_two_processes_follow_the_losses_of_one(runs: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import re
@@ -24,11 +25,22 @@ class UsageError(Exception):
     """The command cannot be carried out as it was typed."""
 
 
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Help that says defaults once, where there are any: sentences and their placeholders say the types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.nargs == 0 or action.default in (None, argparse.SUPPRESS):
+            return text
+        return text if "default" in text else f"{text} (default: %(default)s)"
+
+
 class Parser(jsonargparse.ArgumentParser):
     """A parser that raises `UsageError` with one sentence."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, allow_abbrev=False, formatter_class=_Help, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a value, such as -4GB, and no option
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UsageError`."""
@@ -42,8 +54,8 @@ class Parser(jsonargparse.ArgumentParser):
             key, kind, value = wrong.groups()
             wanted = "a whole number" if kind == "int" else "a number"
             sentence = f"--{key.replace('_', '-')} {value}: must be {wanted}"
-        if "arguments are required" in sentence:
-            sentence = re.sub(r"(?<= )\w+\.(?=\w)", "", sentence)  # the name of the command
+        if missing := re.search(r"arguments are required: (.*)", sentence):
+            self._refuse_missing(missing[1].split(", "))
         unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", sentence)
         known = [option for action in self._actions for option in action.option_strings]
         close = difflib.get_close_matches(f"--{unknown[1]}", known, n=1) if unknown else []
@@ -52,6 +64,21 @@ class Parser(jsonargparse.ArgumentParser):
         for name in command.split()[1:]:
             sentence = sentence.replace(f"{name}.", "")
         raise UsageError(f"{sentence.rstrip('.')} (see {command} --help)")
+
+    def _refuse_missing(self, names: list[str]) -> NoReturn:
+        """Raise a `UsageError` for arguments that a command needs; names begin with that of the command."""
+        parser: Any = self
+        command, words = self.prog.replace(" [options]", ""), []
+        for name in names:
+            own = name.split(".")
+            if len(own) > 1 and isinstance(choices := getattr(self._subcommands_action, "choices", None), dict):
+                parser, command = choices.get(own[0], self), f"{self.prog.replace(' [options]', '')} {own[0]}"
+            dest = own[-1]
+            (action,) = [found for found in parser._actions if found.dest == dest] or [None]
+            placeholder = getattr(action, "metavar", None) or dest.upper()
+            words.append(" ".join([*getattr(action, "option_strings", [])[:1], str(placeholder)]))
+        what = " and ".join(words)
+        raise UsageError(f"{what} {'are' if len(words) > 1 else 'is'} missing (see {command} --help)")
 
 
 class StoppedError(BaseException):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
-from vision_longformer.commands.progress import follow, summary
+from vision_longformer.commands.progress import Tally, followed, summary
 from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
@@ -42,6 +42,8 @@ UNTRAINED = (
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
+        if Path(arguments.output).is_file():
+            raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
         batch = _batch(arguments.batch)
         shard = None if arguments.shard is None else parse_shard(arguments.shard, os.environ)
@@ -88,14 +90,17 @@ def run(arguments: Arguments) -> int:
         results = record.follow(results)
         return results if report is None else report.follow(results)
 
+    tally = Tally()
     try:
         with stopped_by_sigterm():
-            tally = follow(begin, total=len(sources), console=Console(stderr=True))
+            for result in followed(begin, total=len(sources), console=Console(stderr=True)):
+                tally.add(result)
     except OutputError as error:
         tell(str(error))
         return 1
     page = "" if report is None else f"; look at {output / 'index.html'}"
-    print(f"{summary(tally)} Features are in {output}{page}.")
+    there = tally.encoded or tally.skipped
+    print(f"{summary(tally)} {f'Features are in {output}{page}.' if there else f'There are no features{page}.'}")
     return int(tally.failed > 0)
 
 

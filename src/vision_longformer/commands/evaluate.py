@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -14,10 +15,12 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.datasets.classification import Samples
+from vision_longformer.datasets.notes import remarks_on_notes
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
-from vision_longformer.images import ImageError
+from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
@@ -43,6 +46,8 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     _tell_what_was_left_out(split)
+    for remark in remarks_on_notes(_paths(split), trained.reading, max_pixels=MAX_PIXELS):
+        tell(remark)
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -51,6 +56,7 @@ def run(arguments: Arguments) -> int:
             batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
+            autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
             advance=lambda images: progress.advance(task, images),
         )
         try:
@@ -74,7 +80,8 @@ def run(arguments: Arguments) -> int:
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1
@@ -86,6 +93,10 @@ def _tell_what_was_left_out(split: Any) -> None:
         tell(remark)
     for reason, count in getattr(split, "skipped", {}).items():
         tell(f"left out: {count} ({reason})")
+
+
+def _paths(split: Any) -> list[Path]:
+    return list(split.paths) if isinstance(split, Samples) else [split.path(index) for index in range(len(split))]
 
 
 def _table(result: Result) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
@@ -22,6 +22,8 @@ MODELS = (
 )
 MAX_PIXELS = 500_000_000
 PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
+PRECISIONS = ("float32", "bf16")
+PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
@@ -49,7 +51,7 @@ def encode() -> Parser:
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
-    memory_help = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
+    memory_help = "That the process may take, such as 4GB; by default what it holds and 60% of what is free."
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
@@ -208,6 +210,7 @@ def evaluate() -> Parser:
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
     _add_reading(parser)
     return parser
 
@@ -222,11 +225,18 @@ def predict() -> Parser:
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
     model_help = "Weights that come with the package, by name."
+    outputs_help = (
+        "Others: what to write, any of geojson, gpkg, labels, csv, parquet; of objects coco too (geojson csv coco), of "
+        "classes of pixels (labels csv). labels takes the format that fits the image; png, tiff, geotiff and zarr name "
+        "it."
+    )
+    simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, default="float32", help=f"{PRECISION_HELP} Streamed images: float32.")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -235,8 +245,11 @@ def predict() -> Parser:
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
-    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
+    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    add("--outputs", type=str, nargs="+", metavar="NAME", help=outputs_help)
+    add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
+    add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
     _add_reading(parser)
     return parser
 
@@ -313,7 +326,7 @@ def _add_measuring(parser: Parser, *, repeats: int, output: str, file: str) -> N
     add = parser.add_argument
     add("--repeats", type=int, default=repeats, metavar="N", help="Timed turns; fewer of what took a minute.")
     add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
-    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
+    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60% of what is free by default.")
     add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
     add("--output", default=output, type=str, metavar="DIR", help=f"Folder for index.html, PNGs and {file}.")
 
@@ -328,6 +341,18 @@ def _add_recipe(parser: Parser, defaults: TrainConfig, *, without: tuple[str, ..
     """
     for option in walk(defaults):
         if option.path.split(".")[0] not in without:
-            default = "none" if option.value is None else option.value
-            text = f"{option.help} (default: {default})".replace("%", "%%")
-            parser.add_argument(f"--{option.path}", type=str | None, metavar="VALUE", help=text)
+            text = f"{option.help} ({type_in_words(option.kind)}; default: {_as_yaml(option.value)})"
+            # text, as with another type the parser would take null for an option that was not given
+            parser.add_argument(f"--{option.path}", type=str, default=None, metavar="VALUE", help=text)
+
+
+def _as_yaml(value: object) -> str:
+    """Return a value as it is typed."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case tuple():
+            return f"[{', '.join(map(_as_yaml, value))}]"
+        case float():
+            return f"{value:.6g}"
+    return str(value)

@@ -21,6 +21,7 @@ from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
 from vision_longformer.images.find import find_images
+from vision_longformer.images.values import check_fits
 from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
@@ -75,7 +76,9 @@ def _images(arguments: Arguments, model: VisionLongformer) -> tuple[list[ImageIn
     reading = chosen_reading(arguments, trained=reading_of(model), tell=tell)
     for source in find_images(arguments.images, remark=tell):
         try:
-            images.append(describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels))
+            image = describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels)
+            check_fits(image, model.in_chans)
+            images.append(image)
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
     return images, refused

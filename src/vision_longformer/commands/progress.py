@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -43,12 +44,57 @@ class Tally:
             self.seconds += result.seconds
 
 
-def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: Console) -> Tally:
-    """Show progress and every failure while the work goes on; return how many there were of each.
+class Done(Protocol):
+    """What became of one image."""
+
+    @property
+    def source(self) -> Source:
+        """The image."""
+
+    @property
+    def status(self) -> str:
+        """What was done; "failed" if nothing could be."""
+
+    @property
+    def message(self) -> str:
+        """Why, or a note; "" if there is nothing to say."""
+
+    @property
+    def seconds(self) -> float:
+        """That it took."""
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels that it has, if anything was done."""
+
+
+DoneResult = TypeVar("DoneResult", bound=Done)
+
+
+def follow(
+    begin: Callable[[OnBand], Iterable[DoneResult]],
+    *,
+    total: int,
+    console: Console,
+    so_far: Callable[[DoneResult], str] = lambda _: "",
+) -> list[DoneResult]:
+    """Do as `followed`, and return all results."""
+    return list(followed(begin, total=total, console=console, so_far=so_far))
+
+
+def followed(
+    begin: Callable[[OnBand], Iterable[DoneResult]],
+    *,
+    total: int,
+    console: Console,
+    so_far: Callable[[DoneResult], str] = lambda _: "",
+) -> Iterator[DoneResult]:
+    """Show progress and every failure while the work goes on, and pass results on, of which none is kept.
 
     Args:
         begin: Begins the work, which calls what it is given after each band of a streamed image.
         total: How many results there will be.
+        so_far: Returns what else is to be shown after a result.
         console: Shows a bar if it is a terminal, else a line now and then for a streamed image; and the messages in
             any case.
     """
@@ -57,12 +103,13 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
         MofNCompleteColumn(),
         TextColumn("images"),
         TextColumn("{task.fields[rate]} megapixels/s"),
+        TextColumn("{task.fields[so_far]}"),
         TextColumn("{task.fields[streamed]}"),
         TimeRemainingColumn(),
     )
-    tally = Tally()
+    seconds = megapixels = 0.0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, rate="–", streamed="")
+        task = progress.add_task("", total=total, rate="–", so_far="", streamed="")
 
         def show(line: str, now_and_then: bool) -> None:
             progress.update(task, streamed=line)
@@ -70,13 +117,13 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
                 console.print(Text(f"vil: {line}"), soft_wrap=True)
 
         for result in begin(StreamedShare(show)):
-            tally.add(result)
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
                 console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
-            rate = f"{tally.megapixels / tally.seconds:.2f}" if tally.seconds else "–"
-            progress.update(task, advance=1, rate=rate, streamed="")
-    return tally
+            seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
+            rate = f"{megapixels / seconds:.2f}" if seconds else "–"
+            progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
+            yield result
 
 
 class StreamedShare:
@@ -111,7 +158,7 @@ def summary(tally: Tally) -> str:
     parts = [f"{tally.encoded} encoded"]
     if tally.encoded:
         rate = tally.megapixels / tally.seconds
-        parts[0] += f" ({tally.megapixels:.1f} megapixels in {tally.seconds:.1f} s, {rate:.2f} a second)"
+        parts[0] += f" ({tally.megapixels:.1f} megapixels in {tally.seconds:.1f} s, {rate:.2f} megapixels/s)"
     parts += [f"{tally.skipped} done before"] if tally.skipped else []
     parts += [f"{tally.failed} failed"] if tally.failed else []
     return ", ".join(parts) + "."

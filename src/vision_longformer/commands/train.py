@@ -145,7 +145,7 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
                 case "step":
                     text = (
                         f"epoch {values['epoch']:.1f}  loss {values['loss']:.3f}  rate {values['learning_rate']:.1e}  "
-                        f"{values['images_per_second']:.0f} images/s"
+                        f"{_speed(values['images_per_second'])}"
                     )
                     progress.update(task, completed=event.step, text=text)
                     if not console.is_terminal and time.monotonic() - shown_at > 60:
@@ -156,6 +156,13 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
                     best = " (best so far)" if values["is_best"] else ""
                     say(f"epoch {values['epoch']}: {in_a_line(metrics)}{best}")
     return event
+
+
+def _speed(images_per_second: float) -> str:
+    """Return a speed with two digits at least; of less than one image a second, the time of one."""
+    if images_per_second >= 1:
+        return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
+    return f"{1 / images_per_second:.1f} s an image"
 
 
 def _opening(event: Event) -> str:

@@ -224,6 +224,7 @@ def reading_semantic(
         counts=np.sum([counts for *_, counts in kept], axis=0) if read_labels else None,
         skipped=problems.skipped(),
         remarks=remarks,
+        reading=reading,
     )
 
 

@@ -142,9 +142,9 @@ class MaskRCNNConfig:
 
 
 def _require_detections(detections: int) -> None:
-    require_integer("detections", detections, minimum=1)
-    if detections > MOST_DETECTIONS:
+    if isinstance(detections, int) and detections > MOST_DETECTIONS:
         raise impossible("detections", detections, f"must be at most {MOST_DETECTIONS:,}")
+    require_integer("detections", detections, minimum=1)
 
 
 def _grown(number: int, detections: int, before: int) -> int:

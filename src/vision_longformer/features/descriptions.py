@@ -102,21 +102,6 @@ def state_of(path: Path) -> str:
     return identity(path)
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder and their names.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    of_all = hashlib.sha256()
-    for inside in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        of_all.update(f"{inside.relative_to(path).as_posix()} {digest_of(inside)}\n".encode())
-    return of_all.hexdigest()
-
-
 def read_metadata(path: Path, *, check: bool = True, contents: bool = False) -> dict[str, Any] | None:
     """Return the description in a feature file or folder; None if there is none, or it is damaged or something else.
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from vision_longformer.features.batch_limits import BatchLimits
 from vision_longformer.features.batches import windows
-from vision_longformer.features.descriptions import SourceMarks, digest_of, state_of, work_identity
+from vision_longformer.features.descriptions import SourceMarks, state_of, work_identity
 from vision_longformer.features.encoder import Encoder, Features
 from vision_longformer.features.failures import OutputError, is_memory_error, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, figures_of
@@ -38,6 +38,7 @@ from vision_longformer.features.strategies import (
 )
 from vision_longformer.features.writer import Dtype, Writer
 from vision_longformer.images import AS_STORED, ImageError, Pixels, Reading, read_georeference
+from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
 from vision_longformer.images.geotiff import scaled_georeference
 from vision_longformer.memory.plans import Plan
@@ -170,7 +171,7 @@ class _Job:
                 return _Looked(skipped)
             if source.path.is_dir() or source.path.stat().st_size > HASHED_AHEAD:
                 return _Looked()
-            marks = SourceMarks(state, digest_of(source.path))
+            marks = SourceMarks(state, content_digest(source.path))
             if skipped := self._done(source, digest=marks.digest):
                 return _Looked(skipped)
             work = work_folder_of(source.name, self.limits, self.writer.output)
@@ -244,7 +245,7 @@ class _Job:
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
-                marks = SourceMarks(state_of(source.path), digest_of(source.path))
+                marks = SourceMarks(state_of(source.path), content_digest(source.path))
                 if skipped := self._done(source, digest=marks.digest):
                     return skipped
                 image = stack.enter_context(self._encoded(source, marks, pictures=pictures))

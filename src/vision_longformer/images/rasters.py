@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.images.open import AS_STORED, Reading, open_reader
-from vision_longformer.images.pixels import read_valid, whole_rgb
-from vision_longformer.images.reader import MAX_PIXELS, ImageError, Reader, check_pixels
+from vision_longformer.images.pixels import read_valid, rgb_and_valid
+from vision_longformer.images.reader import MAX_PIXELS, ImageError, Mask, Reader, check_pixels
 
 Raster = Image.Image | NDArray[np.float32]
 
@@ -48,13 +48,18 @@ def read_raster(
 
 def whole_raster(reader: Reader, channels: int) -> Raster:
     """Read a whole image that is open. See `read_raster`."""
+    return raster_and_valid(reader, channels)[0]
+
+
+def raster_and_valid(reader: Reader, channels: int) -> tuple[Raster, Mask | None]:
+    """Read a whole image that is open; and which (H, W) pixels are valid, None where all are. See `read_raster`."""
     if channels == 3:
-        return whole_rgb(reader)
+        return rgb_and_valid(reader)
     try:
-        values, _ = read_valid(reader, channels)
+        values, valid = read_valid(reader, channels)
     except MemoryError as error:
         raise ImageError(f"{reader.info.name}: it does not fit into memory") from error
-    return values.numpy()
+    return values.numpy(), None if bool(valid.all()) else valid.numpy()
 
 
 def size_of(raster: Raster) -> tuple[int, int]:

@@ -94,7 +94,24 @@ def check_channels(info: ImageInfo, channels: int) -> None:
     if not info.opacity and info.channels in (2, 4) and info.channels != channels:
         raise ImageError(
             f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
-            f"{channels}: choose some (channels)"
+            f"{channels}: choose some with --channels (channels in Python)"
+        )
+
+
+def check_fits(info: ImageInfo, channels: int) -> None:
+    """Raise `ImageError` if a model of so many channels cannot take an image, by what is known before it is read."""
+    check_channels(info, channels)
+    kind = info.dtype.kind + str(info.dtype.itemsize)
+    if info.value_range is None and info.dtype.kind in "biu" and kind not in FULL_SCALE:
+        raise ImageError(
+            f"{info.name}: values of type {info.dtype} have no defined range: say which become black and white with "
+            "--value-range (value_range in Python)"
+        )
+    colours = info.channels - (info.opacity and info.channels in (2, 4))
+    if info.channels != channels and colours not in (1, channels) and (colours, channels) != (3, 1):
+        raise ImageError(
+            f"{info.name}: it has {info.channels} channels, and the model takes {channels}: choose some with "
+            "--channels (channels in Python)"
         )
 
 
@@ -128,7 +145,10 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
                 f"its floating-point values, {low:g} to {high:g}, have no defined range: scale them to [0, 1]"
             )
     else:
-        raise ImageError(f"values of type {array.dtype} have no defined range: scale them to floats in [0, 1]")
+        raise ImageError(
+            f"values of type {array.dtype} have no defined range: say which become black and white with --value-range "
+            "(value_range in Python), or scale them to floats in [0, 1]"
+        )
     valid = torch.ones(values.shape[:2], dtype=torch.bool)
     if array.dtype.kind == "f":
         valid = ~values.isnan().any(dim=-1)

@@ -92,7 +92,7 @@ class RunFolder:
             ValueError: It was not; names the option.
         """
         begun = build(read_recipe(self.recipe))
-        for path, _, _, value in walk(config):
+        for path, _, _, value, _ in walk(config):
             if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
                 raise ValueError(
                     f"{self.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "

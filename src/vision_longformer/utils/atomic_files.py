@@ -52,6 +52,20 @@ def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def replacing_from_folder(target: Path) -> Iterator[Path]:
+    """Give a path of `target`'s name in a temporary folder beside it, for writers that keep other files beside theirs.
+
+    Otherwise as `replacing`.
+    """
+    with _beside(target, make=_make_folder) as around:
+        temporary = around / target.name
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+
+
+@contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target`; once all is well it becomes `target`, in place of what was there.
 
@@ -78,7 +92,8 @@ def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
         try:
             yield temporary
         finally:
-            _remove(temporary)
+            if lock.is_at(temporary):  # once renamed, another process may have made one of its name
+                _remove(temporary)
 
 
 def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:

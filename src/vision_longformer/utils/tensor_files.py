@@ -16,7 +16,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -186,8 +186,18 @@ def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor],
         return read_entries(file, path, header, verify=verify), header.metadata
 
 
-def read_entries(file: BinaryIO, path: Path, header: Header, *, verify: bool = True) -> dict[str, Tensor]:
-    """Return the tensors of an open file (see `read_tensors`), whose header was just read."""
+def read_entries(
+    file: BinaryIO,
+    path: Path,
+    header: Header,
+    *,
+    verify: bool = True,
+    on_tensor: Callable[[str, Tensor], None] = lambda name, tensor: None,
+) -> dict[str, Tensor]:
+    """Return the tensors of an open file (see `read_tensors`), whose header was just read.
+
+    `on_tensor` is called with each as soon as it is read, while it is in the cache.
+    """
     if verify and not header.block:
         note_missing(path)
     blocks = BlockDigests(header.block) if verify and header.block else None
@@ -205,6 +215,7 @@ def read_entries(file: BinaryIO, path: Path, header: Header, *, verify: bool = T
                     _compare(each, path, header, found)
                     found += 1
                 data = data[count:]
+            on_tensor(name, tensors[name])
         for each in () if blocks is None else blocks.close():
             _compare(each, path, header, found)
     except (OSError, RuntimeError) as error:  # the latter where there is no memory

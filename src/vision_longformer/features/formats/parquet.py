@@ -47,7 +47,7 @@ class Row:
     @property
     def name(self) -> str:
         """The image's."""
-        return str(self.description["source"])
+        return _as_text(self.description["source"])
 
 
 class Parts:
@@ -63,18 +63,22 @@ class Parts:
         self._rows: list[Row] = []
         self._lock = threading.Lock()  # of `add`, which threads call
         self._begun = time.monotonic()
+        asked = None if wanted is None else set(map(_as_text, wanted))
         self._known: dict[str, tuple[Path, dict[str, Any]]] = {}  # where, and the description without the part's
         self._of_parts: dict[Path, dict[str, Any]] = {}
         for path in part_files(folder):
             of_part, own = read_descriptions(path)
             self._of_parts[path] = of_part
-            self._known.update((one["source"], (path, one)) for one in own if wanted is None or one["source"] in wanted)
+            for one in own:
+                if asked is None or one["source"] in asked:
+                    self._known[one["source"]] = (path, one)
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the description of the newest row of an image; None if there is none."""
-        if name not in self._known:
+        found = self._known.get(_as_text(name))
+        if found is None:
             return None
-        path, own = self._known[name]
+        path, own = found
         return {**self._of_parts[path], **own}
 
     def add(self, row: Row) -> None:
@@ -101,6 +105,11 @@ class Parts:
         names = {row.name for row in rows}
         for other in {self._known[name][0] for name in names if name in self._known} - {path}:
             _remove_rows(other, names)
+
+
+def _as_text(name: str) -> str:
+    """Return a name as Parquet takes it: bytes that are no text are written out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def part_files(folder: Path) -> list[Path]:
