@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.formats.parquet import load_embeddings, part_files
-from vision_longformer.features.load import load_features
+from vision_longformer.features.load import StoredFeatures, load_features
 from vision_longformer.utils.atomic_files import replacing
 
 FOLDER = ".index"  # below the features
@@ -114,7 +114,9 @@ class Index:
             ValueError: The vector has another number of features.
         """
         if vector.shape != self.mean.shape:
-            raise ValueError(f"the vector has shape {tuple(vector.shape)}, not {tuple(self.mean.shape)} as in the index")
+            raise ValueError(
+                f"the vector has shape {tuple(vector.shape)}, not {tuple(self.mean.shape)} as in the index"
+            )
         wanted = F.normalize(vector.float() - self.mean, dim=0)
         parts = [
             torch.from_numpy(self.vectors[first : first + PART].astype(np.float32)) @ wanted
@@ -160,7 +162,13 @@ class Index:
             if not (len(vectors) == len(boxes) == len(image_of) and vectors.shape[1:] == mean.shape):
                 return None
             return cls(
-                tuple(about["images"]), image_of, boxes, vectors, torch.from_numpy(mean), about["metadata"], about["stage"]
+                tuple(about["images"]),
+                image_of,
+                boxes,
+                vectors,
+                torch.from_numpy(mean),
+                about["metadata"],
+                about["stage"],
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -195,9 +203,18 @@ def index_folder(features: str | Path, *, stage: int | None = None) -> Index:
         entries = [Entry(name, (0, 0, 0, 0), row) for name, row in zip(found.names, found.embeddings, strict=True)]
         index = Index.of(entries, metadata=found.metadata)
     else:
-        index = Index.of([], metadata={}) if not files else _of_files(files, stage)
+        index = _of_files(files, stage)
     index.save(folder, state=state)
     return index
+
+
+def stored_query(features: str | Path, query: str) -> StoredFeatures | None:
+    """Return the features of an image by its name in a folder of features; None if it is none of them."""
+    for suffix in (".safetensors", ".zarr"):
+        path = Path(features) / f"{query}{suffix}"
+        if path.exists() and read_metadata(path) is not None:
+            return load_features(path)
+    return None
 
 
 def _of_files(files: Sequence[Path], stage: int | None) -> Index:
@@ -218,9 +235,7 @@ def _of_files(files: Sequence[Path], stage: int | None) -> Index:
         else:
             stride = stored.metadata["strides"][stored.stages.index(stage)]
             whole = stored.maps[stored.stages.index(stage)].tensor().float()
-            entries += [
-                Entry(name, box, vector) for box, vector in regions(whole, stride=stride, size=(height, width))
-            ]
+            entries += [Entry(name, box, vector) for box, vector in regions(whole, stride=stride, size=(height, width))]
     return Index.of(entries, metadata=first, stage=stage)
 
 
@@ -255,7 +270,9 @@ def region_vector(stage_map: Tensor, box: Box, *, stride: int) -> Tensor:
         ValueError: The box lies outside.
     """
     top, left, bottom, right = box
-    part = stage_map[:, top // stride : max(bottom - 1, top) // stride + 1, left // stride : max(right - 1, left) // stride + 1]
+    part = stage_map[
+        :, top // stride : max(bottom - 1, top) // stride + 1, left // stride : max(right - 1, left) // stride + 1
+    ]
     if min(box) < 0 or part.numel() == 0:
         raise ValueError(f"the region {box} (top, left, bottom, right) lies outside of the image")
     return part.flatten(1).mean(1)
