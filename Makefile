@@ -23,6 +23,13 @@ test-long: test
 	cd tests && ../$(BIN)/python -m training.kill --kills 20
 	cd tests && ../$(BIN)/python -m datasets.mutations 2000 1
 
+# The kernel for CPUs and what refuses its arguments, under AddressSanitizer and UBSan; compiling takes minutes.
+sanitize: .venv/installed-dev
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TORCH_EXTENSIONS_DIR=.venv/sanitized \
+	CXX="c++ -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+	$(BIN)/python -m pytest tests/attention/test_windows.py tests/attention/test_fused.py
+
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

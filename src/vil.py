@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 PACKAGE = "vision_longformer"
+CONTINUED = ("encode", "train", "pretrain")  # commands that go on from what an interrupted one has finished
 
 
 def script() -> int:
@@ -71,8 +72,10 @@ def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
     for name, options in COMMANDS.items():
         command = options()
         commands.add_subcommand(name, command, help=command.description)
+    chosen = ""
     try:
         arguments = parser.parse_args(list(argv))
+        chosen = arguments.command
         finish_import()
         module = importlib.import_module(f"{PACKAGE}.commands.{arguments.command}")
         code: int = module.run(arguments[arguments.command])
@@ -81,7 +84,9 @@ def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
         tell(str(error))
         return 2
     except KeyboardInterrupt:
-        tell("interrupted; what was finished is kept, and running again goes on from there")
+        goes_on = chosen in CONTINUED
+        kept = "what was finished is kept, and running again goes on from there"
+        tell(f"interrupted; {kept if goes_on else 'running again begins anew'}")
         return INTERRUPTED
     except StoppedError:
         tell("stopped by SIGTERM; what was finished is kept, and running again goes on from there")

@@ -13,8 +13,10 @@ from typing import Any, cast
 import pytest
 import timm
 import torch
+import torch.fx
 from safetensors.torch import save_file
 from timm.models import save_for_hf
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from model_helpers import MODELS, build, config, fill, noise
 from vision_longformer import Full, ModelConfig, VisionLongformer, Windowed, create_model
@@ -125,6 +127,15 @@ def test_grad_checkpointing_runs_blocks_again() -> None:
         model.set_grad_checkpointing(enable)
         model(noise(1, 3, 31, 46)).sum().backward()
         assert len(calls) == expected
+
+
+def test_grad_checkpointing_of_some_stages_runs_their_blocks_again() -> None:
+    model, calls = build(RANDOM).train(), []
+    for number, stage in enumerate(model.stages, start=1):
+        stage.blocks[0].register_forward_pre_hook(lambda *_, number=number: calls.append(number))  # type: ignore[union-attr, index]
+    model.set_grad_checkpointing(True, stages=(1, 3))
+    model(noise(1, 3, 31, 46)).sum().backward()
+    assert sorted(calls) == [1, 1, 2, 3, 3, 4]
 
 
 # --- building, saving and loading -------------------------------------------------------------------------------
@@ -249,3 +260,61 @@ def test_weights_survive_a_file(tmp_path: Path) -> None:
     assert twin.load_state_dict(state).missing_keys == []
     images = noise(1, 3, 31, 46)
     assert torch.equal(twin(images), build(MODELS["published form"])(images))
+
+
+# --- maps by the names of modules ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feature_cls", ["hook", "fx", "getter"])
+def test_every_way_of_timm_to_take_maps_gives_the_same(feature_cls: str) -> None:
+    options: dict[str, Any] = {"features_only": True, "out_indices": (1, 3)}
+    expected = timm.create_model(NANO, **options)
+    taken = timm.create_model(NANO, **options, feature_cls=feature_cls)
+    state = {name.split(".", 1)[1]: tensor for name, tensor in expected.state_dict().items()}
+    (inner,) = taken.children()
+    inner.load_state_dict(state, strict=False)
+    for size in ((61, 75), (32, 20)):
+        images = noise(2, 3, *size, dtype=torch.float32)
+        for mode in (True, False):
+            maps = [model.train(mode)(images) for model in (taken, expected)]
+            for one, other in zip(*maps, strict=True):
+                torch.testing.assert_close(one, other)
+    assert taken.feature_info.channels() == expected.feature_info.channels() == [64, 256]
+
+
+def test_torchvision_extracts_maps_and_logits() -> None:
+    model, images = build(MODELS["windowed"]), noise(2, 3, 31, 46)
+    taken = create_feature_extractor(model, {"maps.1": "second", "maps.3": "last", "head": "logits"})(images)
+    intermediates = model.forward_intermediates(images, intermediates_only=True)
+    assert torch.equal(taken["second"], intermediates[1])
+    assert torch.equal(taken["last"], intermediates[3])
+    assert torch.equal(taken["logits"], model(images))
+
+
+def test_a_graph_has_a_node_for_a_stage_and_takes_padded_images() -> None:
+    model, images = build(MODELS["windowed"]), noise(2, 3, 31, 46)
+    graph = torch.fx.symbolic_trace(model)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module" and "stages" in str(node.target)] == [
+        f"stages.{number}" for number in range(4)
+    ]
+    sizes = [(31, 46), (20, 13)]
+    assert torch.equal(graph(images, sizes), model(images, image_sizes=sizes))
+
+
+# --- pruned models ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3])
+@pytest.mark.parametrize("sizes", [None, [(31, 46), (20, 13)]])
+def test_the_head_of_a_pruned_model_pools_its_own_last_stage(last: int, sizes: Any) -> None:
+    model = build(config(num_global_tokens=(0, 0, 0, 2)))
+    model.prune_intermediate_layers([0, last])
+    model.reset_classifier(10, "avg")
+    images = noise(2, 3, 31, 46)
+    tokens = model.forward_intermediates(images, image_sizes=sizes, return_prefix_tokens=True)[1][-1][1]
+    logits = model.forward_head(
+        model.forward_features(images, image_sizes=sizes),
+        image_sizes=sizes,
+        global_tokens=model.norm(tokens) if last == 3 else None,
+    )
+    torch.testing.assert_close(logits, model(images, image_sizes=sizes))

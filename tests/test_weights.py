@@ -103,7 +103,7 @@ def test_interrupted_write_leaves_the_old_file(
         file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vision_longformer.utils.tensor_files._write", half)
+    monkeypatch.setattr("vision_longformer.utils.tensor_files.write_whole", half)
     with pytest.raises(OSError, match="No space left"):
         save(model, path)
     assert path.read_bytes() == before

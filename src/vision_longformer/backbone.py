@@ -12,9 +12,10 @@ Source: Zhang et al., Multi-Scale Vision Longformer, ICCV 2021, https://arxiv.or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.fx
 from timm.layers import drop_path
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,6 +28,11 @@ from vision_longformer.padding import Padding, find_image_padding, find_padding,
 from vision_longformer.timm_interface import TimmInterface
 
 EPS = 1e-6  # of every LayerNorm, in place of PyTorch's 1e-5
+
+# Python that depends on shapes and on what is padding: one node each in graphs of `torch.fx`, as stages are.
+torch.fx.wrap("find_image_padding")
+torch.fx.wrap("_keep_in_graph")
+torch.fx.wrap("_mean_of_tokens")
 
 
 class PatchEmbed(nn.Module):
@@ -57,8 +63,8 @@ class PatchEmbed(nn.Module):
         x = padding.clean(x)  # a patch may hold both real and padded positions
         padding = padding.downsample(self.patch_size)
         x = pad_to_multiple(x, self.patch_size).permute(0, 3, 1, 2)
-        if torch.is_grad_enabled():
-            x = x.contiguous()  # a convolution's backward pass takes half again as long over channels-last maps
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            x = x.contiguous()  # there a convolution's backward pass takes half again as long over channels-last maps
         x = self._embed(x)
         batch, height, width, channels = x.shape
         if self.global_tokens is None:
@@ -129,6 +135,17 @@ def _keep_in_graph(x: Tensor, unused: Tensor) -> Tensor:
     return torch.where(torch.ones((), dtype=torch.bool, device=x.device), x, unused.sum())
 
 
+def _mean_of_tokens(x: Tensor, global_tokens: Tensor, padding: Padding) -> Tensor:
+    """Return (B, C): the mean of a (B, H, W, C) map, zero at padding, and (B, G, C) global tokens."""
+    total = x.sum(dim=(1, 2))
+    if global_tokens.shape[1]:
+        total = total + global_tokens.sum(dim=1)
+    if padding.valid is None:
+        return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
+    count = padding.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
+    return total / count.clamp(min=1)[:, None]
+
+
 class Stage(nn.Module):
     """A patch embedding, then blocks at one scale."""
 
@@ -151,6 +168,9 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor, Padding]:
         """Turn a (B, H, W, C) map into a (B, ⌈H/p⌉, ⌈W/p⌉, C') one, with (B, G, C') global tokens."""
+        if isinstance(x, torch.fx.Proxy):
+            stage = x.tracer.path_of_module(self)
+            return cast(Any, x.tracer.create_proxy("call_module", stage, (x, padding), {}))
         x, global_tokens, padding = self.patch_embed(x, padding)
         if self.training:
             self._redraw()
@@ -204,12 +224,13 @@ class VisionLongformer(TimmInterface):
             )
             in_chans = stage.width
         self.stages = nn.ModuleList(stages)
+        self.maps = nn.ModuleList(nn.Identity() for _ in stages)  # each is shown its stage's map, for hooks and graphs
         self.num_features = self.head_hidden_size = in_chans
         self.norm: nn.Module = nn.LayerNorm(in_chans, eps=EPS)
         self.head_drop = nn.Dropout(config.drop_rate)
         self.head = self.new_head()
         self.feature_info = [
-            {"num_chs": stage.width, "reduction": stride, "module": f"stages.{number}"}
+            {"num_chs": stage.width, "reduction": stride, "module": f"maps.{number}"}
             for number, (stage, stride) in enumerate(zip(config.stages, config.strides, strict=True))
         ]
         self.init_weights()
@@ -265,7 +286,8 @@ class VisionLongformer(TimmInterface):
         Raises:
             ValueError: The head pools global tokens, and none were given.
         """
-        num_global = self.config.stages[-1].num_global_tokens
+        last = len(self.stages) - 1  # fewer than the configuration's, once pruned
+        num_global = self.config.stages[last].num_global_tokens
         if global_tokens is None:
             if num_global and self.global_pool:
                 raise ValueError(
@@ -273,7 +295,7 @@ class VisionLongformer(TimmInterface):
                     "not part of its map: call the model itself, or pass them here"
                 )
             global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
-        stride = self.config.strides[-1]
+        stride = self.config.strides[last]
         pixels = (x.shape[1] * stride, x.shape[2] * stride)
         padding = find_padding(pixels, image_sizes, valid, batch=x.shape[0], device=x.device)
         pooled = self._pool(x, global_tokens, padding.downsample(stride))
@@ -285,8 +307,9 @@ class VisionLongformer(TimmInterface):
         padding = find_image_padding(images, image_sizes, valid, in_chans=self.in_chans)
         x = images.permute(0, 2, 3, 1)
         global_tokens = x.new_empty(x.shape[0], 0, x.shape[-1])
-        for stage in self.stages:
+        for stage, shown in zip(self.stages, self.maps, strict=True):
             x, global_tokens, padding = stage(x, padding)
+            shown(x.permute(0, 3, 1, 2))
         return x, global_tokens, padding
 
     def _normalise(self, x: Tensor, global_tokens: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
@@ -298,13 +321,7 @@ class VisionLongformer(TimmInterface):
             case "token":
                 return _keep_in_graph(global_tokens[:, 0], x) if self.training else global_tokens[:, 0]
             case "avg":
-                total = x.sum(dim=(1, 2))
-                if global_tokens.shape[1]:
-                    total = total + global_tokens.sum(dim=1)
-                if padding.valid is None:
-                    return total / (x.shape[1] * x.shape[2] + global_tokens.shape[1])
-                count = padding.valid.sum(dim=(1, 2)) + global_tokens.shape[1]
-                return total / count.clamp(min=1)[:, None]
+                return _mean_of_tokens(x, global_tokens, padding)
             case _:
                 return x
 

@@ -9,8 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
+from vision_longformer.utils.checks import (
+    MAX_NUMBER,
+    impossible,
+    is_number,
+    require_booleans,
+    require_choice,
+    require_integer,
+    require_integers,
+)
 from vision_longformer.utils.words import shown
 
 WindowShape = Literal["chunk", "exact", "cyclic"]
@@ -20,7 +29,6 @@ GlobalPool = Literal["token", "avg", ""]
 T = TypeVar("T")
 
 # Far beyond what is of use. A description with more is damaged, or made to fill memory.
-MAX_NUMBER = 2**20  # of whatever has no bound of its own
 MAX_DEPTH = 512  # blocks in a stage
 MAX_WIDTH = 2**16  # channels, of images too
 MAX_PATCH_SIZE = 1024
@@ -32,43 +40,9 @@ MAX_IMAGE_SIDE = MAX_NUMBER  # that position tables are sized for: images may be
 MAX_CLASSES = MAX_NUMBER
 
 
-def _require(condition: bool, *, field: str, value: object, rule: str) -> None:
-    if not condition:
-        raise ValueError(f"{field}={shown(value)}: {rule}")
-
-
-def _require_choice(value: object, choices: Any, *, field: str) -> None:
-    allowed = get_args(choices)
-    _require(value in allowed, field=field, value=value, rule=f"must be one of {', '.join(map(repr, allowed))}")
-
-
-def _require_integer(value: object, *, field: str, minimum: int, maximum: int = MAX_NUMBER) -> None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    _require(
-        is_integer and value >= minimum,  # type: ignore[operator]
-        field=field,
-        value=value,
-        rule=f"must be an integer of at least {minimum}",
-    )
-    _require(value <= maximum, field=field, value=value, rule=f"must be at most {maximum}")  # type: ignore[operator]
-
-
 def _require_stages(stages: Sequence[object]) -> None:
-    _require(len(stages) in (3, 4), field="stages", value=len(stages), rule="must be 3 or 4 stages")
-
-
-def _require_boolean(value: object, *, field: str) -> None:
-    _require(isinstance(value, bool), field=field, value=value, rule="must be True or False")
-
-
-def _require_rate(value: object, *, field: str) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(
-        is_number and 0 <= value < 1,  # type: ignore[operator]
-        field=field,
-        value=value,
-        rule="must be a number from 0 up to, but not including, 1",
-    )
+    if len(stages) not in (3, 4):
+        raise impossible("stages", len(stages), "must be 3 or 4 stages")
 
 
 @dataclass(frozen=True)
@@ -91,16 +65,13 @@ class Windowed:
     shared_global_projections: bool = True
 
     def __post_init__(self) -> None:
-        _require_integer(self.window_size, field="window_size", minimum=1, maximum=MAX_WINDOW_SIZE)
-        _require_choice(self.shape, WindowShape, field="shape")
-        _require_choice(self.neighbours, Neighbours, field="neighbours")
-        _require_boolean(self.shared_global_projections, field="shared_global_projections")
-        _require(
-            not (self.shape == "exact" and self.neighbours == "random"),
-            field="neighbours",
-            value=self.neighbours,
-            rule="random neighbours need whole chunks: use shape 'chunk' or 'cyclic' instead of 'exact'",
-        )
+        require_integers(self, "window_size", maximum=MAX_WINDOW_SIZE)
+        require_choice(self, "shape", WindowShape)
+        require_choice(self, "neighbours", Neighbours)
+        require_booleans(self, "shared_global_projections")
+        if self.shape == "exact" and self.neighbours == "random":
+            rule = "random neighbours need whole chunks: use shape 'chunk' or 'cyclic' instead of 'exact'"
+            raise impossible("neighbours", self.neighbours, rule)
 
 
 @dataclass(frozen=True)
@@ -115,7 +86,7 @@ class GlobalOnly:
     shared_global_projections: bool = True
 
     def __post_init__(self) -> None:
-        _require_boolean(self.shared_global_projections, field="shared_global_projections")
+        require_booleans(self, "shared_global_projections")
 
 
 @dataclass(frozen=True)
@@ -131,8 +102,8 @@ class Linformer:
     shared_projection: bool = True
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_features, field="num_features", minimum=1, maximum=MAX_FEATURES)
-        _require_boolean(self.shared_projection, field="shared_projection")
+        require_integers(self, "num_features", maximum=MAX_FEATURES)
+        require_booleans(self, "shared_projection")
 
 
 @dataclass(frozen=True)
@@ -146,7 +117,7 @@ class SpatialReduction:
     ratio: int
 
     def __post_init__(self) -> None:
-        _require_integer(self.ratio, field="ratio", minimum=1, maximum=MAX_RATIO)
+        require_integers(self, "ratio", maximum=MAX_RATIO)
 
 
 @dataclass(frozen=True)
@@ -160,7 +131,7 @@ class Performer:
     num_features: int = 256
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_features, field="num_features", minimum=1, maximum=MAX_FEATURES)
+        require_integers(self, "num_features", maximum=MAX_FEATURES)
 
 
 Attention = Windowed | Full | GlobalOnly | Linformer | SpatialReduction | Performer
@@ -199,40 +170,23 @@ class StageConfig:
     def __post_init__(self) -> None:
         limits = {"depth": MAX_DEPTH, "width": MAX_WIDTH, "num_heads": MAX_WIDTH, "patch_size": MAX_PATCH_SIZE}
         for field, maximum in limits.items():
-            _require_integer(getattr(self, field), field=field, minimum=1, maximum=maximum)
-        tokens = self.num_global_tokens
-        _require_integer(tokens, field="num_global_tokens", minimum=0, maximum=MAX_GLOBAL_TOKENS)
-        _require_choice(self.position, Position, field="position")
-        _require(
-            self.width % self.num_heads == 0,
-            field="num_heads",
-            value=self.num_heads,
-            rule=f"must divide the width {self.width}",
-        )
-        _require(
-            self.position != "absolute" or self.width % 2 == 0,
-            field="width",
-            value=self.width,
-            rule="must be even: half of an absolute position embedding tells the row, half the column",
-        )
-        _require(
-            isinstance(self.attention, Attention),
-            field="attention",
-            value=self.attention,
-            rule=f"must be a {', '.join(kind.__name__ for kind in _ATTENTION_KINDS.values())} configuration",
-        )
-        _require(
-            not isinstance(self.attention, GlobalOnly) or self.num_global_tokens > 0,
-            field="num_global_tokens",
-            value=self.num_global_tokens,
-            rule="global-only attention needs at least one global token, as local tokens see nothing else",
-        )
-        _require(
-            not isinstance(self.attention, Linformer | SpatialReduction | Performer) or self.position != "relative",
-            field="position",
-            value=self.position,
-            rule=f"{type(self.attention).__name__} attention has no biases by relative position: use 'absolute'",
-        )
+            require_integers(self, field, maximum=maximum)
+        require_integers(self, "num_global_tokens", minimum=0, maximum=MAX_GLOBAL_TOKENS)
+        require_choice(self, "position", Position)
+        if self.width % self.num_heads != 0:
+            raise impossible("num_heads", self.num_heads, f"must divide the width {self.width}")
+        if self.position == "absolute" and self.width % 2 != 0:
+            rule = "must be even: half of an absolute position embedding tells the row, half the column"
+            raise impossible("width", self.width, rule)
+        if not isinstance(self.attention, Attention):
+            kinds = ", ".join(kind.__name__ for kind in _ATTENTION_KINDS.values())
+            raise impossible("attention", self.attention, f"must be a {kinds} configuration")
+        if isinstance(self.attention, GlobalOnly) and self.num_global_tokens == 0:
+            rule = "global-only attention needs at least one global token, as local tokens see nothing else"
+            raise impossible("num_global_tokens", self.num_global_tokens, rule)
+        if isinstance(self.attention, Linformer | SpatialReduction | Performer) and self.position == "relative":
+            rule = f"{type(self.attention).__name__} attention has no biases by relative position: use 'absolute'"
+            raise impossible("position", self.position, rule)
 
     @property
     def is_local(self) -> bool:
@@ -283,30 +237,26 @@ class ModelConfig:
             object.__setattr__(self, "image_size", (self.image_size, self.image_size))
         for field in ("stages", "image_size"):
             value = getattr(self, field)
-            _require(isinstance(value, Sequence), field=field, value=value, rule="must be a sequence")
+            if not isinstance(value, Sequence):
+                raise impossible(field, value, "must be a sequence")
             object.__setattr__(self, field, tuple(value))
-        _require(
-            all(isinstance(stage, StageConfig) for stage in self.stages),
-            field="stages",
-            value=self.stages,
-            rule="must hold StageConfig objects",
-        )
+        if not all(isinstance(stage, StageConfig) for stage in self.stages):
+            raise impossible("stages", self.stages, "must hold StageConfig objects")
         _require_stages(self.stages)
-        _require(len(self.image_size) == 2, field="image_size", value=self.image_size, rule="must be (height, width)")
+        if len(self.image_size) != 2:
+            raise impossible("image_size", self.image_size, "must be (height, width)")
         for side in self.image_size:
-            _require_integer(side, field="image_size", minimum=1, maximum=MAX_IMAGE_SIDE)
-        _require_integer(self.in_chans, field="in_chans", minimum=1, maximum=MAX_WIDTH)
-        _require_integer(self.num_classes, field="num_classes", minimum=0, maximum=MAX_CLASSES)
-        _require_choice(self.global_pool, GlobalPool, field="global_pool")
-        _require_boolean(self.norm_embed, field="norm_embed")
-        _require_rate(self.drop_rate, field="drop_rate")
-        _require_rate(self.drop_path_rate, field="drop_path_rate")
-        _require(
-            self.global_pool != "token" or self.stages[-1].num_global_tokens > 0,
-            field="global_pool",
-            value=self.global_pool,
-            rule="the last stage has no global token to pool: use 'avg'",
-        )
+            require_integer("image_size", side, minimum=1, maximum=MAX_IMAGE_SIDE)
+        require_integers(self, "in_chans", maximum=MAX_WIDTH)
+        require_integers(self, "num_classes", minimum=0, maximum=MAX_CLASSES)
+        require_choice(self, "global_pool", GlobalPool)
+        require_booleans(self, "norm_embed")
+        for field in ("drop_rate", "drop_path_rate"):
+            rate = getattr(self, field)
+            if not (is_number(rate) and 0 <= rate < 1):
+                raise impossible(field, rate, "must be a number from 0 up to, but not including, 1")
+        if self.global_pool == "token" and self.stages[-1].num_global_tokens == 0:
+            raise impossible("global_pool", self.global_pool, "the last stage has no global token to pool: use 'avg'")
 
     @property
     def strides(self) -> tuple[int, ...]:

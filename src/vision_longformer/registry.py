@@ -42,7 +42,9 @@ def create_model(name: str, **options: Any) -> nn.Module:
         TypeError: There is no such option.
     """
     if name not in CONFIGS:
-        close = difflib.get_close_matches(name, CONFIGS, n=1)
+        full = f"vision_longformer_{name}"
+        close = [full] if full in CONFIGS else difflib.get_close_matches(name, CONFIGS, n=1)
+        close = close or difflib.get_close_matches(full, CONFIGS, n=1, cutoff=0.8)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no model {name!r}{hint} (vision_longformer.list_models() names them all)")
     if isinstance(options.get("config"), ModelConfig):
@@ -102,7 +104,7 @@ def _register(name: str) -> None:
             name,
             pretrained,
             pretrained_filter_fn=resize_position_tables,
-            feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter"},
+            feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter", "output_fmt": "NCHW"},
             **options,
         )
         if from_package and isinstance(model, VisionLongformer):

@@ -28,6 +28,8 @@ class TimmInterface(nn.Module):
         pretrained_cfg: timm's description of the model; set by timm and by `load`.
         default_cfg: The same, under timm's older name.
         feature_info: timm's description of each stage's map.
+        maps: Modules that are each shown a stage's map, (B, C, H, W): for `feature_cls="hook"` and "fx" of timm, and
+            torchvision's `create_feature_extractor`, which know maps by the names of modules.
     """
 
     output_fmt = "NHWC"
@@ -35,6 +37,7 @@ class TimmInterface(nn.Module):
     default_cfg: dict[str, Any]
     config: ModelConfig
     stages: nn.ModuleList
+    maps: nn.ModuleList
     norm: nn.Module
     head: nn.Module
     num_features: int
@@ -141,10 +144,16 @@ class TimmInterface(nn.Module):
                 if isinstance(module, AbsolutePosition | FullAttention | LinformerAttention):
                     module.resize(grid)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the input of each block for the backward pass, and compute the rest again."""
-        for stage in self.stages:
-            cast(Any, stage).grad_checkpointing = enable
+    def set_grad_checkpointing(self, enable: bool = True, *, stages: Sequence[int] | None = None) -> None:
+        """Keep only the input of each block for the backward pass, and compute the rest again.
+
+        Args:
+            enable: Whether to.
+            stages: Those that it is for, counted from 1, the others as they are; by default all.
+        """
+        for number, stage in enumerate(self.stages, start=1):
+            if stages is None or number in stages:
+                cast(Any, stage).grad_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier."""
@@ -190,7 +199,7 @@ class TimmInterface(nn.Module):
         """
         kept, last = feature_take_indices(len(self.stages), indices)
         ends_early = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
+        self.stages, self.maps = self.stages[: last + 1], self.maps[: last + 1]
         if ends_early:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_norm or ends_early:

@@ -77,6 +77,23 @@ class Case:
         return replace(self, batch=1, height=height, width=width, sizes=None)
 
 
+EXAMPLE = Case(
+    batch=2,
+    height=11,
+    width=7,
+    window=3,
+    heads=2,
+    head_width=5,
+    num_global=2,
+    shape="chunk",
+    offsets=ALL,
+    biased=True,
+    sizes=((11, 7), (5, 4)),
+    band_bytes=2000,
+    seed=1,
+)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))

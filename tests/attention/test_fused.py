@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attention.cases import Case, cases, relative_error
-from attention.test_gathered import EXAMPLE
+from attention.cases import EXAMPLE, Case, cases, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention

@@ -6,7 +6,9 @@ A script plays the compiler: it copies the kernel that this machine has already 
 from __future__ import annotations
 
 import functools
+import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -18,8 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from attention.cases import relative_error
-from attention.test_gathered import EXAMPLE
+from attention.cases import EXAMPLE, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.fused import build
@@ -208,6 +209,68 @@ def test_a_damaged_library_is_compiled_again(
     build.load(cache)
     assert library.read_bytes() == whole
     assert runs.read_text().split() == ["run", "run"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_what_is_compiled_belongs_to_this_user_alone(
+    umask: int, compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
+    before = os.umask(umask)
+    try:
+        build.load(cache)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (cache, cache.parent)} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_folder_that_others_can_write_is_not_used(mode: int, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(mode)
+    assert_one_warning("others may write it, and so could have put any code there")
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="files are given to another user")
+@pytest.mark.parametrize("planted", ["folder", "library", "digest", "through a link"])
+def test_code_of_another_user_does_not_run(
+    planted: str, compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
+    build.load(cache)
+    (library,) = cache.glob("*.so")
+    evil = tmp_path / "evil.so"
+    evil.write_bytes(b"no library, as if it were one")
+    place = evil if planted == "through a link" else library
+    library.unlink()  # not the file that this process has mapped, which would end it
+    if place is evil:
+        library.symlink_to(evil)
+    else:
+        library.write_bytes(evil.read_bytes())
+    build._digest_file(library).write_text(build._digest(library))
+    of_another = {"folder": cache, "digest": build._digest_file(library)}.get(planted, place)
+    os.chown(of_another, 1234, 1234)
+    if planted == "folder":
+        with pytest.raises(build.BuildError, match="belongs to another user"):
+            build.load(cache)
+        return
+    assert build.load(cache)
+    assert not library.is_symlink()
+    assert library.read_bytes() == compiled.read_bytes()
+    assert library.stat().st_uid == os.geteuid()
+    assert runs.read_text().split() == ["run", "run"]
+
+
+@pytest.mark.parametrize("command", ["'unclosed", "/bin/true", "/bin/false", "nothing-here; touch {}", "$(touch {})"])
+def test_a_variable_that_is_no_compiler(
+    command: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", command.format(tmp_path / "made"))
+    with pytest.raises((build.BuildError, OSError)):
+        build.load(cache)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("change", ["torch", "capability", "compiler", "version", "flags", "sources"])

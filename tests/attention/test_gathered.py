@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -11,28 +12,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from attention.cases import Case, cases, relative_error
+from attention.cases import EXAMPLE, Case, cases, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
 from vision_longformer.attention.gathered import gathered_windowed_attention
 from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
-
-EXAMPLE = Case(
-    batch=2,
-    height=11,
-    width=7,
-    window=3,
-    heads=2,
-    head_width=5,
-    num_global=2,
-    shape="chunk",
-    offsets=ALL,
-    biased=True,
-    sizes=((11, 7), (5, 4)),
-    band_bytes=2000,
-    seed=1,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +79,7 @@ def test_gradients_are_derivatives(shape: Any, offsets: Any) -> None:
 @pytest.mark.parametrize("canary", [1e30, float("nan")])
 @pytest.mark.parametrize("num_global", [0, 2])
 def test_padding_is_never_seen(function: Any, shape: Any, canary: float, num_global: int) -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": shape, "num_global": num_global})
+    case = replace(EXAMPLE, shape=shape, num_global=num_global)
     valid = case.valid()
     assert valid is not None
     results = []
@@ -111,7 +96,7 @@ def test_padding_is_never_seen(function: Any, shape: Any, canary: float, num_glo
 
 @pytest.mark.parametrize("shape", ["chunk", "exact", "cyclic"])
 def test_image_alone_equals_image_in_padded_batch(shape: Any) -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": shape})
+    case = replace(EXAMPLE, shape=shape)
     tensors, alone = case.tensors(), case.without_padding(1)
     height, width = alone.height, alone.width
     together = run(gathered_windowed_attention, case, tensors)["out"]
@@ -124,7 +109,7 @@ def test_image_alone_equals_image_in_padded_batch(shape: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("num_global", [0, 2])
 def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:
-    case = Case(**{**EXAMPLE.__dict__, "num_global": num_global})
+    case = replace(EXAMPLE, num_global=num_global)
     tensors = case.tensors(dtype)
     for name in ("query", "key_value", "global_key_value"):
         tensors[name] = (10 * tensors[name]).detach().requires_grad_()  # logits a hundred times larger
@@ -133,13 +118,13 @@ def test_large_logits_stay_finite(dtype: torch.dtype, num_global: int) -> None:
 
 
 def test_queries_without_any_key_give_zeros() -> None:
-    case = Case(**{**EXAMPLE.__dict__, "num_global": 0, "batch": 1, "sizes": ((1, 1),), "shape": "exact"})
+    case = replace(EXAMPLE, num_global=0, batch=1, sizes=((1, 1),), shape="exact")
     for name, result in run(gathered_windowed_attention, case, case.tensors()).items():
         assert result.isfinite().all(), name
 
 
 def test_every_missing_pixel_may_differ() -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic", "sizes": None})
+    case = replace(EXAMPLE, shape="cyclic", sizes=None)
     valid = torch.rand(2, 11, 7) < 0.6
     with mock.patch.object(Case, "valid", return_value=valid):
         expected = run(dense_windowed_attention, case, case.tensors())

@@ -295,39 +295,23 @@ def check(case: Case) -> None:
         assert relative_error(single[name], expected[name]) <= 1e-5, name
 
 
+@pytest.mark.parametrize("kind", ["full", "global only"])
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(case=cases("full"))
-def test_full_attention(case: Case) -> None:
-    check(case)
+@given(data=st.data())
+def test_mechanisms_with_biases(kind: str, data: st.DataObject) -> None:
+    check(data.draw(cases(kind)))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(case=cases("global only"))
-def test_global_only_attention(case: Case) -> None:
-    check(case)
-
-
+@pytest.mark.parametrize("kind", ["linformer", "spatial reduction", "performer"])
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(case=cases("linformer"))
-def test_linformer(case: Case) -> None:
-    check(case)
+@given(data=st.data())
+def test_mechanisms_of_linear_cost(kind: str, data: st.DataObject) -> None:
+    check(data.draw(cases(kind)))
 
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 15), (15, 1)])
 def test_linformer_on_another_map_of_as_many_tokens(size: tuple[int, int]) -> None:
     check(replace(EXAMPLE, attention=THREE[0], height=size[0], width=size[1], sizes=None, holes=False))
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(case=cases("spatial reduction"))
-def test_spatial_reduction(case: Case) -> None:
-    check(case)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(case=cases("performer"))
-def test_performer(case: Case) -> None:
-    check(case)
 
 
 # --- padding and limits -------------------------------------------------------------------------------------------

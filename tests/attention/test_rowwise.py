@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model_helpers import MODELS, bands_of, build, noise, relative_error
 from vision_longformer import VisionLongformer, set_attention_backend
 from vision_longformer.attention import rowwise
+from vision_longformer.attention.projections import Projections
 from vision_longformer.backbone import Block
 from vision_longformer.memory.activations import StorageCounter
 from vision_longformer.padding import UNPADDED
@@ -176,3 +177,13 @@ def test_nothing_but_the_result_is_as_large_as_the_map() -> None:
         forecast = rowwise.held_bytes((900, 90), 6, 4, step=layer.step, halo=layer.halo)
         assert held <= 1.1 * forecast
         assert forecast < x.numel() * x.element_size()
+
+
+@pytest.mark.parametrize("part", ["qkv", "proj"])
+def test_linear_layers_may_lose_their_bias(part: str) -> None:
+    model, images = build(MODELS["windowed"]), noise(1, 3, 61, 83)
+    for module in model.modules():
+        if isinstance(module, Projections):
+            getattr(module, part).bias = None
+    with bands_of(4000):
+        assert_close(results(model, images, None), oracle(model, images, None), TOLERANCES[torch.float64])

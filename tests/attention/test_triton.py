@@ -21,11 +21,13 @@ from model_helpers import config
 from vision_longformer import Windowed, set_attention_backend
 from vision_longformer.attention import triton, windowed
 from vision_longformer.attention.triton import usable, windowed_attention_triton
+from vision_longformer.attention.triton.operator import Inputs
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import WindowShape
 from vision_longformer.padding import Padding, find_padding
 
 TESTS = Path(__file__).parents[1]
+SETTINGS: tuple[Any, ...] = (None, None, None, 7, True, False, False, 0, 0)  # no masks, w = 7, all around
 OPERATORS = ("windowed_attention_triton", "windowed_attention_triton_backward")
 
 
@@ -250,12 +252,8 @@ def test_launches_of_a_call() -> None:
     tensors = plan_tensors(device="meta")
     count: dict[str, int] = {}
     with mock.patch.object(launches.Launch, "run", lambda self: count.update({self.kernel.__name__: 1})):
-        leaves = [x.requires_grad_() if x.is_floating_point() else x for x in tensors]
-        call = launches.Call(
-            launches.Inputs(*leaves[:4], leaves[4], None, None, None),
-            launches.Settings(window=7, around=True, exact=False, cyclic=False, top=0, left=0),
-            precision="ieee",
-        )
+        inputs: Any = (*tensors, *SETTINGS)
+        call = launches.Call(Inputs(*inputs), precision="ieee")
         out, logsumexp = torch.empty(2, 50, 60, 3, 32), torch.empty(2, 3, 50, 60)
         plans = [*call.forward(out=out, logsumexp=logsumexp)]
         plans += call.backward(call.new_gradients(), grad=out, out=out, logsumexp=logsumexp)
@@ -267,16 +265,14 @@ def test_launches_of_a_call() -> None:
 def plan_tensors(*, device: str) -> list[Tensor]:
     qkv = torch.empty(2, 50, 60, 3, 3, 32, device=device)
     of_global = torch.empty(2, 1, 3, 3, 32, device=device)
-    biases = [torch.empty(3, 27**2, device=device), torch.empty(3, 1, device=device)]
+    biases = [torch.empty(27**2, 3, device=device), torch.empty(3, 1, device=device)]
     return [qkv[:, :, :, 0], qkv[:, :, :, 1:], of_global[:, :, 1:], *biases]
 
 
 def test_operator_on_meta() -> None:
-    query, key_value, of_global, table, global_bias = plan_tensors(device="meta")
-    leaves = [x.detach().requires_grad_() for x in (query, key_value, of_global, table.t(), global_bias)]
-    settings = (None, None, None, 7, True, False, False, 0, 0)
-    out, logsumexp = windowed_attention_triton(*leaves, *settings)
-    assert out.shape == query.shape
+    leaves = [x.detach().requires_grad_() for x in plan_tensors(device="meta")]
+    out, logsumexp = windowed_attention_triton(*leaves, *SETTINGS)
+    assert out.shape == leaves[0].shape
     assert out.is_contiguous()
     assert logsumexp.shape == (2, 3, 50, 60)
     assert not logsumexp.requires_grad

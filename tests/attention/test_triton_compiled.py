@@ -15,18 +15,13 @@ import torch
 triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from triton.compiler import ASTSource, make_backend  # noqa: E402
+from triton.runtime.jit import create_function_from_signature  # noqa: E402
 
-from vision_longformer.attention.triton.launches import Call, Inputs, Launch, Settings  # noqa: E402
+from vision_longformer.attention.triton.launches import NUM_STAGES, NUM_WARPS, Call, Launch  # noqa: E402
+from vision_longformer.attention.triton.operator import Inputs  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-TYPES = {
-    torch.float32: "fp32",
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.bool: "i1",
-    torch.int64: "i64",
-}
 SHARED_MEMORY = 99 * 1024  # of a program on the cards of people's desks; more on those of data centres
 
 
@@ -40,9 +35,11 @@ class Compiled:
     shared: int
 
 
-def plan(dtype: torch.dtype, head_width: int, *, precision: str = "tf32", **settings: Any) -> list[Launch]:
-    """Return all launches of a forward and backward pass over two images of 50×60 tokens."""
-    images, height, width, heads, window = 2, 50, 60, 3, settings.pop("window", 7)
+def plan(
+    dtype: torch.dtype, head_width: int, *, size: tuple[int, int] = (50, 60), precision: str = "tf32", **settings: Any
+) -> list[Launch]:
+    """Return all launches of a forward and backward pass over two images of `size` tokens."""
+    images, (height, width), heads, window = 2, size, 3, settings.pop("window", 7)
     drawn, masked = settings.pop("drawn", False), settings.pop("masked", False)
     with torch.device("meta"):
         qkv = torch.empty(images, height, width, 3, heads, head_width, dtype=dtype)
@@ -50,42 +47,31 @@ def plan(dtype: torch.dtype, head_width: int, *, precision: str = "tf32", **sett
             query=qkv[:, :, :, 0],
             key_value=qkv[:, :, :, 1:],
             global_key_value=torch.empty(images, 1, 3, heads, head_width, dtype=dtype)[:, :, 1:],
-            table=torch.empty(heads, (4 * window - 1) ** 2),
+            table=torch.empty((4 * window - 1) ** 2, heads),
             global_bias=torch.empty(heads, 1),
             valid=torch.empty(images, height, width, dtype=torch.bool) if masked else None,
             sizes=torch.empty(images, 2, dtype=torch.int64) if masked else None,
             drawn=torch.empty(1, dtype=torch.int64) if drawn else None,
+            window=window,
+            **{"around": not drawn, "exact": False, "cyclic": False, "top": 0, "left": 0, **settings},
         )
-        given = {"around": not drawn, "exact": False, "cyclic": False, "top": 0, "left": 0, **settings}
-        call = Call(inputs, Settings(window=window, **given), precision=precision)
+        call = Call(inputs, precision=precision)
         out, logsumexp = torch.empty_like(qkv[:, :, :, 0]), torch.empty(images, heads, height, width)
         backward = call.backward(call.new_gradients(), grad=out, out=out, logsumexp=logsumexp)
         return call.forward(out=out, logsumexp=logsumexp) + backward
 
 
 def source(launch: Launch) -> ASTSource:
-    """Return what Triton compiles where `Launch.run` is called with these arguments, aligned as PyTorch aligns them."""
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int], Any] = {}
-    attributes: dict[tuple[int], list[list[Any]]] = {}
-    for number, parameter in enumerate(launch.kernel.params):
-        value = launch.arguments[parameter.name]
-        fixed = parameter.is_constexpr or value is None
-        if not fixed and isinstance(value, int) and not parameter.do_not_specialize:
-            fixed = value == 1
-        if fixed:
-            signature[parameter.name], constants[(number,)] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name], attributes[(number,)] = f"*{TYPES[value.dtype]}", [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
-            if isinstance(value, int) and value % 16 == 0 and not parameter.do_not_specialize:
-                attributes[(number,)] = [["tt.divisibility", 16]]
-    return ASTSource(launch.kernel, signature, constants, attributes)
+    """Return what Triton compiles where `Launch.run` is called with these arguments."""
+    kernel, backend = launch.kernel, make_backend(GPUTarget("cuda", 80, 32))
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(**launch.arguments)
+    _, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, None)
+    return ASTSource(kernel, signature, constants, attributes)
 
 
 def compile_for(capability: int, launch: Launch) -> Compiled:
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    options = {"num_warps": NUM_WARPS, "num_stages": NUM_STAGES}
     kernel = triton.compile(source(launch), target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -157,6 +143,7 @@ def test_other_kinds_compile_for_the_oldest_gpus(settings: dict[str, Any]) -> No
 
 def test_a_kernel_is_compiled_once_for_all_maps() -> None:
     """Sizes are no constants: what is compiled depends on strides' divisibility alone."""
-    for launch in plan(torch.bfloat16, 32):
-        sized = {"height", "width", "key_height", "key_width", "chunks", "chunk_columns", "heads", "top", "left"}
-        assert all(x.do_not_specialize for x in launch.kernel.params if x.name in sized)
+    launches = [plan(torch.bfloat16, 32, size=size) for size in ((50, 60), (1, 16), (16, 1))]
+    for kernels in zip(*launches, strict=True):
+        sources = [(x.signature, x.constants, x.attrs) for x in map(source, kernels)]
+        assert sources[0] == sources[1] == sources[2], kernels[0].kernel.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from torch import Tensor
 
+from attention.cases import EXAMPLE as PADDED
 from attention.cases import Case, cases, relative_error
 from vision_longformer.attention import gathered
 from vision_longformer.attention.dense import dense_windowed_attention
@@ -18,21 +20,7 @@ from vision_longformer.attention.geometry import ALL, NEIGHBOURS, OWN
 from vision_longformer.attention.unfolded import unfolded_windowed_attention
 from vision_longformer.attention.windows import Windows
 
-EXAMPLE = Case(
-    batch=2,
-    height=11,
-    width=7,
-    window=3,
-    heads=2,
-    head_width=5,
-    num_global=2,
-    shape="chunk",
-    offsets=ALL,
-    biased=True,
-    sizes=None,
-    band_bytes=2000,
-    seed=1,
-)
+EXAMPLE = replace(PADDED, sizes=None)
 
 
 def unfolded(case: Case, dtype: torch.dtype = torch.float64, **replaced: Any) -> Tensor:
@@ -60,14 +48,14 @@ def test_equals_dense_oracle(case: Case) -> None:
 
 
 def test_every_missing_pixel_may_differ() -> None:
-    case = Case(**{**EXAMPLE.__dict__, "shape": "cyclic"})
+    case = replace(EXAMPLE, shape="cyclic")
     valid = torch.rand(2, 11, 7, generator=torch.Generator().manual_seed(0)) < 0.6
     assert relative_error(unfolded(case, valid=valid), dense(case, valid=valid)) <= 1e-12
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_queries_without_any_key_give_zeros(exact: bool) -> None:
-    case = Case(**{**EXAMPLE.__dict__, "num_global": 0})
+    case = replace(EXAMPLE, num_global=0)
     valid = torch.zeros(2, 11, 7, dtype=torch.bool)
     valid[1, 2, 6] = True
     tensors = case.tensors()
@@ -93,6 +81,6 @@ def test_a_map_of_keys_may_reach_further(top: int, left: int) -> None:
 
 
 def test_random_neighbours_are_refused() -> None:
-    case = Case(**{**EXAMPLE.__dict__, "offsets": (OWN, NEIGHBOURS[2])})
+    case = replace(EXAMPLE, offsets=(OWN, NEIGHBOURS[2]))
     with pytest.raises(ValueError, match="got 2, as random shifting draws in training"):
         unfolded(case)

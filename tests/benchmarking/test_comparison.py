@@ -21,19 +21,12 @@ from vision_longformer.benchmarking import benchmark as side_by_side
 from vision_longformer.benchmarking import children
 from vision_longformer.benchmarking.benchmark import Plan, benchmark
 from vision_longformer.benchmarking.children import ChildEndedError, run_child
-from vision_longformer.benchmarking.comparison import (
-    Measurement,
-    Row,
-    compared,
-    describe,
-    exponents,
-    fitted_exponent,
-)
+from vision_longformer.benchmarking.comparison import Row, describe, exponents, fitted_exponent
 from vision_longformer.benchmarking.models import comparison_config
 from vision_longformer.benchmarking.timing import AttentionClock
 from vision_longformer.benchmarking.worker import Task, measure
 from vision_longformer.reports import measured
-from vision_longformer.reports.comparison_page import Comparison, comparison_tables, figures, write_comparison
+from vision_longformer.reports.comparison_page import Comparison, comparison_report, figures
 from vision_longformer.utils import system_memory
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 
@@ -43,13 +36,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is known on L
 
 
 def row(attention: str, side: int, seconds: float = 1.0, memory: int | None = 10**6, **changes: Any) -> Row:
-    measured = Measurement([seconds, 2 * seconds, 3 * seconds], [seconds / 2] * 3, memory, threads=3)
-    changes = {"measurement": measured, **changes}
-    return dataclasses.replace(describe(attention, comparison_config("small", attention), side), **changes)
+    found = side_by_side.Row("small", "eager", "inference", (side, side), batch=1, attention=attention)
+    times = {"seconds": (seconds, 2 * seconds, 3 * seconds), "attention_seconds": (seconds / 2,) * 3}
+    return describe(dataclasses.replace(found, **{**times, "peak_memory": memory, **changes}))
 
 
 def unmeasured(attention: str, side: int, **changes: Any) -> Row:
-    return row(attention, side, **{"measurement": None, **changes})
+    whole = row(attention, side, memory=None, **changes)
+    return dataclasses.replace(whole, found=dataclasses.replace(whole.found, seconds=(), attention_seconds=()))
 
 
 def result(*rows: Row) -> Comparison:
@@ -87,7 +81,8 @@ def test_growth_is_told_by_pixels_and_from_measured_sizes_alone() -> None:
 
 
 def test_a_row_describes_the_model() -> None:
-    found = describe("linformer", comparison_config("nano", "linformer"), 448)
+    measured = side_by_side.Row("nano", "eager", "inference", (448, 448), batch=1, attention="linformer")
+    found = describe(measured)
     model = create_model("vision_longformer_nano_ape", attention="linformer")
     larger = create_model("vision_longformer_nano_ape", attention="linformer", img_size=448)
     assert found.parameters == sum(p.numel() for p in model.parameters())
@@ -145,13 +140,11 @@ def test_a_task_survives_json() -> None:
 
 def test_every_pass_is_timed_and_attention_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 7})
-    (found,) = rows_of("windowed", repeats=3, memory=None)
-    measured = found.measurement
-    assert measured is not None
+    (measured,) = rows_of("windowed", repeats=3, memory=None)
     assert len(measured.seconds) == len(measured.attention_seconds) == 3
     for whole, attention in zip(measured.seconds, measured.attention_seconds, strict=True):
         assert 0 < attention < whole
-    assert (measured.threads, measured.peak_memory) == (5, 7)
+    assert measured.peak_memory == 7
 
 
 def test_what_is_loaded_is_said_before_the_pass() -> None:
@@ -198,10 +191,10 @@ def test_elsewhere_than_on_linux_memory_is_not_available(monkeypatch: pytest.Mon
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
-def rows_of(*attentions: str, sides: tuple[int, ...] = (64,), **changes: Any) -> list[Row]:
+def rows_of(*attentions: str, sides: tuple[int, ...] = (64,), **changes: Any) -> list[side_by_side.Row]:
     sizes = tuple((side, side) for side in sides)
     plan = Plan(("nano",), sizes, attentions=attentions, **{"repeats": 1, "product_side": 64, **changes})
-    return [compared(row, threads=5) for row in benchmark(plan)]
+    return list(benchmark(plan))
 
 
 def test_what_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,15 +213,14 @@ def test_a_refused_size_has_its_sentence_and_the_others_go_on(monkeypatch: pytes
     refused, fine = rows_of("full", "windowed")
     assert refused.status == "refused"
     assert refused.note.startswith("does not take images of 64×64 pixels (full attention over a map of 16×16 tokens")
-    assert refused.measurement is None
-    assert fine.measurement is not None
+    assert (refused.seconds, len(fine.seconds)) == ((), 1)
 
 
 def test_sizes_go_from_small_to_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "run_child", lambda *_, **__: {"peak_memory": 10})
     rows = rows_of("full", "performer", sides=(64, 32))
     expected = [("full", 32), ("performer", 32), ("full", 64), ("performer", 64)]
-    assert [(row.attention, row.side) for row in rows] == expected
+    assert [(row.attention, row.size[0]) for row in rows] == expected
 
 
 def child(code: str, *, memory: int | None, time_limit: float = 60) -> dict[str, Any]:
@@ -288,7 +280,7 @@ def test_an_interrupt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def text(shown: Comparison, width: int = 80) -> str:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(comparison_tables(shown))
+        console.print(comparison_report(shown).for_terminal())
     return capture.get()
 
 
@@ -331,7 +323,7 @@ def test_published_figures_stand_beside_small_alone() -> None:
 def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     refused = unmeasured("performer", 224, status="refused", note="<script>")
     shown = result(row("full", 224), refused)
-    page = write_comparison(shown, tmp_path / "new" / "out")
+    page = comparison_report(shown).write(tmp_path / "new" / "out", "comparison.json")
     assert sorted(path.name for path in page.parent.iterdir()) == [
         "comparison.json",
         "index.html",
@@ -357,7 +349,7 @@ def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(measured, "write_page", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_comparison(result(row("full", 224)), tmp_path)
+        comparison_report(result(row("full", 224))).write(tmp_path, "comparison.json")
     assert not (tmp_path / "index.html").exists()
     assert list(tmp_path.glob(".*")) == []
 

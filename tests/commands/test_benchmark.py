@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -68,44 +67,3 @@ def test_models_are_measured_shown_and_written(tmp_path: Path, capsys: pytest.Ca
     for name in ("inference", "training", "accuracy"):
         assert Page(output / f"{name}.svg").count("g") == 2
     assert [row[0] for row in page.section("Inference, 2 images of 32 × 32 pixels").rows()] == list(TINY[1:4])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--models", "vision_longformer_smal"], "did you mean 'vision_longformer_small'?"),
-        (["--models", "resnet5O"], "did you mean 'resnet50'?"),
-        (["--sizes", "448", "0"], "size '0': height and width must be at least 1 pixel"),
-        (["--sizes", "large"], "size 'large': write a number of pixels, or HEIGHTxWIDTH such as 896x1344"),
-        (["--sizes", "9" * 20], "height and width must be at most 10,000,000 pixels"),
-        (["--batch", "0"], "batch 0: must be at least 1"),
-        (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
-        (["--runtimes", "tensorrt"], "no runtime 'tensorrt'"),
-    ],
-)
-def test_usage_errors_are_one_sentence(
-    arguments: list[str],
-    sentence: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("mine")
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert sentence in error
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_interrupting_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(side_by_side, "run_child", interrupted)
-    assert run(*TINY, "--output", tmp_path / "out") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "vil: interrupted; what was measured is lost"
-    assert not (tmp_path / "out").exists()

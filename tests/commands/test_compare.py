@@ -80,21 +80,6 @@ def test_benchmark_compares_mechanisms_too(output: Path, asked: list[tuple[Task,
     assert stored["command"].startswith("vil benchmark --models nano --attention full performer")
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--models", "nano", "tiny"], "--models: with --attention, name one of our models"),
-        (["--sizes", "32x64"], "--sizes: with --attention, give the sides of squares"),
-        (["--training"], "--attention goes with none of --training, --batch and --runtimes"),
-    ],
-)
-def test_what_a_comparison_has_not_is_one_sentence(
-    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["benchmark", "--attention", "full", *options, "--output", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == f"vil: {sentence}\n"
-
-
 def test_a_bound_of_a_few_megabytes_lets_nothing_run(
     output: Path, asked: list[tuple[Task, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,47 +87,3 @@ def test_a_bound_of_a_few_megabytes_lets_nothing_run(
     assert asked == []
     assert capsys.readouterr().out.count("would need") >= 2
     assert (output / "index.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--model", "smal"], "no such model; did you mean 'small'?"),
-        (["--attention", "performer", "linfomer"], "no such mechanism; did you mean 'linformer'?"),
-        (["--size", "224", "0"], "--size 0: must be at least 1"),
-        (["--size", "9" * 20], f"--size {'9' * 20}: must be at most 10,000,000 pixels"),
-        (["--size", "-3"], "--size -3: must be at least 1"),
-        (["--time-limit", "0"], "--time-limit 0: must be more than 0 seconds"),
-        (["--json", "."], "--json .: is a folder, not a file"),
-        (["--json", "file/below.json"], "file: cannot be written (file is no folder)"),
-        (["--size", "large"], "large"),
-    ],
-)
-def test_usage_errors_are_one_sentence(
-    arguments: list[str],
-    sentence: str,
-    tmp_path: Path,
-    asked: list[tuple[Task, dict[str, Any]]],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("mine")
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert sentence in error
-    assert asked == []
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_interrupting_writes_nothing(
-    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(benchmark, "run_child", interrupted)
-    assert run(*TINY, "--attention", "windowed", "--output", output) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "vil: interrupted; what was measured is lost"
-    assert not output.exists()

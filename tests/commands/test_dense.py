@@ -7,13 +7,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -21,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from datasets.coco_cases import CLASSES, SIZES
 from training.dense_cases import TASKS, dense_recipe, make_coco
 from vil import main
-from vision_longformer.commands import evaluate, predict_dense
+from vision_longformer.commands import evaluate
 from vision_longformer.datasets.coco import read_coco
-from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.evaluation.loop import EvaluationSetup
+from vision_longformer.images import rasters
 from vision_longformer.masks.rle import rle_to_mask
 from vision_longformer.memory.dense import forecast_dense_memory
-from vision_longformer.prediction import dense
+from vision_longformer.prediction import predictor
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.weight_files import load_weights
 
@@ -135,8 +133,12 @@ def test_prediction_draws_objects_and_writes_cocos_results(
             if task == "instance_segmentation":
                 assert rle_to_mask(result["segmentation"]).shape == (image["height"], image["width"])
     for number, size in enumerate(SIZES):
-        with Image.open(tmp_path / f"{number + 1:04d}_{number}.jpg") as picture:
+        with Image.open(tmp_path / f"pictures/{number}.png.jpg") as picture:
             assert (picture.height, picture.width) == size
+        features = json.loads((tmp_path / f"geojson/{number}.png.geojson").read_text())["features"]
+        assert len(features) == sum(result["image_id"] == number + 1 for result in results)
+    assert len((tmp_path / "objects.csv").read_text().splitlines()) == 1 + len(results)
+    assert "0.png" in (tmp_path / "index.html").read_text()
 
 
 def test_prediction_of_classes_of_pixels_writes_index_images(
@@ -145,24 +147,29 @@ def test_prediction_of_classes_of_pixels_writes_index_images(
     folder = finished("semantic_segmentation")
     shown = vil("predict", folder / "run/best.safetensors", folder / "data/val/1.png", "--output", tmp_path)
     assert shown.code == 0, shown.err
-    with Image.open(tmp_path / "1.png") as label:
+    with Image.open(tmp_path / "labels/1.png.png") as label:
         assert (label.height, label.width) == SIZES[1]
         assert np.asarray(label).max() <= len(CLASSES)
-    assert (tmp_path / "1.jpg").exists()
+    assert (tmp_path / "pictures/1.png.jpg").exists()
     assert "%" in shown.out
+    assert (tmp_path / "classes.csv").exists()
 
 
 def test_filters_choose_classes_and_scores(
     finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
 ) -> None:
     folder = finished("detection")
-    base = ("predict", folder / "run/best.safetensors", folder / "data/val/0.png", "--output", tmp_path)
-    everything = results(vil, tmp_path, *base, "--min-score", LOW)
-    leaves = results(vil, tmp_path, *base, "--min-score", LOW, "--classes", "leaf")
+    base = ("predict", folder / "run/best.safetensors", folder / "data/val/0.png")
+
+    def found(number: int, *options: object) -> list[dict[str, float]]:
+        return results(vil, tmp_path / str(number), *base, "--output", tmp_path / str(number), *options)
+
+    everything = found(0, "--min-score", LOW)
+    leaves = found(1, "--min-score", LOW, "--classes", "leaf")
     assert {result["category_id"] for result in everything} >= {1, 2}
     assert {result["category_id"] for result in leaves} == {2}
     middle = sorted(result["score"] for result in everything)[len(everything) // 2]
-    better = results(vil, tmp_path, *base, "--min-score", middle)
+    better = found(2, "--min-score", middle)
     assert 0 < len(better) < len(everything)
     assert min(result["score"] for result in better) >= middle
 
@@ -188,7 +195,7 @@ def test_an_image_that_does_not_fit_is_streamed(
     assert said in " ".join(shown.err.split())
     found = json.loads((tmp_path / "bands/results.json").read_text())
     assert len(found) == len(expected) > 50
-    assert sorted(path.name for path in (tmp_path / "bands").iterdir()) == ["images.json", "large.jpg", "results.json"]
+    assert not (tmp_path / "bands/.work").exists()
     for name, tolerance in (("bbox", 0.02), ("score", 1e-5), ("category_id", 0)):
         wanted = [entry[name] for entry in expected]
         np.testing.assert_allclose([entry[name] for entry in found], wanted, rtol=0, atol=tolerance)
@@ -216,25 +223,17 @@ def test_a_streamed_image_is_read_by_rows_and_drawn_smaller(
     needed = forecast_dense_memory(load_weights(weights).model, size)
     expected = results(vil, tmp_path / "whole", *base, "--output", tmp_path / "whole", "--memory", f"{needed}B")
 
-    monkeypatch.setattr(dense, "read_rgb", None)
-    monkeypatch.setattr(dense, "PICTURE_WIDTH", 130)
-    drawn: list[NDArray[np.floating[Any]]] = []
-
-    def draw(image: Image.Image, objects: FoundObjects, **_: object) -> Image.Image:
-        drawn.append(objects.boxes)
-        return image
-
-    monkeypatch.setattr(predict_dense, "draw_objects", draw)
+    monkeypatch.setattr(rasters, "raster_and_valid", None)
+    monkeypatch.setattr(predictor, "PICTURE_WIDTH", 130)
     shown = vil(*base, "--output", tmp_path / "bands", "--memory", f"{needed - 1}B")
     assert shown.code == 0, shown.err
     assert "520×700" in shown.out
     found = json.loads((tmp_path / "bands/results.json").read_text())
     boxes = np.array([entry["bbox"] for entry in found])
     np.testing.assert_allclose(boxes, [entry["bbox"] for entry in expected], atol=0.02)
-    np.testing.assert_allclose(drawn[0][:, :2] * 4, boxes[:, :2], rtol=1e-6)
     (image,) = json.loads((tmp_path / "bands/images.json").read_text())["images"]
     assert (image["height"], image["width"]) == size
-    with Image.open(tmp_path / "bands/large.jpg") as picture:
+    with Image.open(tmp_path / "bands/pictures/large.tif.jpg") as picture:
         assert picture.size == (130, 175)
 
 
@@ -324,21 +323,17 @@ def test_options_of_detectors_are_refused_with_other_weights(
 
 
 @pytest.mark.parametrize(("task", "name"), [("detection", "x.jpg"), ("semantic_segmentation", "x.png")])
-def test_pictures_never_take_the_place_of_images(
+def test_results_never_take_the_place_of_images(
     task: str, name: str, finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
 ) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / name)
     before = (tmp_path / name).read_bytes()
-    shown = vil("predict", finished(task) / "run/best.safetensors", tmp_path / name, "--output", tmp_path)
-    assert shown.code == 2
-    assert f"--output {tmp_path}: {tmp_path / name} is one of the images; choose another folder" in shown.err
+    arguments = ("predict", finished(task) / "run/best.safetensors", tmp_path, "--output", tmp_path)
+    assert vil(*arguments).code == 0
+    again = vil(*arguments)  # which finds pictures of its own now
+    assert (again.code, "1 done before" in again.out) == (0, True)
     assert (tmp_path / name).read_bytes() == before
-
-
-def test_pictures_are_no_larger_than_a_jpeg_can_be(tmp_path: Path) -> None:
-    predict_dense._save(Image.new("RGB", (66000, 2)), tmp_path / "x.jpg")
-    with Image.open(tmp_path / "x.jpg") as picture:
-        assert picture.size == (65500, 2)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == [f"{name}.jpg"]
 
 
 @pytest.mark.parametrize("scale", ["1e4", "1e300"])
@@ -391,7 +386,7 @@ def test_names_of_classes_are_shown_as_they_are(
     assert "IoU of [/b]" in shown.out
 
 
-def test_where_no_image_can_be_read_nothing_is_written(
+def test_where_no_image_can_be_read_the_table_says_why(
     finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
 ) -> None:
     (tmp_path / "x.png").write_text("no image")
@@ -399,7 +394,40 @@ def test_where_no_image_can_be_read_nothing_is_written(
     shown = vil("predict", best, tmp_path / "x.png", "--output", tmp_path / "out")
     assert (shown.code, shown.out) == (1, "")
     assert "failed: " in shown.err
-    assert not list((tmp_path / "out").iterdir())
+    assert "not an image" in (tmp_path / "out/images.csv").read_text()
+    assert json.loads((tmp_path / "out/results.json").read_text()) == []
+
+
+def test_outputs_are_chosen(finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path) -> None:
+    folder = finished("instance_segmentation")
+    base = ("predict", folder / "run/best.safetensors", folder / "data/val", "--min-score", LOW)
+    shown = vil(*base, "--output", tmp_path / "a", "--outputs", "gpkg", "labels", "parquet", "--no-pictures")
+    assert shown.code == 0, shown.err
+    found = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert found == ["gpkg", "images.parquet", "journal", "labels", "objects.parquet", "run.json"]
+    more = vil(*base, "--output", tmp_path / "a")
+    assert (more.code, "3 done before" in more.out) == (0, True)
+    assert {"geojson", "pictures", "objects.csv", "index.html"} <= {path.name for path in (tmp_path / "a").iterdir()}
+    for options, message in (
+        (("--outputs", "png"), "png: is no format of objects; choose of labels, geojson"),
+        (("--outputs", "csv", "shapefile"), "shapefile: is no format of objects"),
+        (("--simplify", -1), "--simplify -1.0: must be at least 0"),
+    ):
+        refused = vil(*base, "--output", tmp_path / "b", *options)
+        assert (refused.code, message in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_another_run_into_the_same_folder_is_refused(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path
+) -> None:
+    folder = finished("detection")
+    base = ("predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path)
+    assert vil(*base).code == 0
+    shown = vil(*base, "--min-score", 0.9)
+    assert shown.code == 2
+    said = "holds results of another run (min score was 0.5 and is 0.9): choose another folder, or remove this one"
+    assert f"--output {tmp_path}: {said}" in shown.err
 
 
 def test_a_setting_of_the_head_alone_says_how_to_write_it(

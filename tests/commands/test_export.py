@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,21 @@ def test_weights_become_a_file_for_other_runtimes(tmp_path: Path, capsys: pytest
         pytest.importorskip(package)
     onnxruntime = pytest.importorskip("onnxruntime")
     weights, target = tmp_path / "nano.safetensors", tmp_path / "new" / "nano.onnx"
-    save(create_model("vision_longformer_nano", num_classes=7), weights)  # type: ignore[arg-type]
+    save(create_model("vision_longformer_nano", num_classes=7), weights, class_names=[*"abcdefg"])  # type: ignore[arg-type]
     assert main(["export", str(weights), "--output", str(target), "--size", "40x64", "--fixed"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{target}: takes one image of 40×64 pixels, gives logits.\n"
+    assert captured.out == (
+        f"{target}: takes one image of 40×64 pixels, gives logits.\n"
+        "In its metadata: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225 of pixels from 0 to 1; "
+        "7 class names, a, b, c, ….\n"
+    )
     assert captured.err == ""
     images = noise(1, 3, 40, 64, dtype=torch.float32)
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["class_names"]) == [*"abcdefg"]
+    assert json.loads(said["mean"]) == [0.485, 0.456, 0.406]
+    assert json.loads(said["std"]) == [0.229, 0.224, 0.225]
     with torch.no_grad():
         actual = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
         assert relative_error(actual, load(weights)(images)) <= 1e-4

@@ -318,6 +318,34 @@ def test_evaluation_repeats_what_training_found(finished: Path, tmp_path: Path, 
     assert f"{found['top1']:.2f}" in shown.out
 
 
+def test_half_precision_is_used_where_it_is_asked_for(
+    finished: Path, tmp_path: Path, vil: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, seen = finished / "run/best.safetensors", list[torch.dtype]()
+    linear = torch.nn.functional.linear
+
+    def noted(*arguments: Any) -> torch.Tensor:
+        out = linear(*arguments)
+        seen.append(out.dtype)
+        return out
+
+    monkeypatch.setattr(torch.nn.functional, "linear", noted)
+    for options, expected in (((), torch.float32), (("--precision", "bf16"), torch.bfloat16)):
+        path, found = tmp_path / f"{expected}.json", []
+        for command in (
+            ("evaluate", weights, "--data", finished / "data"),
+            ("predict", weights, finished / "data/val"),
+        ):
+            seen.clear()
+            output = "--json" if command[0] == "evaluate" else "--output"
+            form = () if command[0] == "evaluate" else ("--format", "json")
+            assert vil(*command, output, path, *form, *options).code == 0
+            assert set(seen) == {expected}
+            found.append(json.loads(path.read_text()))
+        total = sum(entry["probability"] for entry in found[1][0]["classes"])
+        assert total == pytest.approx(1, abs=1e-6)  # softmax is in float32
+
+
 def test_evaluation_of_train_and_of_a_csv(finished: Path, tmp_path: Path, vil: Callable[..., Shown]) -> None:
     data = make_csv(tmp_path / "list.csv", [(str(finished / "data/val/red/0.png"), "red", "test")])
     arguments = ("--data", data, "--split", "test", "--json", tmp_path / "a.json", "--workers", 0)

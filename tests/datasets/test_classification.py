@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from training.cases import CLASSES, make_csv, make_images
-from vision_longformer.datasets.classification import check_images, read_split
+from vision_longformer.datasets.checks import check_images
+from vision_longformer.datasets.classification import read_split
 
 
 @pytest.fixture

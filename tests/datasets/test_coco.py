@@ -286,6 +286,7 @@ PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("annotations.0.area", -1, "unusable area", f"{FIRST} has the area -1, not a number from 0 on"),
     ("annotations.0.area", "big", "unusable area", f"{FIRST} has the area 'big', not a number from 0 on"),
     ("annotations.0.iscrowd", 2, "unusable iscrowd", f"{FIRST} has iscrowd 2, neither 0 nor 1"),
+    ("annotations.0.iscrowd", None, "unusable iscrowd", f"{FIRST} has iscrowd null, neither 0 nor 1; 0 is an object"),
     ("annotations.0.iscrowd", "1", "unusable iscrowd", f"{FIRST} has iscrowd '1', neither 0 nor 1"),
     ("annotations.0.iscrowd", [1], "unusable iscrowd", f"{FIRST} has iscrowd [1], neither 0 nor 1"),
     ("annotations.0.segmentation", ..., "no segmentation", f"{FIRST} has no segmentation"),
@@ -295,7 +296,7 @@ PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("annotations.0.segmentation.0.3", "5", "unusable polygon", f"{FIRST} has the polygon ["),
     ("annotations.0.segmentation.0.3", ..., "unusable polygon", f"{FIRST} has a polygon of 7 numbers, which"),
     ("annotations.0.segmentation.1", [1, 2, 3, 4], "unusable polygon", f"{FIRST} has a polygon of 2 points"),
-    ("annotations.0.segmentation.0.3", math.nan, "unusable polygon", f"{FIRST} has a polygon with y from"),
+    ("annotations.0.segmentation.0.3", math.nan, "unusable polygon", f"{FIRST} has a polygon with a point whose y is"),
     ("annotations.0.segmentation.0.2", math.inf, "unusable polygon", f"{FIRST} has a polygon with x from"),
     ("annotations.0.segmentation.0.2", 107, "unusable polygon", "to 107, far outside of 53×37 pixels"),
     ("annotations.0.segmentation.0.3", -38, "unusable polygon", "with y from -38 to"),
@@ -371,6 +372,19 @@ def test_images_that_cannot_be_used_are_named_or_left_out_with_their_annotations
     assert others + len(split.labels) == 8
     if reason != "image with the id of another":
         assert len(split.labels) == 4
+
+
+def test_entries_that_share_a_file_are_all_refused_as_none_has_all_of_its_objects(
+    folder: Path, content: Content
+) -> None:
+    content["images"][1] |= {"file_name": "./0.png", "height": SIZES[0][0], "width": SIZES[0][1]}
+    text = refused(folder, content)
+    assert "image file with several entries: 2" in text
+    assert "image 5 has the file 0.png, as image 8; join them into one entry with the annotations of all" in text
+    assert "image 8 has the file ./0.png, as image 5" in text
+    split = read(folder, content, skip_invalid=True)
+    assert split.image_ids.tolist() == [11]
+    assert split.skipped == {"image file with several entries": 2, "annotation of an image left out": 8}
 
 
 CATEGORY_PROBLEMS: list[tuple[str, Any, str, str]] = [

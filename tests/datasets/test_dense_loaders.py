@@ -11,6 +11,7 @@ from PIL import Image
 from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.datasets.coco import CocoSplit, read_coco
 from vision_longformer.datasets.dense_loaders import MIN_SIDE, DenseBatch, DenseImages, evaluation_size
+from vision_longformer.datasets.labels import What
 from vision_longformer.datasets.loaders import Key, batches
 from vision_longformer.datasets.options import DenseOptions
 from vision_longformer.datasets.semantic import IGNORE_INDEX, coco_label
@@ -27,11 +28,11 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> CocoSplit:
     return read_coco(folder / "train.json", folder / "train", with_masks=True)
 
 
-def images(split: CocoSplit, config: TrainConfig, learned: str) -> DenseImages:
+def images(split: CocoSplit, config: TrainConfig, learned: What) -> DenseImages:
     return DenseImages(split, config, preprocessing_of(config), learned=learned, max_pixels=10**6)
 
 
-def taken(split: CocoSplit, config: TrainConfig, learned: str, keys: list[Key]) -> DenseBatch:
+def taken(split: CocoSplit, config: TrainConfig, learned: What, keys: list[Key]) -> DenseBatch:
     (batch,) = batches(images(split, config, learned), [keys], workers=0, pin=False)
     assert isinstance(batch, DenseBatch)
     return batch
@@ -107,7 +108,7 @@ def test_batches_are_padded_below_and_to_the_right(split: CocoSplit) -> None:
 
 
 def test_classes_of_pixels_are_those_of_the_label_and_padding_is_ignored(split: CocoSplit) -> None:
-    batch = taken(split, unchanged("semantic_segmentation"), "semantic", [Key(0, image, 0) for image in (0, 1, 2)])
+    batch = taken(split, unchanged("semantic_segmentation"), "classes", [Key(0, image, 0) for image in (0, 1, 2)])
     assert batch.semantic is not None
     for image, (label, (height, width)) in enumerate(zip(batch.semantic, batch.sizes, strict=True)):
         np.testing.assert_array_equal(label[:height, :width].numpy(), coco_label(split, image))

@@ -69,14 +69,16 @@ def test_values_that_are_no_class_are_named_with_their_place(tmp_path: Path) -> 
     values = label(0)
     values[4, 7] = 3
     Image.fromarray(values).save(data / "train" / "a.png")
-    split = read_semantic(data, "train")
-    with pytest.raises(ImageError, match=r"train/a\.png: has the value 3 at row 4, column 7; the 3 classes are 0 to 2"):
-        split.read_label(0)
-    with pytest.raises(ImageError, match=r"has the value 255 at row 0, column 0; .* and 9 is ignored"):
-        read_semantic(data, "train", ignore_index=9).read_label(1)
+    with pytest.raises(ValueError, match=r"train/a\.png: has the value 3 at row 4, column 7; the 3 classes are 0 to 2"):
+        read_semantic(data, "train")
+    with pytest.raises(ValueError, match=r"train/a\.png: has the value 255 at row 0, column 0; .* and 9 is ignored"):
+        read_semantic(data, "train", ignore_index=9)
+    assert read_semantic(data, "train", skip_invalid=True).skipped == {"image without a label that fits": 1}
     Image.new("RGB", SIZE[::-1]).save(data / "train" / "a.png")
+    with pytest.raises(ValueError, match=r"train/a\.png: has several channels or fractions \(RGB\)"):
+        read_semantic(data, "train")
     with pytest.raises(ImageError, match=r"train/a\.png: has several channels or fractions \(RGB\)"):
-        split.read_label(0)
+        read_semantic(data, "train", read_labels=False).read_label(0)
 
 
 def test_labels_that_are_missing_broken_or_of_another_size_are_named_or_left_out(tmp_path: Path) -> None:

@@ -16,16 +16,18 @@ import rasterio
 import torch
 from PIL import Image
 
+from prediction.cases import write_weights
 from vil import main
 from vision_longformer import VisionLongformer, create_model, save
 from vision_longformer.commands.common import UsageError
 from vision_longformer.commands.options import COMMANDS
+from vision_longformer.datasets.coco import read_coco
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = tuple(str(page.relative_to(ROOT)) for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PRINTED = re.compile(r"^ *print\(.*\)(?:  # (?P<beside>.+))?\n(?P<below>(?:# .*\n)*)", re.MULTILINE)
-NEEDS = {"docs/deployment.md": ("onnx", "onnxscript", "onnxruntime", "openvino")}
+NEEDS = {"docs/deployment.md": ("onnx", "onnxscript", "onnxruntime", "openvino"), "docs/labels.md": ("supervision",)}
 
 
 def _blocks(page: str, *languages: str) -> Iterator[str]:
@@ -64,14 +66,47 @@ def _trained_classifier() -> None:
     save(model, "runs/signs/best.safetensors", class_names=[str(n) for n in range(10)])
 
 
+def _trained_detector() -> None:
+    _photo()
+    Path("runs/cells").mkdir(parents=True)
+    write_weights(Path("runs/cells/best.safetensors"), "instance_segmentation")
+
+
+def _boxes_of_yolo_and_voc() -> None:
+    for split in ("train", "val"):
+        for kind, labels in (("yolo", "labels"), ("voc", "annotations")):
+            for name in ("images", labels):
+                Path(kind, split, name).mkdir(parents=True)
+            Image.new("RGB", (80, 60)).save(f"{kind}/{split}/images/a.png")
+        Path(f"yolo/{split}/labels/a.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+        Path(f"voc/{split}/annotations/a.xml").write_text(
+            "<annotation><filename>a.png</filename><size><width>80</width><height>60</height><depth>3</depth></size>"
+            "<object><name>cat</name><bndbox><xmin>31</xmin><ymin>16</ymin><xmax>50</xmax><ymax>45</ymax></bndbox>"
+            "</object></annotation>"
+        )
+    Path("yolo/data.yaml").write_text("names: [dog, cat]\n")
+
+
+def _boxes_became_coco() -> None:
+    for folder, classes in (("coco", ("dog", "cat")), ("coco_voc", ("cat",))):
+        split = read_coco(f"{folder}/val.json", f"{folder}/val", with_masks=False)
+        assert split.classes == classes
+        assert split.boxes.tolist() == [[30, 15, 50, 45]]
+        assert [split.classes[label] for label in split.labels] == ["cat"]
+
+
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/architecture.md": _features_of_the_photograph,
+    "docs/predictions.md": _trained_detector,
+    "docs/labels.md": _boxes_of_yolo_and_voc,
     "docs/outputs.md": _features_of_a_photo_and_a_scene,
     "docs/training.md": _trained_classifier,
 }
+OUTCOMES: dict[str, Callable[[], None]] = {"docs/labels.md": _boxes_became_coco}
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:OpenCV")  # which supervision does without
 @pytest.mark.parametrize("page", [p for p in PAGES if any(_blocks(p, "python"))], ids=str)
 def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := [module for module in NEEDS.get(page, ()) if importlib.util.find_spec(module) is None]:
@@ -88,6 +123,7 @@ def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypa
         printed = _plain(output.getvalue())
         for said in _said(block):
             assert said in printed
+    OUTCOMES.get(page, lambda: None)()
 
 
 def test_what_is_said_of_output_is_found_and_held_against_it() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from model_helpers import build, config, noise, relative_error
 from vision_longformer import Full, VisionLongformer, Windowed, create_model
 from vision_longformer.export import onnx
-from vision_longformer.export.onnx import ExportError, export_onnx
+from vision_longformer.export.onnx import ExportError, export_onnx, metadata_of
 
 pytestmark = pytest.mark.export
 
@@ -140,3 +140,12 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
 def test_missing_packages_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImportError, match=r"onnxscript.*pip install 'vision-longformer\[onnx\]'"):
         export_onnx(small(WINDOWED, WINDOWED, WINDOWED), tmp_path / "model.onnx")
+
+
+def test_names_of_other_classes_are_left_out() -> None:
+    model = create_model("vision_longformer_nano", num_classes=3, in_chans=4)
+    assert isinstance(model, VisionLongformer)
+    model.pretrained_cfg = dict(model.pretrained_cfg) | {"label_names": ["a", "b"]}
+    said = metadata_of(model)
+    assert "class_names" not in said
+    assert len(said["mean"]) == len(said["std"]) == 4

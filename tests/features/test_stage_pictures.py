@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -151,3 +153,19 @@ def test_an_empty_middle_is_like_nothing() -> None:
     valid = torch.zeros(4, 4, dtype=torch.bool)
     valid[0] = True
     assert alike_to_the_middle(torch.randn(4, 4, 3), valid) is None
+
+
+def test_threads_that_share_a_model_see_what_they_pass_through_it_themselves() -> None:
+    stages = tuple(StageConfig(1, 8 * 2**n, 2, 4 if n == 0 else 2, 1, attention=Windowed(3)) for n in range(3))
+    model, together = VisionLongformer(ModelConfig(stages)).eval(), Barrier(4, timeout=60)
+
+    def seen(height: int) -> list[tuple[int, int]]:
+        with picture_stages(model) as pictures, torch.inference_mode():
+            together.wait()  # all of them look, and pass their images through
+            model(torch.randn(1, 3, height, 40))
+            together.wait()
+        return [stage.tokens for stage in pictures.stages]
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(seen, (16, 32, 48, 64)))
+    assert found == [[(-(-height // stride), -(-40 // stride)) for stride in (4, 8, 16)] for height in (16, 32, 48, 64)]

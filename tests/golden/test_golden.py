@@ -104,9 +104,9 @@ def build_layer(case: Case, stored: dict[str, Tensor]) -> nn.Module:
     )
     layer = build_attention(stage, grid=grid)
     entries = ReferenceEntries(fill_state(case, stored))
-    state = attention_from_reference(entries, "", "", stage, grid=grid)
+    attention_from_reference(entries, "", "", stage, grid=grid)
     entries.raise_problems(image_size=grid)
-    load_exactly(layer, state, source=case["id"])
+    load_exactly(layer, entries.converted, source=case["id"])
     return layer.train(case["training"])
 
 

@@ -31,18 +31,18 @@ def png(array: NDArray[Any]) -> bytes:
     )
 
 
-def tiff(array: NDArray[Any], *, deflate: bool = False) -> bytes:
-    """Encode an (H, W, 3 or 4) uint16 array."""
+def tiff(array: NDArray[Any], *, deflate: bool = False, extra: bytes = b"") -> bytes:
+    """Encode an (H, W, 3 or 4) uint16 array, with the twelve bytes of one more tag, which is 274."""
     height, width, channels = array.shape
     data = bytes(array.astype("<u2").data)
     data = zlib.compress(data) if deflate else data
     tags = {256: width, 257: height, 258: None, 259: 8 if deflate else 1, 262: 2, 273: 256, 277: channels, 278: height}
     tags |= {279: len(data)} | ({338: 2} if channels == 4 else {})  # 338: straight opacity
+    tags |= {274: 0} if extra else {}
     bits_at = 8 + 2 + 12 * len(tags) + 4
-    directory = b"".join(
-        struct.pack("<HHII", tag, 4, 1, value) if value is not None else struct.pack("<HHII", tag, 3, channels, bits_at)
-        for tag, value in tags.items()
-    )
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value or 0) for tag, value in tags.items()}
+    entries[258] = struct.pack("<HHII", 258, 3, channels, bits_at)
+    directory = b"".join(extra if tag == 274 else entries[tag] for tag in sorted(entries))
     head: bytes = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + struct.pack("<H", 16) * channels
     return head.ljust(256, b"\0") + bytes(data)
 
@@ -254,15 +254,49 @@ def test_indices_are_read_as_they_are_stored(tmp_path: Path, orientation: int) -
         np.testing.assert_array_equal(read_indices(tmp_path / f"x.{kind}"), values)
 
 
-def test_an_orientation_that_is_none_is_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 9
-    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "x.png", exif=exif)
-    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(tmp_path / "y.png")
-    for upright in (True, False):
-        for name in ("x.png", "y.png"):
-            assert describe_image(tmp_path / name, upright=upright).size == (HEIGHT, WIDTH)
-            np.testing.assert_array_equal(read_rgb(tmp_path / name, upright=upright), noise(HEIGHT, WIDTH, 3))
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE = 1, 2, 3, 4, 5, 7, 12  # types of TIFF's values
+
+
+def exif_of(kind: int, count: int, data: bytes) -> bytes:
+    """An EXIF block that says nothing but an orientation, of any type."""
+    value = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<I", 26) + data
+    return b"Exif\0\0II*\0" + struct.pack("<IHHHI", 8, 1, 0x0112, kind, count) + value[:4] + bytes(4) + value[4:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "data", "orientation"),
+    [
+        (SHORT, 1, b"\6\0", 6),
+        (BYTE, 1, b"\6", 6),
+        (LONG, 1, b"\6\0\0\0", 6),
+        (SHORT, 1, b"\0\0", 1),
+        (SHORT, 1, b"\x09\0", 1),
+        (SHORT, 2, b"\6\0\1\0", 6),
+        (SHORT, 0, b"", 1),
+        (ASCII, 2, b"6\0", 1),
+        (BYTE, 2, b"\6\1", 6),
+        (RATIONAL, 1, struct.pack("<II", 6, 0), 1),
+        (DOUBLE, 1, struct.pack("<d", float("nan")), 1),
+        (99, 1, b"\6\0", 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.webp", "x.jpg", "x.tif"])
+def test_an_orientation_may_be_of_any_type_and_one_that_is_none_is_upright(
+    tmp_path: Path, name: str, kind: int, count: int, data: bytes, orientation: int
+) -> None:
+    array, path = noise(HEIGHT, WIDTH, 3), tmp_path / name
+    if name == "x.tif":
+        path.write_bytes(tiff(array.astype(np.uint16) * 257, extra=exif_of(kind, count, data)[16:28]))
+    else:
+        options: dict[str, Any] = {"lossless": True} if name == "x.webp" else {}
+        Image.fromarray(array).save(path, exif=exif_of(kind, count, data), **options)
+    turned = np.rot90(array, -1) if orientation == 6 else array
+    for upright, expected in {True: turned, False: array}.items():
+        assert describe_image(path, upright=upright).size == expected.shape[:2]
+        found = np.asarray(read_rgb(path, upright=upright))
+        assert found.shape == expected.shape
+        if name != "x.jpg":
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("read", [describe_image, read_indices, read_rgb])

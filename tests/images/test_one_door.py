@@ -206,7 +206,7 @@ def test_without_imagecodecs_pillow_decodes_what_it_can(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", Few(codecs))
     reader = open_reader(tmp_path / "a.tif")
-    assert isinstance(reader, PillowReader)
+    assert isinstance(reader.reader, PillowReader)
     np.testing.assert_array_equal(reader.read_rows(0, HEIGHT).values, array)
     reader.close()
     with pytest.raises(ValueError, match=r"a\.tif: decoding it needs imagecodecs: pip install"):

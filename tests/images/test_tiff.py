@@ -151,7 +151,7 @@ def test_luminance_and_chrominance_become_colours(
     options: dict[str, Any] = {"compression": compression, "subsampling": (1, 1), **layout}
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", **options)
     reader = open_reader(tmp_path / "a.tif")
-    assert isinstance(reader, TiffReader if compression == "jpeg" else PillowReader)
+    assert isinstance(reader.reader, TiffReader if compression == "jpeg" else PillowReader)
     found = reader.read_rows(0, HEIGHT).values.astype(int)
     assert np.abs(found - colours)[[0, 20, 60]].max() <= 4
 

@@ -93,3 +93,23 @@ def test_colours_differ_and_text_is_legible_on_them() -> None:
         assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 40
     assert text_colour((240, 228, 66)) == BLACK
     assert text_colour((0, 60, 120)) == WHITE
+
+
+def test_small_objects_are_outlined_without_labels() -> None:
+    boxes = [[x, y, x + 12.0, y + 12.0] for x in range(5, 280, 20) for y in range(5, 180, 20)]
+    found = FoundObjects(
+        np.array(boxes), np.linspace(0.9, 0.1, len(boxes)), np.zeros(len(boxes), int), objects(boxes, masks=True).masks
+    )
+    plain = Image.new("RGB", SIZE[::-1], (128,) * 3)
+    seen = (np.array(draw_objects(plain, found, classes=["cat"])) != 128).any(axis=2)
+    assert seen.sum() == len(boxes) * 44  # their edges
+    for x1, y1, x2, y2 in np.array(boxes, int):
+        assert seen[y1, x1:x2].all()
+        assert not seen[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].any()
+
+
+def test_objects_are_drawn_on_a_smaller_picture() -> None:
+    found = objects([[50, 60, 150, 160]], masks=True)
+    drawn = np.array(draw_objects(Image.new("RGB", (150, 100)), found, labels=False, size=SIZE))
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (30, 80, 25, 75)

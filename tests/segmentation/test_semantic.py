@@ -89,6 +89,15 @@ def test_wrong_labels_are_named() -> None:
     model(pixels, [(20, 30), (20, 7)], labels)  # there, it is padding
 
 
+def test_without_an_ignored_label_every_real_pixel_has_a_class() -> None:
+    model, pixels = build(ignored_label=None), noise(1, 3, 20, 30)
+    labels = torch.zeros(1, 20, 30, dtype=torch.int64)
+    labels[0, :, 20:] = 255
+    with pytest.raises(ValueError, match=r"targets\[0, 0, 20\]=255: must be a class number from 0 to 2$"):
+        model(pixels, None, labels)
+    assert model(pixels, [(20, 20)], labels)["cross_entropy"] > 0  # there, it is padding
+
+
 def test_one_image_is_learned() -> None:
     torch.manual_seed(0)
     model = build_semantic_fpn(backbone(torch.float32), **SETTINGS).train()
@@ -122,7 +131,7 @@ def test_a_configuration_names_what_is_wrong() -> None:
         ({"num_classes": 0}, "num_classes=0: must be an integer of at least 1"),
         ({"strides": (4, 12)}, r"strides=\(4, 12\): each must be twice the one before"),
         ({"norm_groups": 3}, "norm_groups=3: must divide the head width 128"),
-        ({"ignored_label": 1}, "ignored_label=1: must be an integer that is no class number, 0 to 1"),
+        ({"ignored_label": 1}, "ignored_label=1: must be null or an integer that is no class number, 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             SemanticConfig(**{"num_classes": 2, **change})  # type: ignore[arg-type]

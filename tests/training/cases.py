@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +21,9 @@ from vision_longformer import Full, ModelConfig, Performer, StageConfig, Windowe
 from vision_longformer.config import Attention
 from vision_longformer.training import checkpoints
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event
 from vision_longformer.training.recipes import build
-from vision_longformer.training.trainer import Event, train
+from vision_longformer.training.trainer import train
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.distributed import Processes
 
@@ -41,6 +44,15 @@ def make_images(folder: Path, *, train: int = 7, val: int = 3, classes: tuple[st
                 pixels[..., number % 3] += 60
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{image}.png")
     return folder
+
+
+def write_bands(path: Path, values: NDArray[np.uint16]) -> None:
+    """Write (H, W, C) values as a TIFF of so many bands, none of which is opacity."""
+    if values.shape[2] == 1:
+        tifffile.imwrite(path, values[..., 0], photometric="minisblack")
+        return
+    others = [0] * (values.shape[2] - 1)
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig", extrasamples=others)
 
 
 def make_csv(

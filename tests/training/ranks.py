@@ -16,6 +16,8 @@ import torch
 
 from training.cases import asked_at, make_images, metrics, outcome, plain, recipe, weight_digest
 from training.dense_cases import dense_recipe, make_coco
+from vision_longformer.evaluation import classification, loop
+from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import trainer
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.utils.distributed import join, leave
@@ -53,20 +55,33 @@ def train(config: TrainConfig, data: Path, output: Path, *, count: int, stop_at:
 
 
 def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> dict[str, Any]:
-    made = []
+    made, evaluated = [], []
     original = trainer._Trainer.__init__
+    take_all = loop.for_each_batch
+
+    def counted(images: Any, how: EvaluationSetup, take: Any) -> bool:
+        own: list[int] = []
+        evaluated.append(own)
+
+        def note(batch: Any) -> None:
+            own.extend(batch.indices)
+            take(batch)
+
+        return take_all(images, how, note)
 
     def remember(self: Any, *arguments: Any) -> None:
         original(self, *arguments)
         made.append(self)
 
     setattr(trainer._Trainer, "__init__", remember)  # noqa: B010, mypy forbids the assignment
+    setattr(classification, "for_each_batch", counted)  # noqa: B010
     processes = join("cpu")
     events = list(trainer.train(config, data=data, output=output, processes=processes, should_stop=should_stop))
     leave(processes)
     parts = {"model": made[0].model, **({"ema": made[0].learner.ema.module} if made[0].learner.ema else {})}
     return {
         "last": events[-1].kind,
+        "evaluated": evaluated,
         "losses": [event.values["loss"] for event in events if event.kind == "step"],
         "evaluations": [event.values[MEASURE[config.task]] for event in events if event.kind == "evaluated"],
         "digests": {name: weight_digest(dict(part.state_dict())) for name, part in parts.items()},

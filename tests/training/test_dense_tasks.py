@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from datasets.coco_cases import CATEGORY_IDS, CLASSES
+from datasets.label_cases import label_image, make_instances, photograph
 from detection.cases import BACKBONE
 from training.cases import asked_at, disturb, largest_difference, metrics, outcome, run
 from training.dense_cases import TASKS, dense_recipe, make_coco
@@ -28,6 +29,7 @@ from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.distributed import Processes
 
 SETUP = EvaluationSetup(batch_size=2, workers=0, device=torch.device("cpu"))
+ONCE: dict[str, Any] = {"schedule": {"epochs": 1}, "input": {"check": "auto"}}  # with the checks, which take time
 MEASURES = {
     "detection": {"box_ap", "box_ap50"},
     "instance_segmentation": {"box_ap", "box_ap50", "mask_ap", "mask_ap50"},
@@ -234,6 +236,82 @@ def test_index_images_are_labels_too(tmp_path: Path) -> None:
     assert again.metrics() == result.metrics()
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_label_images_of_objects_train_and_measure_every_model(task: str, tmp_path: Path) -> None:
+    data = make_instances(tmp_path / "data")
+    dense = {"class_name": "nucleus", "labels": "instances" if task == "semantic_segmentation" else "auto"}
+    events = run(dense_recipe(task, dense=dense, **ONCE), data, tmp_path / "run")
+    assert events[-1].kind == "finished"
+    assert {event.values["what"] for event in events if event.kind == "preparing"} == {"labels read", "images checked"}
+    trained = load_weights(tmp_path / "run/best.safetensors")
+    assert trained.classes == (("background", "nucleus") if task == "semantic_segmentation" else ("nucleus",))
+    result = trained.evaluate(trained.read(data, "val"), SETUP)
+    assert result is not None
+    logged = [line for line in metrics(tmp_path / "run") if "val_loss" in line or "epoch" in line][-1]
+    assert (
+        result.metrics().items()
+        >= {name.removeprefix("val_"): value for name, value in logged.items() if name.startswith("val_")}.items()
+    )
+
+
+def binary(data: Path, *, value: int) -> Path:
+    """Write photographs of a bright square, and masks that are 0 and `value`."""
+    mask = np.zeros((30, 40), np.uint8)
+    mask[8:20, 10:30] = value
+    for split in ("train", "val"):
+        for number in range(3):
+            photograph(data / split / f"{number}.jpg", seed=number, size=mask.shape)
+            label_image(data / f"{split}_labels" / f"{number}.png", mask)
+    (data / "classes.txt").write_text("background\ncell\n")
+    return data
+
+
+def test_masks_of_0_and_255_are_refused_until_somebody_says_what_255_is(tmp_path: Path) -> None:
+    """As 255 is ignored, every answer "background" would be right."""
+    data, out = binary(tmp_path / "data", value=255), tmp_path / "run"
+    with pytest.raises(ValueError, match=r"If 255 is cell, give --dense\.label_values '\[0, 255\]'"):
+        run(dense_recipe("semantic_segmentation", **ONCE), data, out)
+    assert not out.exists()
+    config = dense_recipe("semantic_segmentation", dense={"label_values": [0, 255]}, **ONCE)
+    assert run(config, data, out)[-1].kind == "finished"
+    trained = load_weights(out / "best.safetensors")
+    result = trained.evaluate(trained.read(data, "val"), SETUP)
+    assert result is not None
+    assert result.metrics()["iou_cell"] is not None
+    assert int(result.confusion[1].sum()) == 3 * 12 * 20  # type: ignore[attr-defined]
+
+
+def test_without_an_ignored_label_255_is_no_class(tmp_path: Path) -> None:
+    data = binary(tmp_path / "data", value=255)
+    head = dense_recipe("semantic_segmentation").dense.head | {"ignored_label": None}
+    with pytest.raises(ValueError, match=r"has the value 255 at row 8, column 10; the 2 classes are 0 to 1; dense"):
+        build_task(dense_recipe("semantic_segmentation", dense={"head": head}, **ONCE), data)
+    config = dense_recipe("semantic_segmentation", dense={"head": head, "label_values": [0, 255]}, **ONCE)
+    assert run(config, data, tmp_path / "run")[-1].kind == "finished"
+
+
+def test_values_beyond_the_classes_are_found_before_the_first_step_and_leave_no_files(tmp_path: Path) -> None:
+    data = binary(tmp_path / "data", value=1)
+    label_image(data / "val_labels/2.png", np.full((30, 40), 7, np.uint8))
+    with pytest.raises(ValueError, match=r"val_labels/2\.png: has the value 7 at row 0, column 0; the 2 classes are"):
+        run(dense_recipe("semantic_segmentation", **ONCE), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_that_do_not_occur_are_told_before_the_first_step(tmp_path: Path) -> None:
+    data = binary(tmp_path / "data", value=1)
+    (data / "classes.txt").write_text("background\ncell\ndust\nfibre\n")
+    for number in range(3):
+        label_image(data / f"val_labels/{number}.png", np.zeros((30, 40), np.uint8))
+    events = run(dense_recipe("semantic_segmentation", **ONCE), data, tmp_path / "run")
+    kinds = [event.kind for event in events]
+    assert [event.values["text"] for event in events if event.kind == "remark"] == [
+        "train has no pixel of dust, fibre: each cannot be learned",
+        "val has no pixel of cell: it is learned, and not measured",
+    ]
+    assert kinds.index("remark") < kinds.index("step")
+
+
 def broken(data: Path, folder: Path) -> Path:
     """Copy a data set and break one annotation of it."""
     shutil.copytree(data, folder)
@@ -248,8 +326,10 @@ def test_what_cannot_be_used_stops_the_run_before_it_begins_or_is_counted(data: 
     with pytest.raises(ValueError, match=r"annotation 101"):
         build_task(dense_recipe("detection"), folder)
     task = build_task(dense_recipe("detection", dense={"skip_invalid": True}), folder)
-    assert len(task.remarks) == 1
-    assert task.remarks[0].startswith("train: 1 left out (")
+    assert task.remarks == [
+        "train: 1 left out (box without area)",
+        "train has no object of unused: it cannot be learned",
+    ]
 
 
 def test_other_classes_in_val_are_refused(data: Path, tmp_path: Path) -> None:

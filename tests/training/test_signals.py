@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.process
+from processes import lines_of
 
-TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "training.signals", tmp_path_factory.mktemp("signals")],
-        cwd=TESTS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout.splitlines()
+    return lines_of("training.signals", tmp_path_factory.mktemp("signals"))
 
 
 @pytest.fixture(scope="module")

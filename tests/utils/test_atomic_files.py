@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -114,10 +115,28 @@ def test_of_two_that_write_at_once_the_last_one_stays(kind: str, tmp_path: Path)
 
 
 def test_files_of_other_programs_stay(tmp_path: Path) -> None:
-    for name in (".x.notes.tmp", ".x.tmp", "x.abcdefgh.tmp"):
+    names = (".x.notes.tmp", ".x.tmp", "x.abcdefgh.tmp", ".x.abcdefgh.tmp")
+    for name in names:
         (tmp_path / name).touch()
     write("replacing", tmp_path / "x", "whole")
-    assert len(list(tmp_path.iterdir())) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "x"])
+
+
+def test_writing_a_file_takes_as_long_whatever_else_is_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("looks at the whole folder"))
+    write("replacing", tmp_path / "x", "whole")
+    monkeypatch.undo()
+    assert read(tmp_path / "x") == "whole"
+
+
+def test_what_two_killed_processes_left_goes(kind: str, tmp_path: Path) -> None:
+    with another_writer(kind, tmp_path / "x"), another_writer(kind, tmp_path / "x"):
+        assert len(list(tmp_path.iterdir())) == 2
+    write(kind, tmp_path / "x", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_threads_that_still_write_leave_nothing(tmp_path: Path) -> None:

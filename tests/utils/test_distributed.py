@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processes import lines_of
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes, join
 
 pytestmark = pytest.mark.process
 
-TESTS = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    result = subprocess.run(
-        [sys.executable, "-m", "training.ranks", tmp_path_factory.mktemp("ranks")],
-        cwd=TESTS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith(("[", "{"))]
+    lines = lines_of("training.ranks", tmp_path_factory.mktemp("ranks"))
+    return [json.loads(line) for line in lines if line.startswith(("[", "{"))]
 
 
 def test_two_processes_follow_the_losses_of_one(runs: list[Any]) -> None:
@@ -40,6 +27,14 @@ def test_two_processes_follow_the_losses_of_one(runs: list[Any]) -> None:
     for rank in both:
         assert rank["losses"] == pytest.approx(alone["losses"], abs=1e-5)
         assert rank["evaluations"] == pytest.approx(alone["evaluations"], abs=1e-4)
+
+
+def test_processes_share_every_evaluation_the_one_of_the_best_weights_at_the_end_too(runs: list[Any]) -> None:
+    first, second = runs[1]
+    assert len(first["evaluated"]) == len(second["evaluated"]) == 5 + 1
+    for own, others in zip(first["evaluated"], second["evaluated"], strict=True):
+        assert (len(own), len(others)) == (4, 3)
+        assert sorted(own + others) == list(range(7))
 
 
 @pytest.mark.parametrize("run", [1, 2], ids=["nothing random", "everything random"])

@@ -34,7 +34,7 @@ from vision_longformer.attention.geometry import (
     relative_position_index,
     within_window,
 )
-from vision_longformer.attention.windows import SCHEMA, Windows
+from vision_longformer.attention.windows import SCHEMA, Windows, check_windows, refuse_large_biases
 from vision_longformer.config import WindowShape
 
 # Keys and values gathered at once. Fewer bands cost less overhead, more of them less memory; 16 MiB measured fastest
@@ -84,13 +84,21 @@ def _is_fused(windows: Windows) -> bool:
     return attention_backend() != "sdpa" and is_supported(windows)
 
 
+def _check(windows: Windows) -> None:
+    check_windows(windows)
+    refuse_large_biases(windows.window, 8 * 9 * windows.window**4)  # `relative_position_index`
+
+
 @torch.library.custom_op("vision_longformer::windowed_attention", mutates_args=(), schema=f"({SCHEMA}) -> Tensor")
 def windowed_attention(*arguments: Any) -> Tensor:
     """Attend; the arguments are those of `Windows`."""
     windows = Windows(*arguments)
     if _is_fused(windows):
         return fused_windowed_attention(windows)
+    _check(windows)
     out = torch.empty_like(windows.query, memory_format=torch.contiguous_format)
+    if out.numel() == 0:
+        return out
     for region, bias, _ in _regions(windows):
         for band in _bands(windows, region):
             k, v = band.gather_key_value(windows.key_value, windows.global_key_value)
@@ -116,6 +124,7 @@ def windowed_attention_backward(grad: Tensor, *arguments: Any) -> list[Tensor]:
     if _is_fused(windows):
         fused = fused_windowed_attention_backward(grad, windows)
         return [grad.to(x.dtype) for grad, x in zip((x for x in fused if x is not None), given, strict=True)]
+    _check(windows)
     accurate = torch.promote_types(query.dtype, torch.float32)  # sums over chunks and keys need more than half
     grads = [
         None if x is None else torch.zeros_like(x, dtype=accurate, memory_format=torch.contiguous_format)
@@ -125,6 +134,8 @@ def windowed_attention_backward(grad: Tensor, *arguments: Any) -> list[Tensor]:
     assert grad_query is not None
     assert grad_key_value is not None
     assert grad_global_key_value is not None
+    if query.numel() == 0:
+        return [grad.to(x.dtype) for grad, x in zip((x for x in grads if x is not None), given, strict=True)]
     num_global, scale = global_key_value.shape[1], query.shape[-1] ** -0.5
     for region, bias, index in _regions(windows):
         for band in _bands(windows, region):
@@ -320,7 +331,7 @@ class _Band:
             return bias
         everywhere = valid.new_ones(valid.shape[0], like.shape[2] - sum(map(_area, self.region.keys)), 1, 1)
         seen = self.gather_keys(valid[..., None, None], everywhere)[:, :, None, :, 0]  # (n, 1, 1, K)
-        if seen.all():
+        if seen.device.type == "cpu" and bool(seen.all()):  # a GPU is not asked, as that would wait for it
             return bias
         mask = torch.where(seen, like.new_zeros(1, 1, 1, 1) if bias is None else bias, float("-inf"))
         # Only a padded query can be without a key. Its output is dropped, but softmax must not see an empty row.

@@ -101,7 +101,7 @@ def _chunks(tokens: Tensor) -> Iterator[slice]:
 
 def _linear_into(out: Tensor, linear: nn.Module, x: Tensor) -> None:
     """Write what a linear layer makes of (n, C) `x` to (n, C') `out`; at once, unless something has replaced it."""
-    if type(linear) is nn.Linear and not is_hooked(linear):
+    if type(linear) is nn.Linear and linear.bias is not None and not is_hooked(linear):
         torch.addmm(linear.bias, x, linear.weight.t(), out=out)
     else:
         out.copy_(linear(x))

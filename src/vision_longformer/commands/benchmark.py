@@ -14,7 +14,7 @@ from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.compare import compare
 from vision_longformer.commands.measuring import measure
 from vision_longformer.commands.options import MODELS
-from vision_longformer.reports.benchmark_page import Benchmark, benchmark_tables, write_benchmark
+from vision_longformer.reports.benchmark_page import Benchmark, benchmark_report
 
 
 def run(arguments: Arguments) -> int:
@@ -47,5 +47,5 @@ def _plan_comparison(arguments: Arguments, **bounds: Any) -> Plan:
 
 
 def _finish(output: Path, _: Plan, rows: Sequence[Row], about: dict[str, Any]) -> tuple[Path, RenderableType]:
-    result = Benchmark(rows=rows, **about)
-    return write_benchmark(result, output), benchmark_tables(result)
+    report = benchmark_report(Benchmark(rows=rows, **about))
+    return report.write(output, "benchmark.json"), report.for_terminal()

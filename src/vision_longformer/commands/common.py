@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,17 +18,29 @@ import jsonargparse
 Arguments = jsonargparse.Namespace
 STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
 INTERRUPTED = 130
+MOMENT = 0.01  # seconds
 
 
 class UsageError(Exception):
     """The command cannot be carried out as it was typed."""
 
 
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Help that says defaults once, where there are any: sentences and their placeholders say the types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.nargs == 0 or action.default in (None, argparse.SUPPRESS):
+            return text
+        return text if "default" in text else f"{text} (default: %(default)s)"
+
+
 class Parser(jsonargparse.ArgumentParser):
     """A parser that raises `UsageError` with one sentence."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, allow_abbrev=False, formatter_class=_Help, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a value, such as -4GB, and no option
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UsageError`."""
@@ -40,8 +54,8 @@ class Parser(jsonargparse.ArgumentParser):
             key, kind, value = wrong.groups()
             wanted = "a whole number" if kind == "int" else "a number"
             sentence = f"--{key.replace('_', '-')} {value}: must be {wanted}"
-        if "arguments are required" in sentence:
-            sentence = re.sub(r"(?<= )\w+\.(?=\w)", "", sentence)  # the name of the command
+        if missing := re.search(r"arguments are required: (.*)", sentence):
+            self._refuse_missing(missing[1].split(", "))
         unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", sentence)
         known = [option for action in self._actions for option in action.option_strings]
         close = difflib.get_close_matches(f"--{unknown[1]}", known, n=1) if unknown else []
@@ -51,6 +65,21 @@ class Parser(jsonargparse.ArgumentParser):
             sentence = sentence.replace(f"{name}.", "")
         raise UsageError(f"{sentence.rstrip('.')} (see {command} --help)")
 
+    def _refuse_missing(self, names: list[str]) -> NoReturn:
+        """Raise a `UsageError` for arguments that a command needs; names begin with that of the command."""
+        parser: Any = self
+        command, words = self.prog.replace(" [options]", ""), []
+        for name in names:
+            own = name.split(".")
+            if len(own) > 1 and isinstance(choices := getattr(self._subcommands_action, "choices", None), dict):
+                parser, command = choices.get(own[0], self), f"{self.prog.replace(' [options]', '')} {own[0]}"
+            dest = own[-1]
+            (action,) = [found for found in parser._actions if found.dest == dest] or [None]
+            placeholder = getattr(action, "metavar", None) or dest.upper()
+            words.append(" ".join([*getattr(action, "option_strings", [])[:1], str(placeholder)]))
+        what = " and ".join(words)
+        raise UsageError(f"{what} {'are' if len(words) > 1 else 'is'} missing (see {command} --help)")
+
 
 class StoppedError(BaseException):
     """SIGTERM has come. Like a `KeyboardInterrupt`, it is no error that work could go on after."""
@@ -58,16 +87,36 @@ class StoppedError(BaseException):
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Raise `StoppedError` where SIGTERM comes inside the `with` block, once. Only the main thread can."""
+    """Raise `StoppedError` where SIGTERM comes inside the `with` block, once. Only the main thread can.
+
+    Python drops what is raised in a `__del__` and in other callbacks: then it is raised again a moment later.
+    """
+    again: list[threading.Timer] = []
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was begun is put in order
+        while again:
+            again.pop().cancel()
         raise StoppedError
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def see_dropped(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, StoppedError):
+            others(dropped)
+            return
+        signal.signal(signal.SIGTERM, stop)
+        again.append(threading.Timer(MOMENT, signal.raise_signal, [signal.SIGTERM]))
+        again[-1].start()
+
+    before, others = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = see_dropped
     try:
         yield
+        if again:
+            raise StoppedError
     finally:
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = others
         signal.signal(signal.SIGTERM, before)
 
 

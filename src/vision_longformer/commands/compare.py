@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import RenderableType
 
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.benchmarking.benchmark import Plan, Row
-from vision_longformer.benchmarking.comparison import compared
+from vision_longformer.benchmarking.comparison import describe
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.measuring import measure
 from vision_longformer.images import MAX_SIDE
-from vision_longformer.reports.comparison_page import Comparison, comparison_tables, write_comparison
+from vision_longformer.reports.comparison_page import Comparison, comparison_report
 from vision_longformer.utils.atomic_files import check_writable
 
 
@@ -50,7 +49,6 @@ def _plan(arguments: Arguments, **bounds: Any) -> Plan:
 def _finish(
     output: Path, copy: Path | None, plan: Plan, rows: Sequence[Row], about: dict[str, Any]
 ) -> tuple[Path, RenderableType]:
-    threads = plan.threads or torch.get_num_threads()
-    found = [compared(row, threads=threads) for row in rows]
-    comparison = Comparison(model=plan.models[0], rows=found, memory=plan.memory, **about)
-    return write_comparison(comparison, output, copy=copy), comparison_tables(comparison)
+    comparison = Comparison(plan.models[0], [describe(row) for row in rows], memory=plan.memory, **about)
+    report = comparison_report(comparison)
+    return report.write(output, "comparison.json", copy=copy), report.for_terminal()

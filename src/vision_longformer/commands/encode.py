@@ -12,18 +12,19 @@ from rich.console import Console
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow, summary
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import OnBand, OutputError, Result, encode_files
 from vision_longformer.features.formats import check_format
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import AS_STORED, Reading
+from vision_longformer.images import AS_STORED
 from vision_longformer.images.find import find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.reports.encoding_page import Report
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import parse_bytes
-from vision_longformer.weights import load
+from vision_longformer.weights import load, reading_of
 
 UNTRAINED = (
     "The model has no trained weights: its features carry no meaning yet, and pictures only show how it works. "
@@ -34,6 +35,8 @@ UNTRAINED = (
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
+        if Path(arguments.output).is_file():
+            raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
         sources = find_images(arguments.images, remark=tell)
         name, model = chosen_model(arguments)
@@ -44,7 +47,7 @@ def run(arguments: Arguments) -> int:
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
         )
-        reading = chosen_reading(arguments)
+        reading = chosen_reading(arguments, trained=reading_of(model), tell=tell)
         if arguments.max_side is not None and reading != AS_STORED:
             raise UsageError("--max-side goes with none of --level, --channels and --value-range")
         limits = _limits(arguments)
@@ -77,22 +80,10 @@ def run(arguments: Arguments) -> int:
         tell(str(error))
         return 1
     page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
-    print(f"{summary(finished)} Features are in {arguments.output}{page}.")
+    there = any(result.status != "failed" for result in finished)
+    where = f"Features are in {arguments.output}{page}." if there else f"There are no features{page}."
+    print(f"{summary(finished)} {where}")
     return int(any(result.status == "failed" for result in finished))
-
-
-def chosen_reading(arguments: Arguments) -> Reading:
-    """Return how images are to be read.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-    channels, value_range = arguments.channels, arguments.value_range
-    return Reading(
-        arguments.level,
-        None if channels is None else tuple(channels),
-        None if value_range is None else (value_range[0], value_range[1]),
-    )
 
 
 def _limits(arguments: Arguments) -> Limits:

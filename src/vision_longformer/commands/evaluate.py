@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
@@ -36,6 +38,7 @@ def run(arguments: Arguments) -> int:
             trained.limit_detections(arguments.detections)
         if arguments.size is not None:
             trained = trained.at_size(arguments.size)
+        trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
         split = trained.read(arguments.data, arguments.split, skip_invalid=arguments.skip_invalid)
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
@@ -49,6 +52,7 @@ def run(arguments: Arguments) -> int:
             batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
+            autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
             advance=lambda images: progress.advance(task, images),
         )
         try:
@@ -72,7 +76,8 @@ def run(arguments: Arguments) -> int:
     if arguments.json is not None:
         try:
             with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
             tell(f"{arguments.json}: cannot be written ({error.strerror})")
             return 1

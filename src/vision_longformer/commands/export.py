@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
 from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, require_onnx
+from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, metadata_of, require_onnx
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
 from vision_longformer.weights import load
@@ -39,7 +40,17 @@ def run(arguments: Arguments) -> int:
         return 1
     taken = f"one image of {size_name(size)} pixels" if arguments.fixed else "images of any number and size"
     print(f"{arguments.output}: takes {taken}, gives {outputs}.")
+    print(_about(metadata_of(model)))
     return 0
+
+
+def _about(metadata: dict[str, Any]) -> str:
+    """Return what the file says of its images and classes, as text."""
+    mean, std = (", ".join(f"{value:g}" for value in metadata[name]) for name in ("mean", "std"))
+    names = metadata.get("class_names")
+    listed = "; no class names" if names is None else f"; {len(names)} class names, {', '.join(map(str, names[:3]))}"
+    more = ", …" if names is not None and len(names) > 3 else ""
+    return f"In its metadata: mean {mean} and deviation {std} of pixels from 0 to 1{listed}{more}."
 
 
 def _chosen_model(arguments: Arguments) -> VisionLongformer:

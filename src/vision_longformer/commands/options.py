@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.training.config import TrainConfig, walk
+from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff")
@@ -20,6 +20,10 @@ MODELS = (
     "convnext_tiny",
     "resnet50",
 )
+MAX_PIXELS = 500_000_000
+PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
+PRECISIONS = ("float32", "bf16")
+PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
@@ -44,8 +48,9 @@ def encode() -> Parser:
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
-    memory_help = "That the process may take, such as 4GB; by default what it holds and 60%% of what is free."
+    memory_help = "That the process may take, such as 4GB; by default what it holds and 60% of what is free."
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
@@ -132,6 +137,7 @@ def plan() -> Parser:
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
     _add_model(parser)
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     _add_reading(parser)
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
@@ -146,6 +152,7 @@ def train() -> Parser:
     add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
     add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
+    _add_reading(parser, by_default="Short for --input.{}.")
     _add_recipe(parser, TrainConfig(), without=())
     return parser
 
@@ -183,6 +190,8 @@ def evaluate() -> Parser:
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
+    _add_reading(parser)
     return parser
 
 
@@ -196,11 +205,18 @@ def predict() -> Parser:
         "Classifiers: file to write instead of printing. Others: folder of pictures and results (predictions)."
     )
     model_help = "Weights that come with the package, by name."
+    outputs_help = (
+        "Others: what to write, any of geojson, gpkg, labels, csv, parquet; of objects coco too (geojson csv coco), of "
+        "classes of pixels (labels csv). labels takes the format that fits the image; png, tiff, geotiff and zarr name "
+        "it."
+    )
+    simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -209,8 +225,12 @@ def predict() -> Parser:
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
-    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60%% of what is free.")
+    add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    add("--outputs", type=str, nargs="+", metavar="NAME", help=outputs_help)
+    add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
+    add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
+    _add_reading(parser)
     return parser
 
 
@@ -233,6 +253,7 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser
@@ -293,14 +314,23 @@ def _add_model(parser: Parser) -> None:
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
 
 
-def _add_reading(parser: Parser) -> None:
-    """Add how images are read."""
+def _add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
+    """Add how images are read.
+
+    Args:
+        parser: Of the command.
+        by_default: What holds where an option is not given; "{}" is the name of its field.
+    """
     add = parser.add_argument
-    pixels_help = "Refuse images with more pixels that are decoded whole."
-    range_help = "Stored values that become 0 and 1, where their type does not say so."
-    add("--max-pixels", type=int, default=500_000_000, metavar="N", help=pixels_help)
-    add("--level", type=int, default=0, metavar="N", help="Of the pyramid of a slide or TIFF; 0 is full resolution.")
-    add("--channels", nargs="+", type=int, metavar="N", help="Which channels to take, in this order, counted from 0.")
+    level_help = "Of the pyramid of a slide or TIFF; 0 is full resolution."
+    channels_help = "Which channels to take, in this order, counted from 0."
+    range_help = "Stored values that become 0 and 1, where their type does not say so: 0 4095 for 12 bits in 16."
+    level_help, channels_help, range_help = (
+        f"{text} {by_default.format(field)}"
+        for text, field in ((level_help, "level"), (channels_help, "channels"), (range_help, "value_range"))
+    )
+    add("--level", type=int | None, metavar="N", help=level_help)
+    add("--channels", nargs="+", type=int, metavar="N", help=channels_help)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)
 
 
@@ -309,7 +339,7 @@ def _add_measuring(parser: Parser, *, repeats: int, output: str, file: str) -> N
     add = parser.add_argument
     add("--repeats", type=int, default=repeats, metavar="N", help="Timed turns; fewer of what took a minute.")
     add("--threads", type=int | None, metavar="N", help="To compute with; PyTorch's choice by default.")
-    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60%% of what is free by default.")
+    add("--memory", type=str | None, metavar="SIZE", help="Bound on a pass, as 8GB; 60% of what is free by default.")
     add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="For each process that measures memory.")
     add("--output", default=output, type=str, metavar="DIR", help=f"Folder for index.html, PNGs and {file}.")
 
@@ -324,6 +354,18 @@ def _add_recipe(parser: Parser, defaults: TrainConfig, *, without: tuple[str, ..
     """
     for option in walk(defaults):
         if option.path.split(".")[0] not in without:
-            default = "none" if option.value is None else option.value
-            text = f"{option.help} (default: {default})".replace("%", "%%")
-            parser.add_argument(f"--{option.path}", type=str | None, metavar="VALUE", help=text)
+            text = f"{option.help} ({type_in_words(option.kind)}; default: {_as_yaml(option.value)})"
+            # text, as with another type the parser would take null for an option that was not given
+            parser.add_argument(f"--{option.path}", type=str, default=None, metavar="VALUE", help=text)
+
+
+def _as_yaml(value: object) -> str:
+    """Return a value as it is typed."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case tuple():
+            return f"[{', '.join(map(_as_yaml, value))}]"
+        case float():
+            return f"{value:.6g}"
+    return str(value)

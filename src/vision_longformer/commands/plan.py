@@ -16,16 +16,19 @@ from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.commands.encode import chosen_model, chosen_reading
+from vision_longformer.commands.encode import chosen_model
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
 from vision_longformer.images.find import find_images
+from vision_longformer.images.values import check_fits
 from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 from vision_longformer.utils.words import duration
+from vision_longformer.weights import reading_of
 
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 
@@ -33,8 +36,8 @@ SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd or broken files, which errors explain
     try:
-        images, found = _images(arguments)
         _, model = chosen_model(arguments)
+        images, found = _images(arguments, model)
         model = model.to(choose_device(arguments.device)).eval()
         device = next(model.parameters()).device
         limit = Limits(memory=None if arguments.memory is None else parse_bytes(arguments.memory)).bytes(device)
@@ -55,7 +58,7 @@ def run(arguments: Arguments) -> int:
 Shown = list[tuple[dict[str, Any], str, Table]]  # of each image: as JSON, a sentence, and a table
 
 
-def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
+def _images(arguments: Arguments, model: VisionLongformer) -> tuple[list[ImageInfo], Shown]:
     """Return what is known of the images, the size alone where there is none; and which of them cannot be read."""
     if bool(arguments.images) == (arguments.size is not None):
         raise ValueError("give images, or the --size of one, such as 32768x32768")
@@ -70,10 +73,12 @@ def _images(arguments: Arguments) -> tuple[list[ImageInfo], Shown]:
             raise ValueError(f"--size {arguments.size}: height and width must be at most {MAX_SIDE:,} pixels")
         images.append(ImageInfo("an image", height, width, 3, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
-    reading = chosen_reading(arguments)
+    reading = chosen_reading(arguments, trained=reading_of(model), tell=tell)
     for source in find_images(arguments.images, remark=tell):
         try:
-            images.append(describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels))
+            image = describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels)
+            check_fits(image, model.in_chans)
+            images.append(image)
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
     return images, refused

@@ -8,17 +8,18 @@ from pathlib import Path
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
+from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.images.find import find_images
+from vision_longformer.prediction.predictor import UNFIT
 from vision_longformer.pretrained import shipped
 from vision_longformer.training.weight_files import load_weights
-from vision_longformer.utils.devices import choose_device
+from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.weights import WEIGHTS_NAME
 
-# By what a model gives: options that are not for it, and what carries the command out.
-FOR_CLASSIFIERS = ("top", "format", "size")
-FOR_DETECTORS = ("min_score", "classes", "detections")
-FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale")
-UNFIT = {"classes": FOR_OTHERS, "objects": FOR_CLASSIFIERS, "pixels": (*FOR_CLASSIFIERS, *FOR_DETECTORS)}
+# Options of the command alone, by what a model gives.
+FOR_OUTPUT = ("outputs", "no_pictures")
+FOR_CLASSIFIERS = ("format", "precision")
+UNFIT_COMMAND = {"classes": FOR_OUTPUT, "objects": FOR_CLASSIFIERS, "pixels": FOR_CLASSIFIERS}
 PREDICTORS: dict[str, Callable[..., int]] = {
     "classes": predict_classes,
     "objects": predict_dense,
@@ -33,18 +34,20 @@ def run(arguments: Arguments) -> int:
     name, images = _chosen(arguments)
     try:
         trained = load_weights(name)
-        for option in UNFIT[trained.gives]:
-            if arguments[option] is not None:
+        for option in (*UNFIT[trained.gives], *UNFIT_COMMAND[trained.gives]):
+            if arguments[option] not in (None, False):
                 raise UsageError(
                     f"--{option.replace('_', '-')}: is not for {name}, which was trained for "
                     f"{trained.task.replace('_', ' ')}"
                 )
-        paths = [source.path for source in find_images(images, remark=tell)]
+        trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
+        sources = find_images(images, remark=tell)
         device = choose_device(arguments.device)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
-    return PREDICTORS[trained.gives](trained, paths, arguments, device)
+    with autocast(device, arguments.precision or "float32"):
+        return PREDICTORS[trained.gives](trained, sources, arguments, device)
 
 
 def _chosen(arguments: Arguments) -> tuple[str, list[str]]:

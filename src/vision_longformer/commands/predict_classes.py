@@ -15,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.images.find import Source
 from vision_longformer.prediction.classes import Prediction, predict
+from vision_longformer.prediction.formats.tables import safe
 from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.utils.atomic_files import replacing
 
 
-def predict_classes(trained: Classifier, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
+def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: Arguments, device: torch.device) -> int:
     """Name the most probable classes of images; return the exit code."""
     top = 5 if arguments.top is None else arguments.top
     form = arguments.format or "table"
@@ -32,6 +34,7 @@ def predict_classes(trained: Classifier, paths: Sequence[Path], arguments: Argum
     if trained.model.num_classes == 0:
         raise UsageError(f"{arguments.checkpoint}: has no classifier")
     predictions = []
+    paths = [source.path for source in sources]
     for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
         if prediction.error:
             tell(f"failed: {prediction.error}")
@@ -94,7 +97,7 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
     for prediction in predictions:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         for rank, (name, probability) in enumerate(pairs, start=1):
-            writer.writerow([prediction.path, rank, name, f"{probability:.6f}"])
+            writer.writerow([safe(str(prediction.path)), rank, safe(name), f"{probability:.6f}"])
     return buffer.getvalue()
 
 

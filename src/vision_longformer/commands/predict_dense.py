@@ -2,212 +2,166 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.evaluation.coco import write_results
-from vision_longformer.prediction.dense import DensePrediction, in_pixels_of
-from vision_longformer.prediction.dense import predict_dense as predict
-from vision_longformer.prediction.draw_objects import draw_objects
-from vision_longformer.prediction.draw_segmentation import draw_classes
-from vision_longformer.tiling.choosing import Tiling
+from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.progress import follow
+from vision_longformer.features.extract import OnBand, OutputError
+from vision_longformer.images.find import Source
+from vision_longformer.prediction.formats import DEFAULTS, check_outputs
+from vision_longformer.prediction.journal import RUN, JournalError
+from vision_longformer.prediction.predictor import PredictOptions, Predictor
+from vision_longformer.prediction.run import FOLDERS, Outcome, PredictionRun
+from vision_longformer.reports.prediction_page import write_prediction_page
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Trained
-from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.system_memory import parse_bytes
+from vision_longformer.utils.words import counted
 
-MIN_SCORE = 0.5
 FOLDER = "predictions"
-JPEG_SIDE = 65500  # pixels, the most that libjpeg writes
+LISTED = 40  # images whose results are printed
 
 
-def predict_dense(trained: Trained, paths: Sequence[Path], arguments: Arguments, device: torch.device) -> int:
-    """Draw what is found in images, and write it as COCO's results or index images; return the exit code."""
-    names = trained.classes or ()
-    scale = trained.preprocessing["scale"] if arguments.scale is None else arguments.scale
-    min_score = MIN_SCORE if arguments.min_score is None else arguments.min_score
-    if not scale > 0:
-        raise UsageError(f"--scale {scale}: must be above 0")
-    if not 0 <= min_score <= 1:
-        raise UsageError(f"--min-score {min_score}: must lie between 0 and 1")
+def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Arguments, device: torch.device) -> int:
+    """Write what is found in images, and pictures of it; return the exit code."""
+    output = Path(arguments.output or FOLDER)
+    kind = trained.gives
+    assert kind != "classes"
+    outputs = tuple(dict.fromkeys(DEFAULTS[kind] if arguments.outputs is None else arguments.outputs))
     try:
-        tiling = _tiling(trained, arguments, device)
-        wanted = None if arguments.classes is None else [_number(name, names) for name in arguments.classes]
-        output = Path(arguments.output or FOLDER)
-        _spare_images(paths, output, trained)
-        output.mkdir(parents=True, exist_ok=True)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        check_outputs(outputs, kind)
+        predictor = Predictor(trained, _options(arguments), device=device)
+        sources = _without_results(sources, output)
+    except (ImportError, ValueError) as error:
+        raise UsageError(_as_option(str(error))) from error
+    if arguments.overlap is not None and arguments.tile is None:
+        tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
+    if predictor.scale != 1 and arguments.scale is None:
+        tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
+    console = Console(stderr=True)
+    total = Counts(kind)
+    try:
+        run = PredictionRun(output, predictor, root=_root(sources), outputs=outputs, pictures=not arguments.no_pictures)
+        with stopped_by_sigterm(), run:
+
+            def begin(on_band: OnBand) -> Iterator[Outcome]:
+                return run.predict(sources, on_band=on_band)
+
+            finished = follow(begin, total=len(sources), console=console, so_far=total)
+            for outcome in finished:
+                if outcome.left_out:
+                    tell(_about_left_out(outcome, limit_of(trained)))
+            if not arguments.no_pictures:
+                write_prediction_page(run, title=str(arguments.checkpoint))
+    except JournalError as error:
+        raise UsageError(f"--output {error}") from error
+    except OutputError as error:
+        tell(str(error))
+        return 1
     except OSError as error:
-        raise UsageError(f"{output}: cannot be made ({error.strerror})") from error
-    if scale != 1 and arguments.scale is None:
-        tell(f"images are resized by {scale:.3g}, as in training; --scale 1 keeps their size")
-    console, table, failed = Console(stderr=True), _table(trained), False
-    results: list[dict[str, Any]] = []
-    listed: list[dict[str, Any]] = []
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TextColumn("{task.fields[tiles]}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(paths), tiles="")
-        predictions = predict(
-            trained,
-            paths,
-            tiling=tiling,
-            device=device,
-            scale=scale,
-            min_score=min_score,
-            classes=wanted,
-            detections=arguments.detections,
-            work_folder=output,
-            on_band=lambda share: progress.update(task, tiles=f"{share:.0%} of it"),
-            on_tile=lambda done, total: progress.update(task, tiles=f"tile {done} of {total}" if total > 1 else ""),
-        )
-        try:
-            for number, prediction in enumerate(predictions, start=1):
-                progress.advance(task)
-                if prediction.error or prediction.image is None:
-                    failed = True
-                    tell(f"failed: {prediction.error}")
-                    continue
-                table.add_row(*map(Text, _row(prediction, names)))  # brackets are no markup
-                if prediction.objects is not None and prediction.objects.left_out:
-                    tell(_about_left_out(prediction, limit_of(trained)))
-                _draw(prediction, prediction.image, output, _stem(number, paths), names)
-                listed.append(_described(number, prediction))
-                results += _entries(number, prediction.objects)
-            if not listed:
-                return 1
-            if trained.gives == "objects":
-                write_results(output / "results.json", results)
-                _write_images(output / "images.json", listed, names)
-        except OSError as error:
-            tell(f"{output}: cannot be written ({error.strerror or error})")
-            return 1
-    Console().print(table)
-    print(f"Look at {output}.")
-    return int(failed)
+        raise UsageError(f"--output {error}") from error
+    done = [outcome for outcome in finished if outcome.status != "failed"]
+    if done:
+        Console().print(_table(done, predictor))
+        print(f"{_summary(finished)} Look at {output if arguments.no_pictures else output / 'index.html'}.")
+    return int(len(done) < len(finished))
 
 
-def _stem(number: int, paths: Sequence[Path]) -> str:
-    """Return the name, without suffix, of what is written for an image; images are counted from 1."""
-    stem = paths[number - 1].stem
-    return f"{number:04d}_{stem}" if len(paths) > 1 else stem
+class Counts:
+    """Says how many objects were found so far.
+
+    Args:
+        kind: What the model gives; of classes of pixels there is nothing to count.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._counted, self._sum = kind == "objects", 0
+
+    def __call__(self, outcome: Outcome) -> str:
+        """Take what became of an image."""
+        self._sum += sum(outcome.found)
+        return counted(self._sum, "object") if self._counted else ""
 
 
-def _spare_images(paths: Sequence[Path], output: Path, trained: Trained) -> None:
-    """Raise `ValueError` if a picture would take the place of an image."""
-    images = {path.resolve() for path in paths}
-    suffixes = (".jpg", ".png") if trained.gives == "pixels" else (".jpg",)
-    for number in range(1, len(paths) + 1):
-        for target in (output / f"{_stem(number, paths)}{suffix}" for suffix in suffixes):
-            if target.resolve() in images:
-                raise ValueError(f"--output {output}: {target} is one of the images; choose another folder")
-
-
-def _tiling(trained: Trained, arguments: Arguments, device: torch.device) -> Tiling:
-    """Return which tiles to look at, once the model is where it runs and has its limit of detections."""
-    if arguments.detections is not None:
-        trained.limit_detections(arguments.detections)
-    return Tiling(
-        trained.model.to(device),
+def _options(arguments: Arguments) -> PredictOptions:
+    return PredictOptions(
+        min_score=arguments.min_score,
+        classes=None if arguments.classes is None else tuple(arguments.classes),
+        detections=arguments.detections,
         tile=arguments.tile,
         overlap=arguments.overlap,
         memory=None if arguments.memory is None else parse_bytes(arguments.memory),
+        scale=arguments.scale,
+        simplify=arguments.simplify,
     )
 
 
-def _number(name: str, names: Sequence[str]) -> int:
-    if name not in names:
-        raise ValueError(f"--classes {name}: the weights know {', '.join(names)}")
-    return list(names).index(name)
+def _as_option(message: str) -> str:
+    """Return a message on a field of `PredictOptions` as one on the option of the command."""
+    return re.sub(
+        r"^(min_score|scale|classes|simplify)[= ](.*?):",
+        lambda found: f"--{found[1].replace('_', '-')} {found[2]}:",
+        message,
+    )
 
 
-def _table(trained: Trained) -> Table:
+def _without_results(sources: Sequence[Source], output: Path) -> list[Source]:
+    """Return images without those that an earlier run drew in the folder of its results."""
+    if not (output / RUN).is_file():
+        return list(sources)
+    own = {Path(os.path.abspath(output)) / folder for folder in FOLDERS.values()}
+    kept = [source for source in sources if own.isdisjoint(source.path.parents)]
+    if not kept:
+        raise ValueError(f"output {output}: all images are results of an earlier run; choose others")
+    return kept
+
+
+def _root(sources: Sequence[Source]) -> Path:
+    """Return the folder that all images' names are below."""
+    source = sources[0]
+    return source.path.parents[len(Path(source.name).parts) - 1]
+
+
+def _table(done: Sequence[Outcome], predictor: Predictor) -> Table:
+    is_pixels = predictor.trained.gives == "pixels"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("image", overflow="fold")
     table.add_column("pixels", justify="right")
     table.add_column("tiles", justify="right")
-    table.add_column("share of pixels" if trained.gives == "pixels" else "objects")
+    table.add_column("share of pixels" if is_pixels else "objects")
+    for outcome in done[:LISTED]:
+        height, width = outcome.size
+        total = sum(outcome.found) or 1
+        named = [(name, count) for name, count in zip(predictor.class_names, outcome.found, strict=True) if count]
+        words = [f"{name} {count / total:.1%}" if is_pixels else f"{count} {name}" for name, count in named]
+        tiles = "streamed" if outcome.streamed else str(outcome.tiles)
+        cells = (str(outcome.source.path), f"{width}×{height}", tiles, ", ".join(words) or "none")
+        table.add_row(*map(Text, cells))  # brackets are no markup
+    if len(done) > LISTED:
+        table.add_row(f"and {len(done) - LISTED:,} more", "", "", "")
     return table
 
 
-def _row(prediction: DensePrediction, names: Sequence[str]) -> tuple[str, ...]:
-    if prediction.labels is not None:
-        shares = np.bincount(prediction.labels.ravel(), minlength=len(names)) / prediction.labels.size
-        found = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True) if share)
-    else:
-        assert prediction.objects is not None
-        counts = Counter(prediction.objects.labels.tolist())
-        found = ", ".join(f"{counts[number]} {names[number]}" for number in sorted(counts)) or "none"
-    tiles = "streamed" if prediction.streamed else str(prediction.tiles)
-    height, width = prediction.size
-    return str(prediction.path), f"{width}×{height}", tiles, found
+def _summary(finished: Sequence[Outcome]) -> str:
+    count = {status: sum(done.status == status for done in finished) for status in ("predicted", "skipped", "failed")}
+    parts = [f"{count['predicted']} predicted"]
+    parts += [f"{count['skipped']} done before"] if count["skipped"] else []
+    parts += [f"{count['failed']} failed"] if count["failed"] else []
+    return ", ".join(parts) + "."
 
 
-def _draw(prediction: DensePrediction, image: Image.Image, output: Path, stem: str, names: Sequence[str]) -> None:
-    """Write the picture of what was found, and the index image of classes."""
-    if prediction.labels is not None:
-        _save(Image.fromarray(prediction.labels), output / f"{stem}.png")
-        _save(draw_classes(image, prediction.labels, classes=names), output / f"{stem}.jpg")
-    else:
-        assert prediction.objects is not None
-        objects = in_pixels_of(prediction.objects, (image.height, image.width), seen=prediction.size)
-        _save(draw_objects(image, objects, classes=names), output / f"{stem}.jpg")
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    options: dict[str, Any] = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 90}
-    if path.suffix == ".jpg":
-        image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # larger ones alone shrink
-    with replacing(path) as temporary:
-        image.save(temporary, **options)
-
-
-def _write_images(path: Path, listed: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    about = {"images": listed, "categories": [{"id": n + 1, "name": name} for n, name in enumerate(names)]}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-
-def _about_left_out(prediction: DensePrediction, limit: int) -> str:
-    assert prediction.objects is not None
-    about, of = ("about", "a tile") if prediction.tiles > 1 else ("at least", "an image")  # tiles overlap
+def _about_left_out(outcome: Outcome, limit: int) -> str:
+    about, of = ("about", "a tile") if outcome.tiles > 1 else ("at least", "an image")  # tiles overlap
     return (
-        f"{prediction.path}: {about} {prediction.objects.left_out} more objects were left out, as {of} gives at most "
+        f"{outcome.source.path}: {about} {outcome.left_out} more objects were left out, as {of} gives at most "
         f"{limit}; --detections changes that"
     )
-
-
-def _described(number: int, prediction: DensePrediction) -> dict[str, Any]:
-    height, width = prediction.size
-    about = {"id": number, "file_name": str(prediction.path), "width": width, "height": height}
-    return about if prediction.objects is None else {**about, "left_out": prediction.objects.left_out}
-
-
-def _entries(number: int, objects: FoundObjects | None) -> Iterator[dict[str, Any]]:
-    """Yield objects as COCO's results have them; the categories' ids are those of images.json."""
-    if objects is None:
-        return
-    for place, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
-        entry: dict[str, Any] = {
-            "image_id": number,
-            "category_id": int(objects.labels[place]) + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": float(objects.scores[place]),
-        }
-        if objects.masks is not None:
-            entry["segmentation"] = objects.masks[place]
-        yield entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,12 +17,46 @@ from vision_longformer.utils.words import duration
 LOG_SECONDS = 60.0  # between the lines of a log
 
 
-def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: Console) -> list[Result]:
+class Done(Protocol):
+    """What became of one image."""
+
+    @property
+    def source(self) -> Source:
+        """The image."""
+
+    @property
+    def status(self) -> str:
+        """What was done; "failed" if nothing could be."""
+
+    @property
+    def message(self) -> str:
+        """Why, or a note; "" if there is nothing to say."""
+
+    @property
+    def seconds(self) -> float:
+        """That it took."""
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels that it has, if anything was done."""
+
+
+DoneResult = TypeVar("DoneResult", bound=Done)
+
+
+def follow(
+    begin: Callable[[OnBand], Iterable[DoneResult]],
+    *,
+    total: int,
+    console: Console,
+    so_far: Callable[[DoneResult], str] = lambda _: "",
+) -> list[DoneResult]:
     """Show progress and every failure while the work goes on; return all results.
 
     Args:
         begin: Begins the work, which calls what it is given after each band of a streamed image.
         total: How many results there will be.
+        so_far: Returns what else is to be shown after a result.
         console: Shows a bar if it is a terminal, else a line now and then for a streamed image; and the messages in
             any case.
     """
@@ -30,12 +65,14 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
         MofNCompleteColumn(),
         TextColumn("images"),
         TextColumn("{task.fields[rate]} megapixels/s"),
+        TextColumn("{task.fields[so_far]}"),
         TextColumn("{task.fields[streamed]}"),
         TimeRemainingColumn(),
     )
-    finished: list[Result] = []
+    finished: list[DoneResult] = []
+    seconds = megapixels = 0.0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, rate="–", streamed="")
+        task = progress.add_task("", total=total, rate="–", so_far="", streamed="")
 
         def show(line: str, now_and_then: bool) -> None:
             progress.update(task, streamed=line)
@@ -47,9 +84,9 @@ def follow(begin: Callable[[OnBand], Iterable[Result]], *, total: int, console: 
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
                 console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
-            seconds = sum(done.seconds for done in finished)
-            rate = f"{sum(done.megapixels for done in finished) / seconds:.2f}" if seconds else "–"
-            progress.update(task, advance=1, rate=rate, streamed="")
+            seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
+            rate = f"{megapixels / seconds:.2f}" if seconds else "–"
+            progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
     return finished
 
 
@@ -88,7 +125,7 @@ def summary(results: Sequence[Result]) -> str:
     if encoded:
         seconds = sum(result.seconds for result in encoded)
         megapixels = sum(result.megapixels for result in encoded)
-        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} a second)"
+        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} megapixels/s)"
     parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
     parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
     return ", ".join(parts) + "."

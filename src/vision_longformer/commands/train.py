@@ -15,19 +15,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
+from vision_longformer.commands.reading import given_reading
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event
 from vision_longformer.training.learner import TrainingError
 from vision_longformer.training.recipes import build, over, read_options, read_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.signals import stop_requests
-from vision_longformer.training.trainer import Event, train
+from vision_longformer.training.trainer import train
 from vision_longformer.utils.distributed import Processes, join, leave
+from vision_longformer.utils.words import counted
 
 
 def run(arguments: Arguments) -> int:
-    return carry_out(configuration(arguments), data=arguments.data, output=arguments.output)
+    shorthand = {"input": given_reading(arguments)}
+    return carry_out(configuration(arguments, shorthand=shorthand), data=arguments.data, output=arguments.output)
 
 
 def configuration(
@@ -117,7 +121,7 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
         TimeRemainingColumn(),
     )
     event = Event("begun", 0)
-    shown_at = 0.0
+    shown_at, prepared_at = 0.0, time.monotonic()
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None, text="")
 
@@ -130,8 +134,8 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
             match event.kind:
                 case "preparing":
                     progress.update(task, total=values["total"], completed=values["done"], text=values["what"])
-                    if not console.is_terminal and time.monotonic() - shown_at > 60:
-                        shown_at = time.monotonic()
+                    if not console.is_terminal and time.monotonic() - prepared_at > 60:
+                        prepared_at = time.monotonic()
                         say(f"{values['done']} of {values['total']} {values['what']}")
                 case "begun" | "continued":
                     progress.update(task, total=values["steps"], completed=event.step)
@@ -141,7 +145,7 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
                 case "step":
                     text = (
                         f"epoch {values['epoch']:.1f}  loss {values['loss']:.3f}  rate {values['learning_rate']:.1e}  "
-                        f"{values['images_per_second']:.0f} images/s"
+                        f"{_speed(values['images_per_second'])}"
                     )
                     progress.update(task, completed=event.step, text=text)
                     if not console.is_terminal and time.monotonic() - shown_at > 60:
@@ -154,12 +158,19 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
     return event
 
 
+def _speed(images_per_second: float) -> str:
+    """Return a speed with two digits at least; of less than one image a second, the time of one."""
+    if images_per_second >= 1:
+        return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
+    return f"{1 / images_per_second:.1f} s an image"
+
+
 def _opening(event: Event) -> str:
     values = event.values
     verb = "Training" if event.kind == "begun" else f"Continuing after step {event.step}"
     processes = "" if values["processes"] == 1 else f", {values['processes']} processes"
     return (
-        f"{verb}: {values['images']} images of {len(values['classes'])} classes, {values['steps']} steps of "
+        f"{verb}: {values['images']} images of {counted(len(values['classes']), 'class')}, {values['steps']} steps of "
         f"{values['steps_per_epoch']} an epoch, {values['parameters'] / 1e6:.2f} million parameters, on "
         f"{values['device']}{processes}"
     )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vision_longformer.datasets.problems import some
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import images_below
-from vision_longformer.images.open import is_zarr
 
 COLUMNS = ("path", "label", "split")
-AUTO_DECODE_BYTES = 10**9
 
 
 @dataclass(frozen=True)
@@ -28,18 +24,27 @@ class Samples:
         labels: Of each, an index into `classes`.
         classes: Names, in the order of the classifier's outputs.
         remarks: What of the data was not taken, a sentence each.
+        reading: How the images are read.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many images each class has."""
+        found = Counter(self.labels)
+        return {name: found[number] for number, name in enumerate(self.classes)}
 
-def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = None) -> Samples:
+
+def read_split(
+    data: str | Path, split: str, *, classes: Sequence[str] | None = None, reading: Reading = AS_STORED
+) -> Samples:
     """Find the images of a split and their labels.
 
     Args:
@@ -47,6 +52,7 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
             are relative to its own folder.
         split: "train", "val" or any other there is.
         classes: Names of the classes that a model knows; by default those found, sorted.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -71,40 +77,8 @@ def read_split(data: str | Path, split: str, *, classes: Sequence[str] | None = 
         labels=tuple(number[label] for _, label in found),
         classes=tuple(classes),
         remarks=remarks,
+        reading=reading,
     )
-
-
-def check_images(paths: Sequence[Path], *, decode: bool | None = None, max_pixels: int = MAX_PIXELS) -> None:
-    """Make sure that all images can be decoded.
-
-    Args:
-        paths: What to check.
-        decode: False checks nothing but that the files are there; None decodes up to a gigabyte of files.
-        max_pixels: Refuse larger images.
-
-    Raises:
-        ValueError: Names the first few images that cannot be read, and says how many there are.
-    """
-    missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
-    if missing:
-        raise ValueError(f"{some([str(path) for path in missing])}: no such file")
-    if decode is None:
-        decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
-    if not decode:
-        return
-
-    def problem(path: Path) -> str | None:
-        try:
-            read_rgb(path, max_pixels=max_pixels)
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        problems = [text for text in threads.map(problem, paths) if text is not None]
-    if problems:
-        rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0]}{rest}; mend or remove it, and start again")
 
 
 def _read_folders(data: Path, split: str) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.datasets.coco_lists import read_annotations, read_categories, read_images, read_lists
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import MAX_PIXELS, ImageError, read_rgb
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading, read_raster
+from vision_longformer.images.rasters import size_of
 from vision_longformer.utils.flat import Segmentations, Texts
 
 
@@ -48,6 +48,8 @@ class CocoSplit:
         is_crowd: (M,) whether the region covers many objects.
         segmentations: (M,) polygons and run lengths; None if they were not asked for.
         skipped: How many entries of the file were left out, by reason.
+        remarks: What of a folder was not taken, a sentence each.
+        reading: How the images are read. Of a pyramid, annotations have the pixels of the level that is read.
     """
 
     file: Path
@@ -67,6 +69,8 @@ class CocoSplit:
     is_crowd: NDArray[np.bool_]
     segmentations: Segmentations | None
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -83,17 +87,18 @@ class CocoSplit:
         """Return the places of an image's annotations."""
         return range(int(self.ends[image - 1]) if image else 0, int(self.ends[image]))
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """Return an image as 8-bit RGB, turned as its annotations take it.
+    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
+        """Return an image, turned as its annotations take it.
 
         Raises:
             ImageError: It cannot be read, or its size is no longer what it was.
         """
-        pixels = read_rgb(self.path(image), max_pixels=max_pixels, upright=bool(self.upright[image]))
-        if (pixels.height, pixels.width) != self.size(image):
-            height, width = self.size(image)
-            raise ImageError(f"{self.path(image)}: has {pixels.width}×{pixels.height} pixels, not {width}×{height}")
-        return pixels
+        path, upright = self.path(image), bool(self.upright[image])
+        raster = read_raster(path, reading=self.reading, max_pixels=max_pixels, upright=upright)
+        (height, width), (own_height, own_width) = self.size(image), size_of(raster)
+        if (own_height, own_width) != (height, width):
+            raise ImageError(f"{path}: has {own_width}×{own_height} pixels, not {width}×{height}")
+        return raster
 
 
 def read_coco(
@@ -103,6 +108,7 @@ def read_coco(
     with_masks: bool,
     skip_invalid: bool = False,
     classes: Sequence[str] | None = None,
+    reading: Reading = AS_STORED,
 ) -> CocoSplit:
     """Read an annotation file and check all of it, and the headers of its images.
 
@@ -113,6 +119,7 @@ def read_coco(
         skip_invalid: Leave out categories, images and annotations that cannot be used, and what belongs to them;
             `CocoSplit.skipped` counts them. Of entries with the same id, the first stays.
         classes: Names of the classes that a model knows, in its order; by default those of the file.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -127,7 +134,7 @@ def read_coco(
     content = read_lists(file)
     problems = Problems(file)
     categories = read_categories(content["categories"], problems, classes)
-    images = read_images(content["images"], problems, folder)
+    images = read_images(content["images"], problems, folder, reading)
     store = read_annotations(content["annotations"], problems, categories, images, with_masks=with_masks)
     if not skip_invalid:
         problems.raise_any()
@@ -157,6 +164,7 @@ def read_coco(
         is_crowd=np.array([annotation.is_crowd for annotation in store.annotations], bool),
         segmentations=store.outlines.stored() if with_masks else None,
         skipped=problems.skipped(),
+        reading=reading,
     )
 
 

@@ -174,7 +174,10 @@ def read_annotation(entry: dict[str, Any], *, size: tuple[int, int], where: str)
         raise EntryError("unusable area", f"{where} has the area {quoted(area)}, not a number from 0 on")
     is_crowd = entry.get("iscrowd", 0)
     if is_crowd not in (0, 1):
-        raise EntryError("unusable iscrowd", f"{where} has iscrowd {quoted(is_crowd)}, neither 0 nor 1")
+        stated = "null" if is_crowd is None else quoted(is_crowd)
+        raise EntryError(
+            "unusable iscrowd", f"{where} has iscrowd {stated}, neither 0 nor 1; 0 is an object, 1 a region of many"
+        )
     return Annotation(
         entry["id"],
         entry["image_id"],
@@ -214,9 +217,11 @@ def _polygon(polygon: object, size: tuple[int, int], where: str) -> array[float]
     except OverflowError as error:
         raise EntryError(reason, f"{where} has a polygon with a number that is too large") from error
     for name, coordinates, side in (("x", values[0::2], size[1]), ("y", values[1::2], size[0])):
+        if any(map(math.isnan, coordinates)):
+            raise EntryError(reason, f"{where} has a polygon with a point whose {name} is NaN, no number")
         low, high = min(coordinates), max(coordinates)
-        # Compiled code walks along the edges, so far points cost memory. (The sum finds NaN, which compares with none.)
-        if not math.isfinite(sum(coordinates)) or low < -side or high > 2 * side:
+        # Compiled code walks along the edges, so far points cost memory.
+        if low < -side or high > 2 * side:
             raise EntryError(
                 reason, f"{where} has a polygon with {name} from {low:g} to {high:g}, far outside of {_sides(size)}"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from vision_longformer.datasets.coco_entries import (
     read_segmentation,
 )
 from vision_longformer.datasets.problems import Problems, printable, quoted, some
-from vision_longformer.images import ImageError, describe_image
+from vision_longformer.images import AS_STORED, ImageError, Reading, describe_image
 from vision_longformer.utils.flat import Segmentations
 
 LISTS = ("images", "annotations", "categories")
@@ -100,12 +101,17 @@ def read_categories(entries: list[Any], problems: Problems, classes: Sequence[st
     return result
 
 
-def read_images(entries: list[Any], problems: Problems, folder: Path) -> Kept[ImageEntry]:
+def read_images(entries: list[Any], problems: Problems, folder: Path, reading: Reading = AS_STORED) -> Kept[ImageEntry]:
     """Read the images, and the headers of their files in `folder`."""
     result = Kept[ImageEntry]()
-    for image in _each(entries, read_image, problems, result):
+    images = list(_each(entries, read_image, problems, result))
+    same_file: dict[str, list[int]] = {}
+    for image in images:
+        same_file.setdefault(os.path.normpath(image.file_name), []).append(image.id)
+    for image in images:
         try:
-            upright = _refers_to_upright(image, folder)
+            _check_only_entry(image, same_file[os.path.normpath(image.file_name)])
+            upright = _refers_to_upright(image, folder, reading)
         except EntryError as error:
             problems.add(error.reason, str(error))
             result.left_out.add(image.id)
@@ -116,7 +122,18 @@ def read_images(entries: list[Any], problems: Problems, folder: Path) -> Kept[Im
     return result
 
 
-def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
+def _check_only_entry(image: ImageEntry, ids: Sequence[int]) -> None:
+    """Refuse an image whose file has several entries: each would be learned without the objects of the others."""
+    if len(ids) > 1:
+        others = some([str(other) for other in ids if other != image.id])
+        raise EntryError(
+            "image file with several entries",
+            f"image {image.id} has the file {printable(image.file_name)}, as image {others}; join them into one entry "
+            "with the annotations of all",
+        )
+
+
+def _refers_to_upright(image: ImageEntry, folder: Path, reading: Reading) -> bool:
     """Compare an image's size with that of its file, and say in which orientation they agree."""
     path, stated = folder / image.file_name, (image.height, image.width)
     where = f"image {image.id} ({printable(image.file_name)})"
@@ -127,10 +144,10 @@ def _refers_to_upright(image: ImageEntry, folder: Path) -> bool:
     if not there:
         raise EntryError("image file missing", f"{where}: there is no file {printable(str(path))}")
     try:
-        stored = describe_image(path, upright=False).size
+        stored = describe_image(path, reading=reading, upright=False).size
         if stored == stated:
             return False
-        turned = describe_image(path).size == stated
+        turned = describe_image(path, reading=reading).size == stated
     except ImageError as error:
         raise EntryError("image cannot be read", f"{where} cannot be read: {error}") from error
     if not turned:

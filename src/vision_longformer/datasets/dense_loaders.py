@@ -19,6 +19,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import ColorJitter
 
 from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.labels import Split, What
 from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.options import Recipe
 from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit, coco_label
@@ -32,7 +33,8 @@ from vision_longformer.datasets.transforms import (
     transformed_map,
 )
 from vision_longformer.detection.boxes import Target
-from vision_longformer.images import ImageError
+from vision_longformer.images import ImageError, Raster
+from vision_longformer.images.rasters import size_of
 from vision_longformer.masks.rle import segmentations_to_masks
 from vision_longformer.padding import Size
 from vision_longformer.utils.seeding import seed_sample
@@ -45,7 +47,7 @@ class DenseBatch(NamedTuple):
     """Images and what is on them.
 
     Attributes:
-        images: (B, 3, H, W), normalised, with zeros below and to the right of smaller images.
+        images: (B, C, H, W), normalised, with zeros below and to the right of smaller images.
         sizes: (height, width) of each image.
         targets: The objects of each; empty where classes of pixels are learned.
         semantic: (B, H, W) classes of pixels; None where objects are learned.
@@ -72,11 +74,11 @@ class DenseImages(Dataset[Any]):
 
     def __init__(
         self,
-        split: CocoSplit | SemanticSplit,
+        split: Split,
         config: Recipe | None,
         preprocessing: Preprocessing,
         *,
-        learned: str = "boxes",
+        learned: What = "boxes",
         max_pixels: int,
     ) -> None:
         self.split, self.config, self.preprocessing = split, config, preprocessing
@@ -91,7 +93,9 @@ class DenseImages(Dataset[Any]):
             image = self.split.read(index, max_pixels=self.max_pixels)
             if isinstance(key, Key):
                 return self._augmented(image, key), index
-            return DenseSample(self._pixels(image, self.whole(index)), torch.empty(0, 4), torch.empty(0)), index
+            return DenseSample(
+                self._pixels(image, self.whole(index)), torch.empty(0, 4, dtype=torch.float32), torch.empty(0)
+            ), index
         except ImageError as error:
             return str(error)
 
@@ -104,10 +108,10 @@ class DenseImages(Dataset[Any]):
         height, width = self.split.sizes[index].tolist()
         return height, width
 
-    def _augmented(self, image: Image.Image, key: Key) -> DenseSample:
+    def _augmented(self, image: Raster, key: Key) -> DenseSample:
         assert self.config is not None
         dense, augmentation = self.config.dense, self.config.augmentation
-        size = (image.height, image.width)
+        size = size_of(image)
         seed_sample(self.config.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         how = draw(
             size,
@@ -118,12 +122,12 @@ class DenseImages(Dataset[Any]):
             horizontal_flip=augmentation.horizontal_flip,
             vertical_flip=augmentation.vertical_flip,
         )
-        if augmentation.color_jitter:
+        if augmentation.color_jitter and isinstance(image, Image.Image):
             image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
         pixels = self._pixels(image, how)
-        if self.learned == "semantic":
+        if self.learned == "classes":
             label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
-            return DenseSample(pixels, torch.empty(0, 4), torch.empty(0), semantic=label)
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
         assert isinstance(self.split, CocoSplit)
         return self._with_objects(self.split, pixels, key.image, size, how)
 
@@ -144,7 +148,7 @@ class DenseImages(Dataset[Any]):
                 boxes[:, 2:] += 1  # torchvision's are the last pixels
         return DenseSample(pixels, boxes, torch.from_numpy(split.labels[places]), masks)
 
-    def _pixels(self, image: Image.Image, how: Augmentation) -> Tensor:
+    def _pixels(self, image: Raster, how: Augmentation) -> Tensor:
         colours = {name: self.preprocessing[name] for name in ("mean", "std", "interpolation")}
         return image_to_tensor(image, how, **colours)
 
@@ -159,7 +163,7 @@ class DenseImages(Dataset[Any]):
             indices.append(entry[1])
         sizes: list[Size] = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-        images = torch.zeros(len(samples), 3, height, width)
+        images = torch.zeros(len(samples), len(samples[0].image), height, width, dtype=torch.float32)
         semantic = None
         if samples[0].semantic is not None:
             semantic = torch.full((len(samples), height, width), IGNORE_INDEX)
@@ -178,7 +182,7 @@ def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:
     return size if side is None else fitted_size(size, side=side, max_side=preprocessing["max_side"])
 
 
-def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int) -> NDArray[np.int64]:
+def read_label(split: Split, index: int, *, max_pixels: int) -> NDArray[np.int64]:
     """Return the (H, W) classes of an image's pixels.
 
     Raises:
@@ -187,6 +191,11 @@ def read_label(split: CocoSplit | SemanticSplit, index: int, *, max_pixels: int)
     if isinstance(split, SemanticSplit):
         return split.read_label(index, max_pixels=max_pixels)
     return coco_label(split, index)
+
+
+def ignored_label(split: Split) -> int | None:
+    """Return what `read_label` gives for pixels that have no class; None where all have one."""
+    return split.coding.ignored if isinstance(split, SemanticSplit) else None
 
 
 def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:

@@ -16,7 +16,8 @@ from torchvision import transforms
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.options import AugmentationOptions, InputOptions
-from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.images import ImageError, read_raster
+from vision_longformer.images.rasters import unit_tensor
 from vision_longformer.utils.seeding import seed_sample
 
 
@@ -31,13 +32,17 @@ class Key(NamedTuple):
 class Batch(NamedTuple):
     """Images and what is known of them."""
 
-    images: Tensor  # (B, 3, H, W), normalised
+    images: Tensor  # (B, C, H, W), normalised
     labels: Tensor  # (B,)
     indices: list[int]  # of each image among the samples
 
 
 def training_transform(options: InputOptions, augmentation: AugmentationOptions, *, mean: Any, std: Any) -> Any:
-    """Return what turns a Pillow image into an augmented (3, size, size) tensor."""
+    """Return what turns an image into an augmented (C, size, size) tensor, where C channels have a mean.
+
+    Images of other than three channels are arrays, see `images.rasters`, and have no augmentation of colours.
+    """
+    photographs = len(mean) == 3
     transform = create_transform(
         options.size,
         is_training=True,
@@ -45,8 +50,8 @@ def training_transform(options: InputOptions, augmentation: AugmentationOptions,
         ratio=augmentation.crop_ratio,
         hflip=augmentation.horizontal_flip,
         vflip=augmentation.vertical_flip,
-        color_jitter=augmentation.color_jitter or None,
-        auto_augment=augmentation.rand_augment,
+        color_jitter=(augmentation.color_jitter or None) if photographs else None,
+        auto_augment=augmentation.rand_augment if photographs else None,
         interpolation=options.interpolation,
         mean=mean,
         std=std,
@@ -61,7 +66,12 @@ def training_transform(options: InputOptions, augmentation: AugmentationOptions,
         for operation in getattr(step, "ops", ()):
             if getattr(operation, "aug_fn", None) is auto_augment.posterize:
                 operation.aug_fn = _posterize
-    return transform
+    return transform if photographs else _of_arrays(transform)
+
+
+def _of_arrays(transform: Any) -> Any:
+    """Return a transform of (C, H, W) tensors for (H, W, C) arrays."""
+    return transforms.Compose([unit_tensor, *transform.transforms])
 
 
 def _posterize(image: Image.Image, bits: int, **_options: Any) -> Image.Image:
@@ -75,8 +85,9 @@ def kept_share(options: InputOptions) -> float:
 
 
 def evaluation_transform(*, size: int, crop_share: float, interpolation: str, mean: Any, std: Any) -> Any:
-    """Return what turns a Pillow image into the (3, size, size) tensor of its centre."""
-    return create_transform(size, crop_pct=crop_share, interpolation=interpolation, mean=mean, std=std)
+    """Return what turns an image into the (C, size, size) tensor of its centre. See `training_transform`."""
+    transform = create_transform(size, crop_pct=crop_share, interpolation=interpolation, mean=mean, std=std)
+    return transform if len(mean) == 3 else _of_arrays(transform)
 
 
 class Images(Dataset[Any]):
@@ -98,7 +109,7 @@ class Images(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> tuple[Tensor | str, int, int]:
         index = key.image if isinstance(key, Key) else key
         try:
-            image = read_rgb(self.samples.paths[index], max_pixels=self.max_pixels)
+            image = read_raster(self.samples.paths[index], reading=self.samples.reading, max_pixels=self.max_pixels)
         except ImageError as error:
             return str(error), 0, index
         transform = self.transform

@@ -4,31 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from vision_longformer.utils import rules
+
+if TYPE_CHECKING:
+    from vision_longformer.images import Reading
 
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 
-def option(default: Any, help_text: str) -> Any:
-    """Return a dataclass field with a help text."""
+def option(default: Any, help_text: str, rule: rules.Rule | None = None) -> Any:
+    """Return a dataclass field with a help text, and a rule for its values."""
+    metadata = {"help": help_text, "rule": rule}
     if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
-    return dataclasses.field(default=default, metadata={"help": help_text})
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class InputOptions:
     """How images become tensors, in training and in evaluation."""
 
-    size: int = option(224, "Side in pixels of the square that the model is trained and evaluated with.")
+    size: int = option(
+        224, "Side in pixels of the square that the model is trained and evaluated with.", rules.AT_LEAST_1
+    )
     crop_share: float | None = option(
-        None, "Share of the shorter side that evaluation crops: 0.875, and 0.922 from 384 pixels on, unless given."
+        None,
+        "Share of the shorter side that evaluation crops: 0.875, and 0.922 from 384 pixels on, unless given.",
+        rules.PART,
     )
     interpolation: Interpolation = option("bicubic", "How images are resized.")
     check: Literal["auto", "decode", "none"] = option(
         "auto", "Decode every image before training begins: auto does so up to a gigabyte of files."
     )
-    max_pixels: int = option(500_000_000, "Refuse larger images.")
+    max_pixels: int = option(500_000_000, "Refuse larger images.", rules.AT_LEAST_1)
+    channels: tuple[int, ...] | None = option(
+        None, "Channels to take, counted from 0; with two, or more than three, the model gets as many.", rules.CHANNELS
+    )
+    value_range: tuple[float, float] | None = option(
+        None, "Stored values that become 0 and 1, such as [0, 4095] for 12 bits in 16; by default what their type says."
+    )
+    level: int = option(0, "Of the pyramid of a slide or TIFF; 0 is full resolution.", rules.NOT_NEGATIVE)
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        from vision_longformer.images import Reading  # takes long, and help on options needs none
+
+        return Reading(self.level, self.channels, self.value_range)
 
 
 @dataclass(frozen=True)
@@ -38,15 +66,24 @@ class DenseOptions:
     head: dict[str, Any] = option(
         {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
     )
-    labels: Literal["coco", "index"] = option(
-        "coco", "Of semantic segmentation: objects of SPLIT.json, or index images in SPLIT_labels/."
+    labels: Literal["auto", "coco", "index", "instances"] = option(
+        "auto",
+        "SPLIT.json (coco), or label images of objects (instances) or classes (index); auto takes the first there is.",
+    )
+    class_name: str = option("object", "Of the objects of label images, which have one class.")
+    label_values: tuple[int, ...] | None = option(
+        None, "Value of each class in index images, such as [0, 255]; by default 0, 1, 2 and so on.", rules.LABEL_VALUES
     )
     sides: tuple[int, ...] | None = option(
-        (800,), "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's."
+        (800,),
+        "One becomes the shorter side of a training image, the last that of evaluation; null keeps the image's.",
+        rules.SIDES,
     )
-    max_side: int = option(1333, "The longer side is at most so long, where there are sides.")
-    scale: tuple[float, float] = option((1.0, 1.0), "Range of a further random factor in training.")
-    crop: int | None = option(None, "Side in pixels of a random square that training cuts out of larger images.")
+    max_side: int = option(1333, "The longer side is at most so long, where there are sides.", rules.AT_LEAST_1)
+    scale: tuple[float, float] = option((1.0, 1.0), "Range of a further random factor in training.", rules.RANGE)
+    crop: int | None = option(
+        None, "Side in pixels of a random square that training cuts out of larger images.", rules.AT_LEAST_1
+    )
     skip_invalid: bool = option(False, "Leave out annotations and images that cannot be used, and count them.")
 
 
@@ -57,17 +94,21 @@ class AugmentationOptions:
     crop: Literal["resized", "plain"] = option(
         "resized", "resized: a random part, of random size and shape; plain: a random square of the resized image."
     )
-    crop_scale: tuple[float, float] = option((0.08, 1.0), "Range of the share of the area that random crops take.")
-    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "Range of the aspect ratio of random crops.")
-    horizontal_flip: float = option(0.5, "Probability of a flip.")
-    vertical_flip: float = option(0.0, "Probability of an upside-down flip.")
-    rand_augment: str | None = option("rand-m9-mstd0.5-inc1", "timm's description of RandAugment; null for none.")
-    color_jitter: float = option(0.0, "Strength of colour jitter, where RandAugment is off.")
-    mixup: float = option(0.8, "Alpha of Mixup; 0 for none.")
-    cutmix: float = option(1.0, "Alpha of CutMix; 0 for none.")
-    switch: float = option(0.5, "Probability of CutMix where both are on.")
-    erasing: float = option(0.25, "Probability of random erasing.")
-    repeats: int = option(1, "Repeated augmentation: how often a drawn image stands in an epoch.")
+    crop_scale: tuple[float, float] = option(
+        (0.08, 1.0), "Range of the share of the area that random crops take.", rules.RANGE
+    )
+    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "Range of the aspect ratio of random crops.", rules.RANGE)
+    horizontal_flip: float = option(0.5, "Probability of a flip.", rules.SHARE)
+    vertical_flip: float = option(0.0, "Probability of an upside-down flip.", rules.SHARE)
+    rand_augment: str | None = option(
+        "rand-m9-mstd0.5-inc1", "timm's description of RandAugment; null for none.", rules.RAND_AUGMENT
+    )
+    color_jitter: float = option(0.0, "Strength of colour jitter, where RandAugment is off.", rules.NOT_NEGATIVE)
+    mixup: float = option(0.8, "Alpha of Mixup; 0 for none.", rules.NOT_NEGATIVE)
+    cutmix: float = option(1.0, "Alpha of CutMix; 0 for none.", rules.NOT_NEGATIVE)
+    switch: float = option(0.5, "Probability of CutMix where both are on.", rules.SHARE)
+    erasing: float = option(0.25, "Probability of random erasing.", rules.SHARE)
+    repeats: int = option(1, "Repeated augmentation: how often a drawn image stands in an epoch.", rules.AT_LEAST_1)
 
 
 class Recipe(Protocol):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.images import AS_STORED, ImageError, Reading, as_rgb, read_raster
 from vision_longformer.utils.atomic_files import replacing
 
 SHARD = 1024  # images
@@ -54,7 +54,14 @@ def images_of(shard: int, count: int) -> range:
 
 
 def pack_shard(
-    paths: Sequence[Path], folder: Path, shard: int, *, stored_side: int, max_pixels: int, threads: int
+    paths: Sequence[Path],
+    folder: Path,
+    shard: int,
+    *,
+    stored_side: int,
+    max_pixels: int,
+    threads: int,
+    reading: Reading = AS_STORED,
 ) -> None:
     """Decode the images of a shard and write it, unless it is there already.
 
@@ -65,6 +72,7 @@ def pack_shard(
         stored_side: Largest side of a square.
         max_pixels: Refuse larger images.
         threads: That decode.
+        reading: How images are read, as ones of three channels.
 
     Raises:
         OSError: The folder cannot be written.
@@ -73,16 +81,16 @@ def pack_shard(
         return
 
     def read(image: int) -> Square | str:
-        return _read(paths[image], stored_side=stored_side, max_pixels=max_pixels)
+        return _read(paths[image], reading, stored_side=stored_side, max_pixels=max_pixels)
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         _write(folder, shard, list(pool.map(read, images_of(shard, len(paths)))))
 
 
-def _read(path: Path, *, stored_side: int, max_pixels: int) -> Square | str:
+def _read(path: Path, reading: Reading, *, stored_side: int, max_pixels: int) -> Square | str:
     """Return an image's square, or why there is none."""
     try:
-        image = read_rgb(path, max_pixels=max_pixels)
+        image = as_rgb(read_raster(path, reading=reading, max_pixels=max_pixels))
     except ImageError as error:
         return str(error)
     width, height = image.size

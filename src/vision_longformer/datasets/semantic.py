@@ -1,10 +1,7 @@
 """Maps of classes: from index images, or from the instance masks of a COCO file.
 
-Index images: DIR/SPLIT holds the images; the label of DIR/SPLIT/NAME.jpg is DIR/SPLIT_labels/NAME.png, or, where there
-is no such folder, DIR/SPLIT/NAME.png beside the image (which then is no PNG itself). A label has one channel, whose
-values are classes: gray of 8 or 16 bits, or a palette's indices. DIR/classes.txt names them, one a line, from 0 on.
-Labels refer to the pixels as stored or upright, whichever their size fits, as those of COCO files do
-(see `datasets.coco`).
+Index images are label images (see `datasets.label_files`) whose values are classes. DIR/classes.txt names these, one a
+line, from 0 on.
 
 COCO masks: 0 is the background, class k of the file is k + 1, in the union of the masks of its objects, crowd regions
 included. Where objects of different classes overlap, the smaller one is on top.
@@ -15,20 +12,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, read_indices, read_rgb
-from vision_longformer.images.find import images_below
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading, read_raster
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
+from vision_longformer.utils.steps import Steps, finish, in_threads
 
 IGNORE_INDEX = 255
 BACKGROUND = "background"
+
+
+class Coding(NamedTuple):
+    """What the values of index images mean.
+
+    Attributes:
+        classes: Names.
+        values: The value of each class; None where they are 0, 1, 2 and so on.
+        ignored: Value of pixels that belong to no class, unless it is one of `values`; None where there is none.
+    """
+
+    classes: tuple[str, ...]
+    values: tuple[int, ...] | None = None
+    ignored: int | None = IGNORE_INDEX
+
+    def decode(self, labels: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
+        """Return (H, W) classes, and `ignored` where there is none.
+
+        Raises:
+            ImageError: A value is none of them.
+        """
+        found = labels.astype(np.int64)
+        wrong = found != self.ignored if self.ignored is not None else np.ones(found.shape, bool)
+        if self.values is None:
+            wrong &= (found < 0) | (found >= len(self.classes))
+        else:
+            known = np.array(self.values)
+            order = np.argsort(known)
+            place = order[np.searchsorted(known[order], found).clip(max=len(known) - 1)]
+            of_class = known[place] == found
+            wrong &= ~of_class
+            found = np.where(of_class, place, found)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise ImageError(
+                f"{path}: has the value {labels[row, column]} at row {row}, column {column}; {self}; "
+                "dense.label_values can say which value is which class"
+            )
+        return found
+
+    def __str__(self) -> str:
+        number = len(self.classes)
+        known = f"0 to {number - 1}" if self.values is None else ", ".join(map(str, self.values))
+        rest = "" if self.ignored is None else f", and {self.ignored} is ignored"
+        return f"the {number} classes are {known}{rest}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,54 +80,58 @@ class SemanticSplit:
 
     Attributes:
         folder: What all names are relative to.
-        classes: Names, in the order of their indices.
+        coding: What the values of labels mean.
         images: File names.
         labels: File name of each image's label.
         sizes: (N, 2) (height, width) in pixels.
         upright: (N,) whether labels refer to the image turned upright as EXIF says.
-        ignore_index: Value of pixels that belong to no class.
+        counts: (K + 1,) how many pixels of all labels each class has, and how many are ignored; None if labels were
+            not read.
         skipped: How many images were left out, by reason.
         remarks: What of the folder was not taken, a sentence each.
+        reading: How the images are read. Of a pyramid, labels have the pixels of the level that is read.
     """
 
     folder: Path
-    classes: tuple[str, ...]
+    coding: Coding
     images: Texts
     labels: Texts
     sizes: NDArray[np.int32]
     upright: NDArray[np.bool_]
-    ignore_index: int
+    counts: NDArray[np.int64] | None
     skipped: dict[str, int]
     remarks: tuple[str, ...] = ()
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """Return an image as 8-bit RGB, turned as its label takes it.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of their indices."""
+        return self.coding.classes
+
+    def path(self, image: int) -> Path:
+        """Return the file of an image."""
+        return self.folder / self.images[image]
+
+    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
+        """Return an image, turned as its label takes it.
 
         Raises:
             ImageError: It cannot be read.
         """
-        path = self.folder / self.images[image]
-        return read_rgb(path, max_pixels=max_pixels, upright=bool(self.upright[image]))
+        upright = bool(self.upright[image])
+        return read_raster(self.path(image), reading=self.reading, max_pixels=max_pixels, upright=upright)
 
     def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
-        """Return the (H, W) classes of an image's pixels.
+        """Return the (H, W) classes of an image's pixels, and `coding.ignored` where they belong to none.
 
         Raises:
             ImageError: The label cannot be read, or has a value that is no class.
         """
         path = self.folder / self.labels[image]
-        label = read_indices(path, max_pixels=max_pixels).astype(np.int64)
-        wrong = (label >= len(self.classes)) & (label != self.ignore_index)
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise ImageError(
-                f"{path}: has the value {label[row, column]} at row {row}, column {column}; the {len(self.classes)} "
-                f"classes are 0 to {len(self.classes) - 1}, and {self.ignore_index} is ignored"
-            )
-        return label
+        return self.coding.decode(read_whole_numbers(path, max_pixels=max_pixels), path)
 
 
 def read_semantic(
@@ -92,66 +139,115 @@ def read_semantic(
     split: str,
     *,
     classes: Sequence[str] | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    values: Sequence[int] | None = None,
+    ignore_index: int | None = IGNORE_INDEX,
     skip_invalid: bool = False,
+    read_labels: bool = True,
+    reading: Reading = AS_STORED,
 ) -> SemanticSplit:
-    """Find the images of a split and their labels, and compare their sizes.
+    """Find the images of a split and their labels, read the labels, and compare their sizes.
 
     Args:
         data: A folder, see above.
         split: "train", "val" or any other there is.
         classes: Names of the classes that a model knows; by default those of classes.txt. Where there is such a file,
             they must begin with its names, as labels are indices.
-        ignore_index: Value of pixels that belong to no class.
-        skip_invalid: Leave out images whose label is missing, unreadable or of another size.
+        values: The value that each class has in labels; by default 0, 1, 2 and so on.
+        ignore_index: Value of pixels that belong to no class; None where there is none.
+        skip_invalid: Leave out images whose label is missing, unreadable, of another size, or has other values.
+        read_labels: Whether all labels are read and checked now; otherwise their headers are.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing that names the classes.
         ValueError: An image has no label that fits and `skip_invalid` is false, there is no image, or the classes of
             classes.txt are others.
     """
-    data = Path(data)
-    folder, labels_folder = data / split, data / f"{split}_labels"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images")
-    beside = not labels_folder.is_dir()
-    names = tuple(_read_classes(data) if classes is None else classes)
-    if classes is not None and (data / "classes.txt").is_file():
-        _check_same(_read_classes(data), names, data / "classes.txt")
-    found: list[tuple[str, str]] = []
-    below = images_below(folder)
-    for path in below.images:
-        if beside and path.suffix.lower() == ".png":
-            continue  # a label
-        label = path.with_suffix(".png") if beside else labels_folder / path.relative_to(folder).with_suffix(".png")
-        found.append((str(path.relative_to(data)), str(label.relative_to(data))))
-    problems = Problems(folder)
-    kept, sizes, upright = [], [], []
-    for pair in found:
+    steps = reading_semantic(
+        Path(data),
+        split,
+        classes=classes,
+        values=values,
+        ignore_index=ignore_index,
+        skip_invalid=skip_invalid,
+        read_labels=read_labels,
+        reading=reading,
+    )
+    return finish(steps)
+
+
+def reading_semantic(
+    data: Path,
+    split: str,
+    *,
+    classes: Sequence[str] | None,
+    values: Sequence[int] | None,
+    ignore_index: int | None,
+    skip_invalid: bool,
+    read_labels: bool,
+    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_STORED,
+) -> Steps[SemanticSplit]:
+    """Do what `read_semantic` does, and say how far it is."""
+    pairs, remarks = find_pairs(data, split)
+    coding = _coding(data, classes, values, ignore_index)
+
+    def look(pair: Pair) -> tuple[tuple[int, int], bool, NDArray[np.int64]] | ImageError:
         try:
-            size, turned = _sizes_of(data / pair[0], data / pair[1])
+            size, turned = fitted(pair, reading)
+            counts = np.zeros(len(coding.classes) + 1, np.int64)
+            if read_labels:
+                counts = _counts(coding, pair.labels[0], max_pixels)
         except ImageError as error:
-            problems.add("image without a label that fits", str(error))
-            continue
-        kept.append(pair)
-        sizes.append(size)
-        upright.append(turned)
+            return error
+        return size, turned, counts
+
+    found = yield from in_threads("labels read", pairs, look)
+    problems = Problems(data / split)
+    kept = []
+    for pair, result in zip(pairs, found, strict=True):
+        if isinstance(result, ImageError):
+            problems.add("image without a label that fits", str(result))
+        else:
+            kept.append((pair, *result))
     if not skip_invalid:
         problems.raise_any()
     if not kept:
-        where = f"{labels_folder}/NAME.png" if not beside else f"{folder}/NAME.png, beside images that are no PNG,"
-        raise ValueError(f"{folder}: has no image with a label; expected labels as {where} or in {data}/{split}_labels")
+        raise ValueError(f"{data / split}: has no image with a label; expected, in {data}: {layouts(split)}")
     return SemanticSplit(
         folder=data,
-        classes=names,
-        images=Texts.of(image for image, _ in kept),
-        labels=Texts.of(label for _, label in kept),
-        sizes=np.array(sizes, np.int32),
-        upright=np.array(upright, bool),
-        ignore_index=ignore_index,
+        coding=coding,
+        images=Texts.of(str(pair.image.relative_to(data)) for pair, *_ in kept),
+        labels=Texts.of(str(pair.labels[0].relative_to(data)) for pair, *_ in kept),
+        sizes=np.array([size for _, size, *_ in kept], np.int32),
+        upright=np.array([turned for *_, turned, _ in kept], bool),
+        counts=np.sum([counts for *_, counts in kept], axis=0) if read_labels else None,
         skipped=problems.skipped(),
-        remarks=(f"{folder}: passed over {below.remark()}",) if below.others else (),
+        remarks=remarks,
+        reading=reading,
     )
+
+
+def _counts(coding: Coding, path: Path, max_pixels: int) -> NDArray[np.int64]:
+    """Return how many pixels of a label each class has, and how many are ignored."""
+    label = coding.decode(read_whole_numbers(path, max_pixels=max_pixels), path)
+    number = len(coding.classes)
+    last = label if coding.ignored is None else np.where(label == coding.ignored, number, label)
+    return np.bincount(last.ravel(), minlength=number + 1)
+
+
+def _coding(data: Path, classes: Sequence[str] | None, values: Sequence[int] | None, ignored: int | None) -> Coding:
+    """Return what labels mean by classes.txt, by what a model knows, and by the options."""
+    file = data / "classes.txt"
+    names = tuple(_read_classes(file) if classes is None else classes)
+    if classes is not None and file.is_file():
+        _check_same(_read_classes(file), names, file)
+    if values is not None and len(values) != len(names):
+        raise ValueError(
+            f"dense.label_values={list(values)!r}: there must be one for each of the {len(names)} classes "
+            f"({', '.join(names)})"
+        )
+    return Coding(names, None if values is None else tuple(values), ignored)
 
 
 def coco_classes(split: CocoSplit) -> tuple[str, ...]:
@@ -184,8 +280,7 @@ def coco_label(split: CocoSplit, image: int) -> NDArray[np.int64]:
     return label
 
 
-def _read_classes(data: Path) -> list[str]:
-    path = data / "classes.txt"
+def _read_classes(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it names the classes of the labels, one a line, from 0 on")
     try:
@@ -202,15 +297,3 @@ def _check_same(written: Sequence[str], known: Sequence[str], path: Path) -> Non
         if index >= len(known) or known[index] != name:
             there = known[index] if index < len(known) else "nothing"
             raise ValueError(f"{path}: class {index} is {name} in the labels, and {there} for the model")
-
-
-def _sizes_of(image: Path, label: Path) -> tuple[tuple[int, int], bool]:
-    """Return a label's size, and whether it is that of the image turned upright by a quarter."""
-    if not label.is_file():
-        raise ImageError(f"{image}: its label {label} is missing")
-    stored, size = (describe_image(path, upright=False).size for path in (image, label))
-    if stored == size:
-        return size, False
-    if describe_image(image).size == size:
-        return size, True
-    raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {label} has {size[1]}×{size[0]}")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from vision_longformer.images.rasters import Raster, resized, unit_tensor
 from vision_longformer.masks.rle import nearest
 
 Size = tuple[int, int]  # (height, width)
@@ -60,7 +60,7 @@ class DenseSample:
     """An image as a model takes it, and what is on it: N objects on H×W pixels.
 
     Attributes:
-        image: (3, H, W) float32, normalised.
+        image: (C, H, W) float32, normalised.
         boxes: (N, 4) float32 x1, y1, x2, y2 in pixels.
         labels: (N,) int64.
         masks: (N, H, W) booleans; None where they are not wanted.
@@ -116,29 +116,26 @@ def draw(
 
 
 def image_to_tensor(
-    image: Image.Image,
+    image: Raster,
     how: Augmentation,
     *,
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str = "bilinear",
 ) -> Tensor:
-    """Return (3, H, W) float32, resized with antialiasing, mirrored, cut out and normalised.
+    """Return (C, H, W) float32, resized with antialiasing, mirrored, cut out and normalised.
 
     Args:
-        image: 8-bit RGB.
+        image: 8-bit RGB, or (H, W, C) float32 in [0, 1].
         how: What happens to it.
         mean: Of each channel, in [0, 1].
         std: Deviation of each channel.
         interpolation: bilinear or bicubic.
     """
-    height, width = how.size
-    if (image.height, image.width) != how.size:
-        image = image.resize((width, height), Image.Resampling[interpolation.upper()])
-    pixels = how.mirrored(np.asarray(image), row_axis=0)
-    # always a copy: along an axis of one pixel, NumPy takes any direction for contiguous, and PyTorch does not
-    values = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div_(255)  # (3, H, W)
-    return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    pixels = how.mirrored(np.asarray(resized(image, how.size, interpolation)), row_axis=0)
+    values = unit_tensor(pixels)  # (C, H, W)
+    shift, scale = (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) for numbers in (mean, std))
+    return values.sub_(shift).div_(scale)
 
 
 def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:
@@ -168,7 +165,7 @@ def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
     height, width = values.shape[-2:]
     if (height, width) != how.size:
         values = values[..., nearest(height, how.size[0])[:, None], nearest(width, how.size[1])]
-    return torch.from_numpy(how.mirrored(values, row_axis=values.ndim - 2).copy())  # as in `image_to_tensor`
+    return torch.from_numpy(how.mirrored(values, row_axis=values.ndim - 2).copy())  # as in `unit_tensor`
 
 
 def grouped_by_orientation(order: NDArray[np.int64], sizes: NDArray[np.int32], *, batch_size: int) -> NDArray[np.int64]:

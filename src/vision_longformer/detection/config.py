@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vision_longformer.config import _require, _require_integer
 from vision_longformer.fpn.strides import require_strides
+from vision_longformer.utils.checks import impossible, is_number, require_integer, require_integers
 
 MOST_DETECTIONS = 1_000_000
 Sizes = tuple[tuple[float, ...], ...]
@@ -48,13 +48,11 @@ class RetinaNetConfig:
 
     def __post_init__(self) -> None:
         _make_tuples(self, "strides", "anchor_sizes", "anchor_ratios")
-        for field in ("num_classes", "pyramid_width", "head_width", "candidates", "detections"):
-            _require_integer(getattr(self, field), field=field, minimum=1)
-        _require_integer(self.head_depth, field="head_depth", minimum=0)
+        require_integers(self, "num_classes", "pyramid_width", "head_width", "candidates", "detections")
+        require_integers(self, "head_depth", minimum=0)
         require_strides(self.strides)
         _require_anchors(self.anchor_sizes, self.anchor_ratios, levels=len(self.strides) + 2)
-        for field in ("score_threshold", "nms_threshold"):
-            _require_share(getattr(self, field), field=field)
+        _require_shares(self, "score_threshold", "nms_threshold")
 
     def with_detections(self, detections: int) -> RetinaNetConfig:
         """Return these settings with another limit of detections.
@@ -112,32 +110,18 @@ class MaskRCNNConfig:
 
     def __post_init__(self) -> None:
         _make_tuples(self, "strides", "anchor_sizes", "anchor_ratios", "proposal_candidates")
-        for field in (
-            "num_classes",
-            "pyramid_width",
-            "head_depth",
-            "head_width",
-            "box_head_width",
-            "proposals",
-            "box_size",
-            "mask_size",
-            "detections",
-        ):
-            _require_integer(getattr(self, field), field=field, minimum=1)
+        require_integers(self, "num_classes", "pyramid_width", "head_depth", "head_width", "box_head_width")
+        require_integers(self, "proposals", "box_size", "mask_size", "detections")
         require_strides(self.strides)
-        for stride in self.strides:
-            _require(stride & (stride - 1) == 0, field="strides", value=self.strides, rule="must be powers of 2")
+        if any(stride & (stride - 1) for stride in self.strides):
+            raise impossible("strides", self.strides, "must be powers of 2")
         _require_anchors(self.anchor_sizes, self.anchor_ratios, levels=len(self.strides) + 1)
-        _require(
-            len(self.proposal_candidates) == 2,
-            field="proposal_candidates",
-            value=self.proposal_candidates,
-            rule="must be two numbers, for training and for evaluation",
-        )
+        if len(self.proposal_candidates) != 2:
+            rule = "must be two numbers, for training and for evaluation"
+            raise impossible("proposal_candidates", self.proposal_candidates, rule)
         for number in self.proposal_candidates:
-            _require_integer(number, field="proposal_candidates", minimum=1)
-        for field in ("proposal_nms_threshold", "score_threshold", "nms_threshold"):
-            _require_share(getattr(self, field), field=field)
+            require_integer("proposal_candidates", number, minimum=1)
+        _require_shares(self, "proposal_nms_threshold", "score_threshold", "nms_threshold")
 
     def with_detections(self, detections: int) -> MaskRCNNConfig:
         """Return these settings with another limit of detections.
@@ -158,9 +142,9 @@ class MaskRCNNConfig:
 
 
 def _require_detections(detections: int) -> None:
-    _require_integer(detections, field="detections", minimum=1)
-    rule = f"must be at most {MOST_DETECTIONS:,}"
-    _require(detections <= MOST_DETECTIONS, field="detections", value=detections, rule=rule)
+    if isinstance(detections, int) and detections > MOST_DETECTIONS:
+        raise impossible("detections", detections, f"must be at most {MOST_DETECTIONS:,}")
+    require_integer("detections", detections, minimum=1)
 
 
 def _grown(number: int, detections: int, before: int) -> int:
@@ -171,38 +155,27 @@ def _grown(number: int, detections: int, before: int) -> int:
 def _make_tuples(config: object, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
-        _require(
-            isinstance(value, Sequence) and not isinstance(value, str),
-            field=field,
-            value=value,
-            rule="must be a sequence",
-        )
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise impossible(field, value, "must be a sequence")
         entries = (tuple(entry) if isinstance(entry, list) else entry for entry in value)
         object.__setattr__(config, field, tuple(entries))
 
 
 def _require_anchors(sizes: Sizes, ratios: tuple[float, ...], *, levels: int) -> None:
-    _require(
-        len(sizes) == levels and all(isinstance(level, tuple) and len(level) == len(sizes[0]) > 0 for level in sizes),
-        field="anchor_sizes",
-        value=sizes,
-        rule=f"must hold {levels} sequences, one for each level of the pyramid, all equally long",
-    )
+    if len(sizes) != levels or not all(isinstance(level, tuple) and len(level) == len(sizes[0]) > 0 for level in sizes):
+        rule = f"must hold {levels} sequences, one for each level of the pyramid, all equally long"
+        raise impossible("anchor_sizes", sizes, rule)
     for field, numbers in (("anchor_sizes", [side for level in sizes for side in level]), ("anchor_ratios", ratios)):
         rule = "must be numbers above 0"
-        _require(len(numbers) > 0, field=field, value=numbers, rule=rule)
+        if not numbers:
+            raise impossible(field, numbers, rule)
         for number in numbers:
-            _require(_is_number(number) and number > 0, field=field, value=number, rule=rule)
+            if not (is_number(number) and number > 0):
+                raise impossible(field, number, rule)
 
 
-def _require_share(value: object, *, field: str) -> None:
-    _require(
-        _is_number(value) and 0 <= value <= 1,  # type: ignore[operator]
-        field=field,
-        value=value,
-        rule="must be a number from 0 to 1",
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _require_shares(config: object, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not (is_number(value) and 0 <= value <= 1):
+            raise impossible(field, value, "must be a number from 0 to 1")

@@ -20,7 +20,7 @@ from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.tiling.merging import Parts, merge
 from vision_longformer.tiling.tiles import Tile
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 RgbImage = str | os.PathLike[str] | Image.Image | NDArray[Any]
 Report = Callable[[int, int], None]
 
@@ -33,7 +33,7 @@ class Detector(Protocol):
         """Settings, among them `nms_threshold`."""
 
     def detect(self, images: Tensor, /) -> list[Detections]:
-        """Return what is found in each image of a normalised (B, 3, H, W) batch."""
+        """Return what is found in each image of a normalised (B, C, H, W) batch."""
 
 
 def find_objects(
@@ -56,9 +56,10 @@ def find_objects(
 
     Args:
         model: A detector in evaluation mode.
-        image: A file, which is turned upright; a Pillow image; or an (H, W, 3) uint8 array, RGB.
+        image: A file, which is turned upright; a Pillow image; an (H, W, 3) uint8 array, RGB; or an (H, W, C) float32
+            array in [0, 1], for a model of C channels.
         tiling: Which tiles to look at; one for a whole run, as it remembers what it found out.
-        mean: Of the three channels, whose values are from 0 to 1.
+        mean: Of the channels, whose values are from 0 to 1.
         std: Standard deviation, likewise.
         device: Where the model is; None for the CPU.
         min_score: Drop what is less certain.
@@ -93,7 +94,7 @@ def find_objects(
 
 
 def rgb_array(image: RgbImage) -> Pixels:
-    """Return an image as (H, W, 3) uint8, RGB.
+    """Return an image as (H, W, 3) uint8, RGB; an (H, W, C) float32 array as it is.
 
     Raises:
         ImageError: The file cannot be read.
@@ -103,6 +104,8 @@ def rgb_array(image: RgbImage) -> Pixels:
         image = read_rgb(image)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
+    if image.ndim == 3 and image.dtype == np.float32 and 0 not in image.shape:
+        return image
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise ValueError(
             f"image: expected RGB as uint8 of shape (height, width, 3), got {image.dtype} of shape {image.shape}"
@@ -113,10 +116,13 @@ def rgb_array(image: RgbImage) -> Pixels:
 def normalised(
     pixels: Pixels, tile: Tile, *, mean: Sequence[float], std: Sequence[float], device: torch.device | None
 ) -> Tensor:
-    """Return a tile of an (H, W, 3) image as a model takes it: (1, 3, height, width)."""
+    """Return a tile of an (H, W, C) image as a model takes it: (1, C, height, width)."""
     part = pixels[tile.top : tile.bottom, tile.left : tile.right].transpose(2, 0, 1).copy()
     values = torch.from_numpy(part).to(device).float()
-    shift, scale = (torch.tensor(numbers, device=device).view(3, 1, 1) * 255 for numbers in (mean, std))
+    white = 255 if pixels.dtype == np.uint8 else 1
+    shift, scale = (
+        torch.tensor(numbers, dtype=torch.float32, device=device).view(-1, 1, 1) * white for numbers in (mean, std)
+    )
     return values.sub_(shift).div_(scale)[None]
 
 

@@ -16,6 +16,7 @@ from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Batch, Images
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.images import MAX_PIXELS
+from vision_longformer.utils.devices import images_on
 
 TOP = 5
 
@@ -78,12 +79,12 @@ def evaluate(
     model.eval()
     count, top = len(samples), min(TOP, len(samples.classes))
     ranking = torch.zeros(count, top, dtype=torch.long)
-    probability, losses = torch.zeros(count), torch.zeros(count)
+    probability, losses = torch.zeros(2, count, dtype=torch.float32)
     images = Images(samples, transform, seed=0, max_pixels=max_pixels)
 
     def take(batch: Batch) -> None:
         with how.autocast():
-            logits = model(batch.images.to(how.device))
+            logits = model(images_on(how.device, batch.images))
         log_probability = F.log_softmax(logits.float(), dim=1).cpu()
         best = log_probability.topk(top, dim=1)
         indices = torch.tensor(batch.indices)

@@ -15,6 +15,7 @@ from vision_longformer.evaluation.coco import CocoScores, coco_results, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.masks.rle import soft_mask_to_rle
 from vision_longformer.padding import Size
+from vision_longformer.utils.devices import images_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def evaluate_detector(
 
     def take(batch: DenseBatch) -> None:
         with how.autocast():
-            detections = model.detect(batch.images.to(how.device), batch.sizes)  # type: ignore[operator]
+            detections = model.detect(images_on(how.device, batch.images), batch.sizes)  # type: ignore[operator]
         for index, size, found in zip(batch.indices, batch.sizes, detections, strict=True):
             own[index] = in_image(found, size, images.size(index))
 

@@ -56,8 +56,7 @@ def for_each_batch(images: Dataset[Any], how: EvaluationSetup, take: Callable[[A
     """
     count = len(images)  # type: ignore[arg-type]
     for batch in _batches_or_nothing(images, count, how):
-        stop = torch.tensor(float(how.should_stop()), device=how.device)
-        if bool(how.processes.maximum(stop)):
+        if how.processes.any(how.should_stop(), device=how.device):
             return False
         if batch is not None:
             take(batch)
@@ -70,6 +69,6 @@ def _batches_or_nothing(images: Dataset[Any], count: int, how: EvaluationSetup) 
     own = range(how.processes.rank, count, how.processes.count)
     keys = [list(own[first : first + how.batch_size]) for first in range(0, len(own), how.batch_size)]
     most = -(-len(range(0, count, how.processes.count)) // how.batch_size)
-    yield from batches(images, keys, workers=how.workers, pin=False)
+    yield from batches(images, keys, workers=how.workers, pin=how.device.type == "cuda")
     for _ in range(most - len(keys)):
         yield None

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing, read_label
-from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit
+from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing, ignored_label, read_label
+from vision_longformer.datasets.labels import Split
 from vision_longformer.evaluation.examples import WORST_IMAGES, evenly
 from vision_longformer.evaluation.iou import confusion_matrix, scores
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.utils.devices import images_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class SemanticResult:
         accuracy: (n,) share of the labelled pixels of each image whose class is right; NaN where none is labelled.
     """
 
-    split: CocoSplit | SemanticSplit
+    split: Split
     classes: tuple[str, ...]
     confusion: Tensor
     labels: dict[int, NDArray[np.int64]]
@@ -58,7 +58,7 @@ class SemanticResult:
 @torch.inference_mode()
 def evaluate_semantic(
     model: nn.Module,
-    split: CocoSplit | SemanticSplit,
+    split: Split,
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     how: EvaluationSetup,
@@ -91,11 +91,11 @@ def evaluate_semantic(
     def take(batch: DenseBatch) -> None:
         nonlocal confusion
         with how.autocast():
-            logits = model.logits(batch.images.to(how.device), batch.sizes)  # type: ignore[operator]
+            logits = model.logits(images_on(how.device, batch.images), batch.sizes)  # type: ignore[operator]
         for number, (index, size) in enumerate(zip(batch.indices, batch.sizes, strict=True)):
             predicted = classify(logits[number, :, : size[0], : size[1]], images.size(index))
             truth = torch.from_numpy(read_label(split, index, max_pixels=max_pixels))
-            own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=IGNORE_INDEX)
+            own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=ignored_label(split))
             confusion += own
             accuracy[index] = own.diagonal().sum() / own.sum()
             labels[index] = predicted.numpy()

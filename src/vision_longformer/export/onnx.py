@@ -12,12 +12,13 @@ import contextlib
 import copy
 import importlib.util
 import io
+import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from torch.export import Dim
 from vision_longformer.attention.unfolded import unfolded_windowed_attention
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig, Windowed
+from vision_longformer.timm_interface import normalisation
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.errors import reason
 
@@ -53,6 +55,8 @@ def export_onnx(
 ) -> None:
     """Write a model as one ONNX file that takes "images", float32 (B, in_chans, H, W), normalised.
 
+    The file's metadata hold what is needed to use it without this library, as JSON: see `metadata_of`.
+
     If ONNX Runtime is installed, the written model is run on random images and compared with `model`, which stays as it
     is.
 
@@ -78,14 +82,30 @@ def export_onnx(
     if target.is_dir():
         raise IsADirectoryError(f"{target}: is a folder, not a file")
     module = _Exported(copy.deepcopy(model).cpu(), outputs).eval()
-    images = torch.randn(batch_size, model.in_chans, *image_size, generator=torch.Generator().manual_seed(0))
-    traced = torch.zeros(2, model.in_chans, *_traced_size(model.config)) if dynamic else images
+    images = torch.randn(
+        batch_size, model.in_chans, *image_size, dtype=torch.float32, generator=torch.Generator().manual_seed(0)
+    )
+    traced = torch.zeros(2, model.in_chans, *_traced_size(model.config), dtype=torch.float32) if dynamic else images
     names = ["logits"] if outputs == "logits" else [f"stage{n}" for n in range(1, len(model.config.stages) + 1)]
     with replacing(target) as temporary:  # what cannot be written fails here, before the work
         program = trace_onnx(module, traced, dynamic=dynamic, output_names=names)
+        program.model.metadata_props.update({name: json.dumps(value) for name, value in metadata_of(model).items()})
         program.save(os.fspath(temporary))
         if importlib.util.find_spec("onnxruntime") is not None:
             _compare(module, images, temporary)
+
+
+def metadata_of(model: VisionLongformer) -> dict[str, Any]:
+    """Return what people need to know of a model beside its file.
+
+    Returns:
+        "mean" and "std" of each channel, for pixels in [0, 1]; and "class_names", one for each logit, where the model
+        has any.
+    """
+    mean, std = normalisation(model)
+    names = getattr(model, "pretrained_cfg", {}).get("label_names")
+    known = {"class_names": list(names)} if names is not None and len(names) == model.num_classes else {}
+    return {"mean": list(mean), "std": list(std), **known}
 
 
 def require_onnx() -> None:

@@ -92,7 +92,7 @@ class Encoder:
             ValueError: The image is too large for a mechanism that is not linear in its size.
         """
         pixels = image if isinstance(image, Pixels) else self.read(image)
-        mean, std = (torch.tensor(values, device=self.device) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=self.device) for values in (self.mean, self.std))
         images = pixels.values.to(self.device).sub(mean).div_(std).permute(2, 0, 1)[None]  # (1, C, H, W)
         valid = None if bool(pixels.valid.all()) else pixels.valid[None].to(self.device)
         last = len(self.model.stages)

@@ -40,6 +40,7 @@ from vision_longformer.features.strategies import (
     work_folder_of,
 )
 from vision_longformer.images import AS_STORED, ImageError, Reading, read_georeference
+from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
 from vision_longformer.memory.plans import Plan
 from vision_longformer.streaming import WorkFolderError
@@ -203,7 +204,7 @@ class _Job:
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
-                digest = _digest(source.path)
+                digest = content_digest(source.path)
                 identity = hashlib.sha256(json.dumps([digest, self.settings], sort_keys=True).encode()).hexdigest()
                 if any(self._same(read_metadata(target), digest) for target in targets):
                     self._remove_work(source)  # of a run that was stopped once it had written the features
@@ -332,17 +333,6 @@ def _read_safetensors_metadata(path: Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError, ValueError):
         return None
     return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder and their names."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    of_all = hashlib.sha256()
-    for inside in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        of_all.update(f"{inside.relative_to(path).as_posix()} {_digest(inside)}\n".encode())
-    return of_all.hexdigest()
 
 
 def _reason(error: Exception, path: Path) -> str | None:

@@ -26,7 +26,7 @@ def small_photograph(reader: Reader, channels: int, *, max_width: int) -> Tensor
     def read(top: int, bottom: int) -> Tensor:
         values, valid = unit_rows(reader, top, bottom, channels)
         colours = values if channels == 3 else values[..., :1].expand(-1, -1, 3)
-        return torch.where(valid[..., None], colours * 255, NEUTRAL)
+        return torch.where(valid[..., None], (colours * 255).clamp(0, 255), NEUTRAL)
 
     size = reader.info.size
     return _reduced(read, size, row_bytes=size[1] * channels * 8, max_width=max_width)

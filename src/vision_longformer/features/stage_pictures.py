@@ -5,6 +5,7 @@ B batch, H×W map, C channels, h heads, d head width, G global tokens
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,10 +62,15 @@ class StagePictures:
 
 @contextmanager
 def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
-    """Picture the stages of the first image of the batch that passes through `model` inside the `with` block."""
-    pictures = StagePictures()
+    """Picture the stages of the first image of the batch that passes through `model` inside the `with` block.
+
+    Threads may share a model: each sees what it passes through it itself.
+    """
+    pictures, own_thread = StagePictures(), threading.get_ident()
 
     def see_stage(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Padding]) -> None:
+        if threading.get_ident() != own_thread:
+            return
         x, _, padding = outputs
         colours = principal_colours(x[0], None if padding.valid is None else padding.valid[0])
         picture = encode_picture(colours, max_width=STAGE_WIDTH)
@@ -74,6 +80,8 @@ def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
             pictures.alike = alike_to_the_middle(x[0], None if padding.valid is None else padding.valid[0])
 
     def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
+        if threading.get_ident() != own_thread:
+            return
         pictures.attention = attention_of_global_token(module, *inputs)[0].cpu()
 
     hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]

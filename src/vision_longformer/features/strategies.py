@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -141,7 +142,7 @@ def encoded_image(
 
 def work_folder_of(name: str, limits: Limits, output: Path) -> Path:
     """Return the folder for the maps of an image, whose features go to `output` below its name, in any format."""
-    name = hashlib.sha256(str((output / name).resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode((output / name).resolve())).hexdigest()[:16]
     return (limits.work_folder or output / WORK_FOLDER) / name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from vision_longformer.config import _require, _require_integer
+from vision_longformer.utils.checks import impossible, require_integer
 
 
 def require_strides(strides: Sequence[int]) -> None:
@@ -14,8 +14,9 @@ def require_strides(strides: Sequence[int]) -> None:
     Raises:
         ValueError: One is not twice the one before.
     """
-    _require(len(strides) > 0, field="strides", value=strides, rule="must hold at least one")
+    if not strides:
+        raise impossible("strides", strides, "must hold at least one")
     for stride in strides:
-        _require_integer(stride, field="strides", minimum=1)
-    for finer, coarser in itertools.pairwise(strides):
-        _require(coarser == 2 * finer, field="strides", value=strides, rule="each must be twice the one before")
+        require_integer("strides", stride, minimum=1)
+    if any(coarser != 2 * finer for finer, coarser in itertools.pairwise(strides)):
+        raise impossible("strides", strides, "each must be twice the one before")

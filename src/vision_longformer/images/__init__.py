@@ -5,6 +5,7 @@ from vision_longformer.images.arrays import ArrayReader, NpyReader
 from vision_longformer.images.open import AS_STORED, Reading, describe_image, open_reader, read_georeference
 from vision_longformer.images.pillow import PillowReader, read_indices
 from vision_longformer.images.pixels import ImageLike, Pixels, read_array, read_pixels, read_rgb
+from vision_longformer.images.rasters import Raster, as_rgb, read_raster
 from vision_longformer.images.reader import MAX_PIXELS, MAX_SIDE, ImageError, ImageInfo, PixelRows, Reader
 from vision_longformer.images.values import unit_rows
 from vision_longformer.images.zarr import open_zarr
@@ -22,9 +23,11 @@ __all__ = [
     "PillowReader",
     "PixelRows",
     "Pixels",
+    "Raster",
     "Reader",
     "Reading",
     "UprightReader",
+    "as_rgb",
     "describe_image",
     "open_reader",
     "open_zarr",
@@ -32,6 +35,7 @@ __all__ = [
     "read_georeference",
     "read_indices",
     "read_pixels",
+    "read_raster",
     "read_rgb",
     "unit_rows",
 ]

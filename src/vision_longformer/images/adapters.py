@@ -42,7 +42,11 @@ class ChosenReader:
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
         values, valid = self._reader.read_rows(top, bottom)
-        return PixelRows(values if self._channels is None else np.take(values, self._channels, axis=2), valid)
+        if self._channels is None:
+            return PixelRows(values, valid)
+        if valid is not None and valid.ndim == 3:
+            valid = np.take(valid, self._channels, axis=2)
+        return PixelRows(np.take(values, self._channels, axis=2), valid)
 
     def close(self) -> None:
         """Close the file."""
@@ -77,6 +81,16 @@ class UprightReader:
         """Close the file."""
         self._whole = None
         self._reader.close()
+
+
+def orientation_of(value: Any) -> int:
+    """Return EXIF's orientation, 1 to 8, from what a file has in its place: of several numbers, the first counts.
+
+    Anything else is 1, which is upright.
+    """
+    if isinstance(value, bytes | tuple):
+        value = next(iter(value), 1)
+    return next((known for known in range(2, 9) if value == known), 1)
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, identity
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, check_file, identity
 
 
 class ArrayReader:
     """Reads an (H, W) or (H, W, C) array.
 
     Args:
-        array: Anything with `shape`, `dtype` and NumPy's slicing.
+        array: Anything with `shape`, `dtype` and NumPy's slicing. What NumPy's masked arrays mask is missing.
         name: For messages.
         valid: (H, W) boolean, false where a pixel is missing; None where all are there.
         preferred_rows: Rows that are cheapest to read together.
@@ -63,11 +64,13 @@ class ArrayReader:
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
-        try:
-            values: Array = np.asarray(self._array[top:bottom])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
+        with image_errors(self.info.name):
+            rows = self._array[top:bottom]
+            values: Array = np.asarray(rows)
         valid = None if self._valid is None else self._valid[top:bottom]
+        if isinstance(rows, np.ma.MaskedArray):
+            there = ~np.ma.getmaskarray(rows)
+            valid = there if valid is None else there & (valid if there.ndim == 2 else valid[:, :, None])
         return PixelRows(values if values.ndim == 3 else values[:, :, None], valid)
 
     def close(self) -> None:
@@ -102,13 +105,10 @@ class _Rows:
     """An array in a file, whose rows can be sliced."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
+        with image_errors(str(path), "NumPy file"):
+            check_file(path)
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # to check it; it is not kept
             self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115, closed by the reader
-        except FileNotFoundError as error:
-            raise ImageError(f"{path}: there is no such file") from error
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise ImageError(f"{path}: it is no NumPy file, or a damaged one ({error})") from error
         self.shape: tuple[int, ...] = mapped.shape
         self.dtype: np.dtype[Any] = mapped.dtype
         self._offset = int(mapped.offset)

@@ -8,15 +8,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
-from vision_longformer.images.values import full_depth, through_table
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    Mask,
+    PixelRows,
+    UnsupportedError,
+    check_file,
+    check_piece,
+    identity,
+)
+from vision_longformer.images.values import full_depth, straight_colours, through_table
 
 CACHE_MEGABYTES = 64  # of decoded blocks, in place of GDAL's share of all memory
 
 
 class GeoReader:
-    """Reads a raster by rows. Pixels without data, masked or fully transparent ones are not valid.
+    """Reads a raster by rows. Values without data, masked or fully transparent pixels are not valid.
 
     Indices into a table of colours become these. Values of a few bits are spread over their type (`full_depth`).
 
@@ -27,13 +40,23 @@ class GeoReader:
         path: Of the file.
         level: Of its overviews, 0 for full resolution.
         orientation: EXIF's, 1 to 8, that its rows are stored in.
+        multiplied: Whether colours were multiplied by their opacity, and are to be divided by it.
+        max_pixels: Refuse files whose tiles or strips, which are decoded at once, hold more.
 
     Raises:
         ImageError: The file is missing or damaged, has no such level, or its channels differ in type.
         ImportError: rasterio is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, orientation: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        level: int = 0,
+        orientation: int = 1,
+        multiplied: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.orientation = orientation
         try:
             import rasterio
@@ -41,19 +64,21 @@ class GeoReader:
             raise ImportError(f"{path}: reading it needs rasterio: pip install 'vision-longformer[geo]'") from error
         self._rasterio = rasterio
         self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES)
-        try:
-            with self._environment, warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                self._file = rasterio.open(path)
-                levels = 1 + len(self._file.overviews(1))
-                if level >= levels:
-                    raise UnsupportedError(f"{path}: it has {levels} levels of resolution, and no number {level}")
-                if level:
-                    self._file = rasterio.open(path, overview_level=level - 1)
-        except rasterio.errors.RasterioError as error:
-            raise ImageError(f"{path}: it is missing, no raster, or a damaged one ({error})") from error
+        with image_errors(str(path), "raster"), self._environment, warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            check_file(path)
+            self._file = rasterio.open(path)
+            levels = 1 + len(self._file.overviews(1))
+            if level >= levels:
+                raise UnsupportedError(f"{path}: it has {levels} levels of resolution, and no number {level}")
+            if level:
+                self._file = rasterio.open(path, overview_level=level - 1)
+            check_piece(str(path), self._file.block_shapes[0], max_pixels)
         alpha = rasterio.enums.ColorInterp.alpha
-        self._bands = [number for number, kind in enumerate(self._file.colorinterp, start=1) if kind != alpha]
+        kinds = dict(enumerate(self._file.colorinterp, start=1))
+        self._bands = [band for band, kind in kinds.items() if kind != alpha]
+        self._opacity = next((band for band, kind in kinds.items() if kind == alpha), None)
+        self._multiplied = multiplied and self._opacity is not None
         self._white_is_zero = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         self._colours = self._read_colours()
         self.info = self._describe(path)
@@ -96,21 +121,29 @@ class GeoReader:
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
         window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
-        try:
-            with self._environment:
-                values = self._file.read(self._bands, window=window)  # (C, n, W)
-                seen = self._file.dataset_mask(window=window) > 0
-        except self._rasterio.errors.RasterioError as error:
-            raise ImageError(f"{self.info.name}: it is damaged ({error})") from error
-        if self._colours is not None:
-            rows = through_table(values[0], self._colours)  # (n, W, 1 or 3)
-        else:
-            rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
-            try:
+        with image_errors(self.info.name), self._environment:
+            values = self._file.read(self._bands, window=window)  # (C, n, W)
+            opacity: NDArray[Any] | None = None  # (n, W)
+            if self._opacity is not None:
+                opacity = self._file.read(self._opacity, window=window)
+            seen = self._seen(window)
+            if self._colours is not None:
+                rows = through_table(values[0], self._colours)  # (n, W, 1 or 3)
+            else:
+                rows = np.ascontiguousarray(np.moveaxis(values, 0, 2))
+                if self._multiplied and opacity is not None:
+                    rows = straight_colours(np.dstack([rows, opacity]))[..., :-1]
                 rows = full_depth(rows, self._bits, white_is_zero=self._white_is_zero)
-            except ImageError as error:
-                raise ImageError(f"{self.info.name}: {error}") from error
+        if opacity is not None:
+            seen &= opacity > 0 if seen.ndim == 2 else opacity[..., None] > 0
         return PixelRows(rows, None if seen.all() else seen)
+
+    def _seen(self, window: Any) -> Mask:
+        """Return which pixels there are, (n, W), or which values, (n, W, C), if each band says so for itself."""
+        shared = self._rasterio.enums.MaskFlags.per_dataset in self._file.mask_flag_enums[self._bands[0] - 1]
+        if shared or self._colours is not None:
+            return np.asarray(self._file.read_masks(self._bands[0], window=window) > 0)
+        return np.moveaxis(self._file.read_masks(self._bands, window=window) > 0, 0, 2)
 
     def close(self) -> None:
         """Close the file."""

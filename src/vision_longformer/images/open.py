@@ -7,13 +7,14 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vision_longformer.images.adapters import ChosenReader, UprightReader
 from vision_longformer.images.arrays import NpyReader
+from vision_longformer.images.errors import GuardedReader, image_errors
 from vision_longformer.images.pillow import PillowReader
 from vision_longformer.images.reader import (
     MAX_PIXELS,
@@ -21,6 +22,7 @@ from vision_longformer.images.reader import (
     ImageInfo,
     Reader,
     UnsupportedError,
+    check_file,
     check_pixels,
 )
 from vision_longformer.images.zarr import open_zarr
@@ -59,6 +61,36 @@ class Reading:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"value_range={low:g}, {high:g}: must be two numbers, the lower one first")
 
+    @property
+    def model_channels(self) -> int:
+        """Channels that a model needs for images read so: three, as gray is repeated, unless others are chosen."""
+        return 3 if self.channels is None or len(self.channels) in (1, 3) else len(self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can store, for `from_dict`."""
+        return {
+            "level": self.level,
+            "channels": None if self.channels is None else list(self.channels),
+            "value_range": None if self.value_range is None else list(self.value_range),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reading:
+        """Build what `to_dict` described.
+
+        Raises:
+            ValueError: Something of it is impossible.
+        """
+        try:
+            level, channels, value_range = values["level"], values["channels"], values["value_range"]
+            return cls(
+                int(level),
+                None if channels is None else tuple(int(channel) for channel in channels),
+                None if value_range is None else (float(value_range[0]), float(value_range[1])),
+            )
+        except (LookupError, TypeError, OverflowError) as error:
+            raise ValueError(f"how images are read is damaged: {error!r}") from error
+
 
 AS_STORED = Reading()
 
@@ -72,7 +104,7 @@ def open_reader(
     array: str | None = None,
     max_pixels: int = MAX_PIXELS,
     upright: bool = True,
-) -> Reader:
+) -> GuardedReader:
     """Open an image to be read by rows: a TIFF of any kind, a slide, a Zarr or NumPy array, or an ordinary image.
 
     Args:
@@ -81,7 +113,8 @@ def open_reader(
         channels: Which channels to take, counted from 0; by default all.
         value_range: Stored values that become 0 and 1, where their type does not say so.
         array: The array to take from a Zarr group.
-        max_pixels: Refuse larger images that are decoded as a whole: ordinary ones, and those that are turned.
+        max_pixels: Refuse larger images that are decoded as a whole: ordinary ones, those that are turned, and others
+            of which a single tile, strip or chunk is larger.
         upright: Turn it as EXIF, or a TIFF's tag, says; else rows and columns are as the file has them.
 
     Raises:
@@ -89,16 +122,18 @@ def open_reader(
         ValueError: A number is out of range, see `Reading`.
     """
     wanted = Reading(level, None if channels is None else tuple(channels), value_range)
-    try:
+    with image_errors(str(path)):
         reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
-        if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
-            check_pixels(str(path), reader.info.size, max_pixels)
-            reader = UprightReader(reader, orientation)
-    except ImportError as error:
-        raise ImageError(str(error)) from error
-    if wanted.channels is None and value_range is None:
-        return reader
-    return ChosenReader(reader, wanted.channels, value_range=value_range)
+        try:
+            if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
+                check_pixels(str(path), reader.info.size, max_pixels)
+                reader = UprightReader(reader, orientation)
+            if wanted.channels is not None or value_range is not None:
+                reader = ChosenReader(reader, wanted.channels, value_range=value_range)
+            return GuardedReader(reader)
+        except BaseException:
+            reader.close()
+            raise
 
 
 def describe_image(
@@ -127,11 +162,8 @@ def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[s
         return {}
     from vision_longformer.images.geotiff import GeoReader
 
-    try:
-        with contextlib.closing(GeoReader(path, level=level)) as reader:
-            return reader.info.georeference
-    except ImportError as error:
-        raise ImageError(str(error)) from error
+    with image_errors(str(path)), contextlib.closing(GeoReader(path, level=level)) as reader:
+        return reader.info.georeference
 
 
 def is_zarr(path: Path) -> bool:
@@ -143,13 +175,13 @@ def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Read
     """Return what reads a file as it is stored."""
     if path.is_dir():
         if is_zarr(path):
-            return open_zarr(path, array=array)
+            return open_zarr(path, array=array, max_pixels=max_pixels)
         raise ImageError(f"{path}: it is a folder, and no Zarr array")
     start = _first_bytes(path)
     if start.startswith(NPY_START):
         return NpyReader(path)
     if path.name.lower().endswith(".zarr.zip"):
-        return open_zarr(path, array=array)
+        return open_zarr(path, array=array, max_pixels=max_pixels)
     if path.suffix.lower() in SLIDE_SUFFIXES:
         from vision_longformer.images.slides import SlideReader
 
@@ -163,18 +195,26 @@ def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Read
 
 def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
     """Open a TIFF: with GDAL if it is a raster or has a mask, else with tifffile, or Pillow for what that lacks."""
-    from vision_longformer.images.tiff import TiffReader, read_header
+    from vision_longformer.images.tiff import EMPTY, TiffReader, read_header
 
     header = read_header(path)
     masked = header.masked or _has_sidecar(path)
     if (header.georeferenced or header.nodata or masked) and importlib.util.find_spec("rasterio"):
         from vision_longformer.images.geotiff import GeoReader
 
+        if header.empty:
+            raise ImageError(f"{path}: {EMPTY}")
         with contextlib.suppress(UnsupportedError):
-            return GeoReader(path, level=level, orientation=header.orientation)
+            return GeoReader(
+                path,
+                level=level,
+                orientation=header.orientation,
+                multiplied=header.multiplied,
+                max_pixels=max_pixels,
+            )
     reader: Reader
     try:
-        reader = TiffReader(path, level=level)
+        reader = TiffReader(path, level=level, max_pixels=max_pixels)
     except UnsupportedError as error:
         if level:
             raise
@@ -191,11 +231,10 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
 
 
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
-    try:
+    with image_errors(str(path)):
+        check_file(path)
         with Path(path).open("rb") as file:
             return file.read(8)
-    except OSError as error:
-        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _has_sidecar(path: str | os.PathLike[str]) -> bool:

@@ -5,6 +5,7 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
@@ -15,17 +16,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from vision_longformer.images.adapters import upright
+from vision_longformer.images.adapters import orientation_of, upright
+from vision_longformer.images.bit_depth import stored_bits
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.png import PNG_START, PlainPng, transparent_colour
 from vision_longformer.images.reader import (
     MAX_PIXELS,
     Array,
     ImageError,
     ImageInfo,
+    Mask,
     PixelRows,
+    check_file,
     check_pixels,
     identity,
 )
@@ -37,6 +43,7 @@ CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}  # of modes; others have one
 # Pillow holds colour in 8 bits: of 16-bit values it keeps the high bytes. Told the wrong byte order, it keeps the low
 # ones, so that two readings have all bits.
 SWAPPED_BYTES = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
+FIRST_OF_SEVERAL = "only the first picture of several was read"
 _TURNED_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
 
 _global = threading.Lock()
@@ -45,8 +52,9 @@ _global = threading.Lock()
 class PillowReader:
     """Reads an image with Pillow. It is decoded as a whole when rows are first read, and kept as it is stored.
 
-    16-bit images keep all their bits, gray or colour; the few that cannot (16-bit gray with opacity, among others) are
-    read with 8. Of animations and files of several pages only the first picture is read. `info.note` says so.
+    16-bit images keep all their bits, gray or colour; the few that cannot (16-bit gray with opacity, JPEG 2000 and AVIF
+    in colour, among others) are read with 8. Of animations and files of several pages only the first picture is read.
+    `info.note` says so.
 
     Args:
         image: A path, or an image of Pillow's.
@@ -66,6 +74,7 @@ class PillowReader:
         self._path = None if isinstance(image, Image.Image) else Path(image)
         self._name = "the image" if self._path is None else str(self._path)
         self._array: Array | None = None
+        self._valid: Mask | None = None
         self._file: BinaryIO | None = None
         with image_errors(self._name):
             try:
@@ -73,6 +82,7 @@ class PillowReader:
                     self._image = image
                 else:
                     assert self._path is not None
+                    check_file(self._path)
                     self._file = self._path.open("rb")
                     self._image = _opened(self._file)
                 self.info = self._describe(max_pixels, indices)
@@ -85,23 +95,29 @@ class PillowReader:
         size = (image.height, image.width)
         self._turned_back = 1
         if isinstance(image, TiffImageFile):  # which Pillow turns upright itself, and gives the size of
-            self._turned_back = _TURNED_BACK.get(self.orientation, self.orientation)
-            size = size[::-1] if self.orientation >= 5 else size
+            self._turned_back = _TURNED_BACK.get(self._orientation_tag, self._orientation_tag)
+            size = size[::-1] if image.tag_v2.get(ORIENTATION_TAG) in (5, 6, 7, 8) else size
         if self._path is not None:
             check_pixels(self._name, size, max_pixels)
             if getattr(image, "is_animated", False):
-                notes.append("only the first picture of several was read")
-        self._mode, self.raw_modes = image.mode if indices else _mode(image), _raw_modes(image)
+                notes.append(FIRST_OF_SEVERAL)
+        self.raw_modes = _raw_modes(image)
+        colour = image.mode in ("RGB", "RGBA")
+        self._in_halves = self._path is not None and colour and image.format in ("PNG", "TIFF")
+        self._in_halves &= bool(self.raw_modes) and self.raw_modes <= SWAPPED_BYTES.keys()
+        self._transparent = None if indices else transparent_colour(image, "".join(self.raw_modes))
+        self._mode = image.mode if indices else _mode(image, keyed=self._transparent is not None)
         if indices and image.mode not in INDEX_MODES:
             raise ImageError(
                 f"{self._name}: has several channels or fractions ({image.mode}), expected one of whole numbers"
             )
-        colour = image.mode in ("RGB", "RGBA")
-        self._in_halves = self._path is not None and colour and bool(self.raw_modes)
-        self._in_halves &= self.raw_modes <= SWAPPED_BYTES.keys()
-        if colour and not self._in_halves and any(";16" in mode for mode in self.raw_modes):
-            notes.append("16-bit values were read with 8 bits")
         whole = self._mode == "I" or self._mode.startswith("I;16") or self._in_halves
+        bits = stored_bits(image, self.raw_modes, self._file)
+        if bits > 8 and not whole and self._mode != "F":
+            notes.append(f"{bits}-bit values were read with 8 bits")
+            if self._transparent is not None:
+                self._transparent = None
+                notes.append("the colour that is transparent in it is not heeded")
         return ImageInfo(
             name=self._name,
             height=size[0],
@@ -115,20 +131,30 @@ class PillowReader:
 
     @cached_property
     def orientation(self) -> int:
-        """EXIF's, 1 to 8, that the rows are stored in; a PNG file has to be decoded for it."""
+        """EXIF's, 1 to 8, that the rows are stored in."""
+        return orientation_of(self._orientation_tag)
+
+    @cached_property
+    def _orientation_tag(self) -> Any:
+        """What the image says of its orientation, which may be anything; 1 if nothing that can be read."""
         with image_errors(self._name):
-            if self._image.format == "PNG":
+            if self._image.format == "PNG" and self._path is None:  # of which it may come after the pixels
                 self._image.load()
             with _undisturbed():
-                orientation = self._image.getexif().get(ORIENTATION_TAG, 1)
-        return orientation if orientation in range(1, 9) else 1
+                try:
+                    # not the method of PNG images, which decodes those that have no EXIF
+                    return Image.Image.getexif(self._image).get(ORIENTATION_TAG, 1)
+                except Exception:  # whatever reading junk raises: pixels are whole without it
+                    return 1
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
         if self._array is None:
             with image_errors(self._name):
                 self._array = self._decode()
-        return PixelRows(self._array[top:bottom])
+                if self._transparent is not None:
+                    self._valid = (self._array != np.array(self._transparent, self._array.dtype)).any(axis=2)
+        return PixelRows(self._array[top:bottom], None if self._valid is None else self._valid[top:bottom])
 
     def _decode(self) -> Array:
         array = _loaded(self._image, self._mode)
@@ -152,7 +178,7 @@ class PillowReader:
 
     def close(self) -> None:
         """Close the file, and let go of the pixels."""
-        self._array = None
+        self._array = self._valid = None
         self.__dict__.pop("_image", None)
         if self._file is not None:
             self._file.close()
@@ -176,24 +202,6 @@ def read_indices(image: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
 
 
 @contextmanager
-def image_errors(name: str) -> Iterator[None]:
-    """Turn all that reading an image can raise into `ImageError`, beginning with the image's name."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: it is not an image that can be read") from error
-    except OSError as error:
-        reason = error.strerror or f"it is damaged or cut short ({error})"
-        raise ImageError(f"{name}: {reason[0].lower()}{reason[1:]}") from error
-    except MemoryError as error:
-        raise ImageError(f"{name}: it does not fit into memory") from error
-    except (SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError) as error:
-        raise ImageError(f"{name}: it is damaged ({error})") from error  # all of these come out of decoders
-
-
-@contextmanager
 def _undisturbed() -> Iterator[None]:
     """Lift Pillow's limit on pixels, in whose place ours is checked, and its warnings about odd but readable files.
 
@@ -210,16 +218,24 @@ def _undisturbed() -> Iterator[None]:
 
 def _opened(file: BinaryIO) -> Image.Image:
     """Open a file that Python has open: of a path, Pillow maps turned TIFFs into memory with a wrong size."""
+    start = file.read(len(PNG_START))
+    file.seek(0)
+    plain = io.BufferedReader(PlainPng(file)) if start == PNG_START else file
     with _undisturbed():
-        return Image.open(file)
+        return Image.open(plain)
 
 
-def _mode(image: Image.Image) -> str:
-    """Return Pillow's mode in which values are taken: whole numbers and fractions as they are, else 8 bits."""
+def _mode(image: Image.Image, *, keyed: bool) -> str:
+    """Return Pillow's mode in which values are taken: whole numbers and fractions as they are, else 8 bits.
+
+    Args:
+        image: Of Pillow's.
+        keyed: Whether a colour of it is transparent, and opacity is no channel.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return image.mode
     gray = image.mode in ("1", "L", "LA", "La")
-    return ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
+    return ("L" if gray else "RGB") + ("A" if image.has_transparency_data and not keyed else "")
 
 
 def _loaded(image: Image.Image, mode: str) -> Array:

@@ -5,6 +5,7 @@ H×W pixels, C channels. Values are in [0, 1]; 0 where a pixel is not valid.
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,12 +19,22 @@ from torch.nn import functional as F
 
 from vision_longformer.images.adapters import UprightReader
 from vision_longformer.images.arrays import ArrayReader
+from vision_longformer.images.bytes import BytesReader
 from vision_longformer.images.open import open_reader
 from vision_longformer.images.pillow import PillowReader
-from vision_longformer.images.reader import MAX_PIXELS, Array, ImageError, ImageInfo, PixelRows, Reader, check_pixels
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    Mask,
+    PixelRows,
+    Reader,
+    check_pixels,
+)
 from vision_longformer.images.values import to_unit
 
-ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | io.BytesIO | Reader
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,9 @@ def read_pixels(
     """Read an image: any file that `open_reader` opens, turned upright as it says.
 
     Args:
-        image: A path; a Pillow image; or an (H, W) or (H, W, C) array: booleans, uint8, uint16, or floats in [0, 1].
-            Arrays of 1, 2, 3 or 4 channels are gray, gray and opacity, RGB, RGB and opacity, unless they have
-            `channels` channels.
+        image: A path; a Pillow image; the bytes of a file (`io.BytesIO`); a reader, which is closed; or an (H, W) or
+            (H, W, C) array: booleans, uint8, uint16, or floats in [0, 1]. Arrays of 1, 2, 3 or 4 channels are gray,
+            gray and opacity, RGB, RGB and opacity, unless they have `channels` channels.
         channels: Channels of the result. Gray is repeated; colour becomes gray for a single one.
         max_side: Larger images are shrunk so that their longer side has so many pixels; None keeps every pixel.
         max_pixels: Refuse larger files by what their header says, before they are decoded.
@@ -59,7 +70,7 @@ def read_pixels(
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or has no defined range of values.
     """
-    with closing(_open(image, max_pixels)) as reader:
+    with closing(open_image(image, max_pixels)) as reader:
         return whole_pixels(reader, channels, max_side=max_side)
 
 
@@ -80,7 +91,7 @@ def read_array(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[Array
     Raises:
         ImageError: The image is missing, damaged, no image or too large.
     """
-    with closing(_open(image, max_pixels)) as reader:
+    with closing(open_image(image, max_pixels)) as reader:
         values, _ = reader.read_rows(0, reader.info.height)
         return values[..., 0] if reader.info.channels == 1 else values, reader.info.note
 
@@ -96,13 +107,30 @@ def read_rgb(image: ImageLike, *, max_pixels: int = MAX_PIXELS, upright: bool = 
     Raises:
         ImageError: See `read_pixels`.
     """
-    with closing(_open(image, max_pixels, upright=upright)) as reader:
-        info = reader.info
-        rows = reader.read_rows(0, info.height)
-        if info.channels != 3 or info.dtype != np.uint8 or rows.valid is not None:
-            values, _ = _unit(info, rows, 3)
-            rows = PixelRows(values.mul_(255).round_().byte().numpy())
-    return Image.fromarray(np.ascontiguousarray(rows.values))
+    with closing(open_image(image, max_pixels, upright=upright)) as reader:
+        return whole_rgb(reader)
+
+
+def whole_rgb(reader: Reader) -> Image.Image:
+    """Read a whole image that is open, as `read_rgb` does."""
+    return rgb_and_valid(reader)[0]
+
+
+def rgb_and_valid(reader: Reader) -> tuple[Image.Image, Mask | None]:
+    """Read a whole image that is open, as `read_rgb` does; and which (H, W) pixels are valid, None where all are."""
+    info = reader.info
+    rows = reader.read_rows(0, info.height)
+    as_is = info.channels == 3 and info.dtype == np.uint8 and info.value_range is None
+    if as_is and rows.valid is None:
+        return Image.fromarray(np.ascontiguousarray(rows.values)), None
+    values, valid = _unit(info, rows, 3)
+    image = Image.fromarray(values.clamp_(0, 1).mul_(255).round_().byte().contiguous().numpy())
+    return image, None if bool(valid.all()) else valid.numpy()
+
+
+def read_valid(reader: Reader, channels: int) -> tuple[Tensor, Tensor]:
+    """Read a whole image that is open, of which something must be valid. See `Pixels` for what is returned."""
+    return _unit(reader.info, reader.read_rows(0, reader.info.height), channels)
 
 
 def shrunk_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
@@ -113,14 +141,24 @@ def shrunk_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * max_side / longest)), max(1, round(size[1] * max_side / longest))
 
 
-def _open(image: ImageLike, max_pixels: int, *, upright: bool = True) -> Reader:
-    """Open an image that is read as a whole."""
+def open_image(image: ImageLike, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> Reader:
+    """Open an image that is read as a whole. See `read_pixels`; the caller closes it.
+
+    Raises:
+        ImageError: It is missing, damaged, no image or too large.
+    """
     if isinstance(image, np.ndarray):
         return ArrayReader(image)
     if isinstance(image, Image.Image):
         picture = PillowReader(image)
         return UprightReader(picture, picture.orientation) if upright and picture.orientation > 1 else picture
-    reader = open_reader(image, max_pixels=max_pixels, upright=upright)
+    reader: Reader
+    if isinstance(image, str | os.PathLike):
+        reader = open_reader(image, max_pixels=max_pixels, upright=upright)
+    elif isinstance(image, io.BytesIO):
+        reader = BytesReader(image, max_pixels=max_pixels, upright=upright)
+    else:
+        reader = image
     try:
         check_pixels(reader.info.name, reader.info.size, max_pixels)
     except ImageError:

@@ -6,7 +6,10 @@ H×W image, n rows, C channels
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -34,11 +37,17 @@ class PixelRows(NamedTuple):
 
     Attributes:
         values: (n, W, C), as stored.
-        valid: (n, W) boolean, false where a pixel is missing; None where all are there.
+        valid: (n, W) boolean, false where a pixel is missing, or (n, W, C), false where a value is, as a pixel is
+            missing if one of the channels that are taken is; None where all are there.
     """
 
     values: Array
     valid: Mask | None = None
+
+    @property
+    def seen(self) -> Mask | None:
+        """(n, W) boolean, false where a pixel is missing; None where all are there."""
+        return self.valid if self.valid is None or self.valid.ndim == 2 else np.all(self.valid, axis=2)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,34 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(
             f"{name}: it has {size[1]}×{size[0]} pixels by its header, more than the limit of {max_pixels:,} "
             "(max_pixels)"
+        )
+
+
+def check_piece(name: str, shape: Sequence[int], max_pixels: int) -> None:
+    """Raise `ImageError` if what is decoded at once is too large: a tile, strip or chunk, of which a header tells.
+
+    Args:
+        name: Of the file.
+        shape: Of the piece, (rows, columns) or (rows, columns, channels).
+        max_pixels: The most that it may hold, of four channels.
+    """
+    pixels = math.prod(shape[:2])
+    if pixels > max_pixels or math.prod(shape) > 4 * max_pixels:
+        raise ImageError(
+            f"{name}: its values lie in pieces of {'×'.join(map(str, shape))}, each of which is decoded as a whole and "
+            f"is more than the limit of {max_pixels:,} pixels (max_pixels)"
+        )
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise `ImageError` if a path is no file whose bytes can be read in any order, such as a pipe, or is not there."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError) as error:  # a name may hold a zero
+        raise ImageError(f"{path}: {(getattr(error, 'strerror', '') or str(error)).lower()}") from error
+    if not stat.S_ISREG(mode):
+        raise ImageError(
+            f"{path}: it is no ordinary file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}"
         )
 
 

@@ -10,10 +10,7 @@ of segments, and so are the channels of an OME-TIFF that has each as a page of i
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,27 +18,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 
-from vision_longformer.images.pillow import ORIENTATION_TAG
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, UnsupportedError, identity
-from vision_longformer.images.values import full_depth, through_table
-
-# What tifffile and the codecs raise for files that are damaged, besides OSError
-DAMAGED = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
+from vision_longformer.images.adapters import orientation_of
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.pillow import FIRST_OF_SEVERAL, ORIENTATION_TAG
+from vision_longformer.images.reader import (
+    MAX_PIXELS,
+    Array,
+    ImageError,
+    ImageInfo,
+    PixelRows,
+    UnsupportedError,
+    check_file,
+    check_piece,
+    identity,
 )
+from vision_longformer.images.values import full_depth, straight_colours, through_table
+
+EMPTY = "it is empty: none of its strips or tiles is in the file"
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
 NODATA_TAG = 42113  # of GDAL, as text
-ALPHA = (1, 2)  # among extra samples: associated and unassociated
+ASSOCIATED = 1  # opacity among extra samples, which colours were multiplied by
+ALPHA = (ASSOCIATED, 2)
 COLOURS = ("MINISWHITE", "MINISBLACK", "RGB")
 DECODED_TO_RGB = ("JPEG", "OJPEG", "ALT_JPEG", "JPEG_LOSSY", "WEBP")  # whatever colours the file names
 
@@ -51,26 +50,30 @@ class TiffReader:
 
     Values of a few bits are spread over their type (`full_depth`); indices into a table of colours become these.
 
-    Pixels whose channels all have GDAL's no-data value are not valid, unless there is opacity to say so.
+    Values that are GDAL's no-data value are not valid. Colours that were multiplied by their opacity (associated) are
+    divided by it.
 
     Args:
         path: Of the file.
         level: Of the pyramid, 0 for full resolution.
+        max_pixels: Refuse files whose tiles or strips, which are decoded at once, hold more.
 
     Raises:
         ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, level: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, max_pixels: int = MAX_PIXELS) -> None:
         self._name = str(path)
-        with self._explaining():
+        with image_errors(self._name, "TIFF"):
+            check_file(path)
             self._file = tifffile.TiffFile(path)
         try:
-            with self._explaining():
+            with image_errors(self._name, "TIFF"):
                 self._pages = self._choose(level)
                 self.orientation = _orientation(self._file.pages[0].aspage())
-                self.info = self._describe(path)
-                self._nodata = None if self.info.opacity else _nodata(self._pages[0])
+                self.info = self._describe(path, max_pixels)
+                self._nodata = _nodata(self._pages[0])
+                self._multiplied = self.info.opacity and tuple(self._pages[0].extrasamples)[-1:] == (ASSOCIATED,)
         except ImageError:
             self._file.close()
             raise
@@ -93,7 +96,7 @@ class TiffReader:
             raise UnsupportedError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
         return pages
 
-    def _describe(self, path: str | os.PathLike[str]) -> ImageInfo:
+    def _describe(self, path: str | os.PathLike[str], max_pixels: int) -> ImageInfo:
         page = self._pages[0]
         layouts = {(p.imagelength, p.imagewidth, p.dtype, p.photometric, p.samplesperpixel) for p in self._pages}
         if len(layouts) > 1:
@@ -105,6 +108,10 @@ class TiffReader:
         if self._colours is None and page.photometric.name not in COLOURS and not _decoded_to_rgb(page):
             raise UnsupportedError(f"its colours are {page.photometric.name.lower()}, not gray or RGB")
         _check_decoder(page)
+        if all(map(_is_empty, self._pages)):
+            raise ImageError(EMPTY)
+        if not all(map(_is_plain, self._pages)):
+            check_piece(self._name, _piece(page), max_pixels)
         return ImageInfo(
             name=self._name,
             height=page.imagelength,
@@ -112,7 +119,7 @@ class TiffReader:
             channels=samples if self._colours is None else 3,
             dtype=np.dtype(page.dtype if self._colours is None else np.uint8),
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
-            note="only the first picture of several was read" if len(self._file.series) > 1 else "",
+            note=FIRST_OF_SEVERAL if len(self._file.series) > 1 else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
             identity=identity(path),
         )
@@ -122,10 +129,10 @@ class TiffReader:
         samples = self._pages[0].samplesperpixel
         out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
-        with self._explaining():
+        with image_errors(self._name, "TIFF"):
             for number, page in enumerate(self._pages):
                 target = out[:, :, number * samples : (number + 1) * samples]
-                if page.is_contiguous and not page.is_tiled and page.planarconfig == 1 and page.compression == 1:
+                if _is_plain(page):
                     _read_plain(page, target, top)
                     continue
                 for segment in _segments(page, top, bottom):
@@ -134,13 +141,16 @@ class TiffReader:
                     _place(values, place, target, top)
                     if place[2] + values.shape[0] > bottom:
                         kept[key] = values, place
-            seen = None if self._nodata is None else (out != self._nodata).any(axis=2)
+            seen = None if self._nodata is None else out != self._nodata
+            if seen is not None and self.info.opacity:
+                seen[..., -1] = True  # whose zero speaks for itself
             bits = self._pages[0].bitspersample  # a tuple, such as 5, 6, 5, is spread by tifffile
             white_is_zero = self._pages[0].photometric.name == "MINISWHITE"
             if self._colours is not None:
-                out = through_table(out[..., 0], self._colours)
+                out, seen = through_table(out[..., 0], self._colours), None if seen is None else seen[..., 0]
             else:
                 out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
+                out = straight_colours(out) if self._multiplied else out
         self._kept = kept
         return PixelRows(out, None if seen is None or seen.all() else seen)
 
@@ -153,19 +163,6 @@ class TiffReader:
         if hasattr(self, "_file"):
             self._file.close()
 
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except ImageError as error:
-            raise type(error)(f"{self._name}: {error}") from error
-        except FileNotFoundError as error:
-            raise ImageError(f"{self._name}: there is no such file") from error
-        except MemoryError as error:
-            raise ImageError(f"{self._name}: one of its strips or tiles does not fit into memory") from error
-        except (*DAMAGED, OSError) as error:
-            raise ImageError(f"{self._name}: it is no TIFF, or a damaged one ({error})") from error
-
 
 class Header(NamedTuple):
     """What decides how a TIFF is read.
@@ -175,32 +172,38 @@ class Header(NamedTuple):
         georeferenced: Whether it says where on earth it lies.
         nodata: Whether a value says that a pixel is missing.
         masked: Whether a page does.
+        multiplied: Whether its last channel is opacity, which colours were multiplied by.
+        empty: Whether none of its pixels are in the file.
     """
 
     orientation: int = 1
     georeferenced: bool = False
     nodata: bool = False
     masked: bool = False
+    multiplied: bool = False
+    empty: bool = False
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Look at the tags of a TIFF's first pages; of a file that cannot be read, nothing is known."""
     try:
         with tifffile.TiffFile(path) as file:
-            tags = file.pages[0].aspage().tags
+            first = file.pages[0].aspage()
+            tags = first.tags
             return Header(
-                _orientation(file.pages[0].aspage()),
+                _orientation(first),
                 any(tag in tags for tag in RASTER_TAGS),
                 NODATA_TAG in tags,
                 any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
+                tuple(first.extrasamples)[-1:] == (ASSOCIATED,),
+                _is_empty(first),
             )
-    except (*DAMAGED, OSError):
+    except Exception:
         return Header()
 
 
 def _orientation(page: Any) -> int:
-    orientation = page.tags.valueof(ORIENTATION_TAG, default=1)
-    return int(orientation) if orientation in range(1, 9) else 1
+    return orientation_of(page.tags.valueof(ORIENTATION_TAG, default=1))
 
 
 def _has_palette(page: Any) -> bool:
@@ -270,6 +273,26 @@ def _place(values: Array, place: tuple[int, ...], target: Array, top: int) -> No
     width = min(values.shape[1], target.shape[1] - column)
     inside = values[first - row : last - row, :width]
     target[first - top : last - top, column : column + width, plane : plane + values.shape[2]] = inside
+
+
+def _is_empty(page: Any) -> bool:
+    return not any(page.databytecounts)
+
+
+def _is_plain(page: Any) -> bool:
+    """Tell whether rows lie in the file one after the other, uncompressed."""
+    together = page.is_contiguous and not page.is_tiled and page.planarconfig == 1 and page.compression == 1
+    return bool(together and all(page.databytecounts))  # what was left out of the file has none
+
+
+def _piece(page: Any) -> tuple[int, int, int]:
+    """Return the rows, columns and channels that are decoded at once."""
+    rows, columns = (
+        (page.tilelength, page.tilewidth)
+        if page.is_tiled
+        else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
+    )
+    return rows, columns, page.samplesperpixel if page.planarconfig == 1 else 1
 
 
 def _read_plain(page: Any, target: Array, top: int) -> None:

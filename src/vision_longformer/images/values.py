@@ -8,8 +8,11 @@ that a pixel is missing, and makes it not valid too.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, Reader
@@ -39,6 +42,19 @@ def full_depth(values: Array, bits: int, *, white_is_zero: bool = False) -> Arra
     return np.invert(values)
 
 
+def straight_colours(values: NDArray[Any]) -> Array:
+    """Return (n, W, C) values whose last channel is opacity, and whose others were multiplied by it, without that.
+
+    Whole numbers are rounded to the nearest; where opacity is 0, all are.
+    """
+    colours, opacity = values[..., :-1], values[..., -1:]
+    most = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+    shares = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+    if values.dtype.kind != "f":
+        shares = (np.minimum(shares, 1) * most).round()
+    return np.concatenate([shares.astype(values.dtype), opacity], axis=2)
+
+
 def through_table(indices: Array, colours: Array) -> Array:
     """Return the (n, W, C) colours of (n, W) indices into an (N, C) table; larger ones take its last entry."""
     found: Array = colours[np.minimum(indices, len(colours) - 1)]
@@ -60,7 +76,7 @@ def unit_rows(reader: Reader, top: int, bottom: int, channels: int) -> tuple[Ten
 def to_unit(info: ImageInfo, rows: PixelRows, channels: int) -> tuple[Tensor, Tensor]:
     """Scale rows that were read from an image. See `unit_rows`."""
     check_channels(info, channels)
-    stored, seen = rows
+    stored, seen = rows.values, rows.seen
     if seen is not None and not seen.all():
         stored = np.where(seen[..., None], stored, np.zeros((), stored.dtype))  # it may be out of range
     try:
@@ -78,7 +94,24 @@ def check_channels(info: ImageInfo, channels: int) -> None:
     if not info.opacity and info.channels in (2, 4) and info.channels != channels:
         raise ImageError(
             f"{info.name}: it has {info.channels} channels, none of which is opacity, and the model takes "
-            f"{channels}: choose some (channels)"
+            f"{channels}: choose some with --channels (channels in Python)"
+        )
+
+
+def check_fits(info: ImageInfo, channels: int) -> None:
+    """Raise `ImageError` if a model of so many channels cannot take an image, by what is known before it is read."""
+    check_channels(info, channels)
+    kind = info.dtype.kind + str(info.dtype.itemsize)
+    if info.value_range is None and info.dtype.kind in "biu" and kind not in FULL_SCALE:
+        raise ImageError(
+            f"{info.name}: values of type {info.dtype} have no defined range: say which become black and white with "
+            "--value-range (value_range in Python)"
+        )
+    colours = info.channels - (info.opacity and info.channels in (2, 4))
+    if info.channels != channels and colours not in (1, channels) and (colours, channels) != (3, 1):
+        raise ImageError(
+            f"{info.name}: it has {info.channels} channels, and the model takes {channels}: choose some with "
+            "--channels (channels in Python)"
         )
 
 
@@ -112,7 +145,10 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
                 f"its floating-point values, {low:g} to {high:g}, have no defined range: scale them to [0, 1]"
             )
     else:
-        raise ImageError(f"values of type {array.dtype} have no defined range: scale them to floats in [0, 1]")
+        raise ImageError(
+            f"values of type {array.dtype} have no defined range: say which become black and white with --value-range "
+            "(value_range in Python), or scale them to floats in [0, 1]"
+        )
     values, valid = _fit_channels(values, channels)
     if not bool(valid.all()):
         values = torch.where(valid[..., None], values, 0)

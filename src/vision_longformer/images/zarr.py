@@ -5,6 +5,7 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,18 +14,20 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images.arrays import ArrayReader
-from vision_longformer.images.reader import Array, ImageError, identity
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.reader import MAX_PIXELS, Array, ImageError, check_piece, identity
 
 FIRST_AXES = "tczyx"  # of OME-Zarr before 0.3, whose metadata does not name them
 
 
-def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> ArrayReader:
+def open_zarr(path: str | os.PathLike[str], *, array: str | None = None, max_pixels: int = MAX_PIXELS) -> ArrayReader:
     """Open a Zarr array of shape (height, width) or (height, width, channels), or an OME-Zarr image of any order.
 
     Args:
         path: A folder or zip file.
         array: The name of the array in a group; by default the first level of an OME-Zarr image, the only
             array, or "0", as pyramids call theirs.
+        max_pixels: Refuse arrays whose chunks, which are decoded at once, hold more.
 
     Raises:
         ImageError: It is missing, damaged, or no array of pixels.
@@ -32,22 +35,28 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None) -> Arra
     """
     try:
         import zarr
+        from zarr.storage import LocalStore, ZipStore
+
+        from vision_longformer.images.zarr_store import BoundedStore
     except ImportError as error:
         raise ImportError(f"{path}: reading Zarr needs zarr: pip install 'vision-longformer[zarr]'") from error
-    if not Path(path).exists():
-        raise ImageError(f"{path}: there is no such file or folder")
-    try:
+    with image_errors(str(path), "Zarr array"):
+        if not Path(path).exists():
+            raise ImageError("there is no such file or folder")
         packed = Path(path).is_file()  # in a zip file, which zarr does not recognise by itself
-        found = zarr.open(zarr.storage.ZipStore(path, mode="r") if packed else str(path), mode="r")
+        files = ZipStore(path, mode="r") if packed else LocalStore(path, read_only=True)
+        store = BoundedStore(files)
+        found = zarr.open(store, mode="r")
         if isinstance(found, zarr.Group):
             found = _member(found, array)
-        chunk_rows = int(found.chunks[0])
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except Exception as error:  # stores, codecs and metadata each raise their own
-        raise ImageError(f"{path}: it is no Zarr array, or a damaged one ({error})") from error
+        stored = found.array if isinstance(found, OmeImage) else found
+        if min(stored.chunks) < 1:
+            raise ImageError(f"its chunks, {'×'.join(map(str, stored.chunks))}, hold nothing")
+        rows, columns = (*found.chunks, 1)[:2]
+        check_piece(str(path), (rows, columns, math.prod(stored.chunks) // (rows * columns)), max_pixels)
+        store.holds(stored)
     opacity = not isinstance(found, OmeImage)  # whose channels are those of a microscope
-    return ArrayReader(found, name=str(path), preferred_rows=chunk_rows, opacity=opacity, identity=identity(path))
+    return ArrayReader(found, name=str(path), preferred_rows=rows, opacity=opacity, identity=identity(path))
 
 
 def _member(group: Any, name: str | None) -> Any:
@@ -67,6 +76,9 @@ class OmeImage:
         array: Of a Zarr group.
         axes: Their names, in the order of the array's shape.
 
+    Attributes:
+        array: That one.
+
     Raises:
         ImageError: There are no rows or columns, or other axes than rows, columns and channels hold more than one.
     """
@@ -77,7 +89,7 @@ class OmeImage:
         if len(sizes) != len(array.shape) or not {"y", "x"} <= sizes.keys() or any(size != 1 for size in others):
             found = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
             raise ImageError(f"it is no single picture of rows, columns and channels (its axes: {found})")
-        self._array, self._axes = array, tuple(axes)
+        self.array, self._axes = array, tuple(axes)
         self._kept = [axis for axis in axes if axis in ("y", "x", "c")]
         self._order = [self._kept.index(axis) for axis in ("y", "x", "c") if axis in sizes]
         self.shape = tuple(sizes[axis] for axis in ("y", "x", "c") if axis in sizes)
@@ -86,7 +98,7 @@ class OmeImage:
 
     def __getitem__(self, rows: slice) -> Array:
         index = tuple(rows if axis == "y" else slice(None) if axis in self._kept else 0 for axis in self._axes)
-        return np.asarray(self._array[index]).transpose(self._order)
+        return np.asarray(self.array[index]).transpose(self._order)
 
 
 def ome_image(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]] | None:

@@ -118,9 +118,10 @@ def _maps_of_attention(stage: StageConfig, batch: int) -> float:
 def _attention_bytes(stage: StageConfig, size: Size, batch: int, grid: Size) -> int:
     """Return what attention holds in float32 beside what comes in."""
     with _disable_current_modes(), torch.device("meta"):  # what counts a whole model may ask
-        layer = build_attention(stage, grid=grid).eval()
+        layer = build_attention(stage, grid=grid).eval().float()
     with _disable_current_modes(), FakeTensorMode(), torch.no_grad():
-        tokens = torch.empty(batch, *size, stage.width), torch.empty(batch, stage.num_global_tokens, stage.width)
+        shapes = (batch, *size, stage.width), (batch, stage.num_global_tokens, stage.width)
+        tokens = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
         return count_bytes(lambda: layer(*tokens), known=[*make_fake(layer), *tokens])
 
 

@@ -33,7 +33,7 @@ class CountsMemory(Protocol):
         """Run as far as sizes are known, and return the bytes that are held at most from there on.
 
         Args:
-            images: (1, 3, H, W), normalised.
+            images: (1, C, H, W), normalised.
             size: Their (height, width).
             live: Returns the bytes that are held when it is called.
         """
@@ -58,12 +58,17 @@ def forecast_dense_memory(model: nn.Module, size: Size) -> int:
             module.forward_intermediates = partial(_maps, module)  # type: ignore[method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         with _Counter(known=make_fake(fake)) as counter:
-            pixels = torch.empty(1, 3, *size)
+            pixels = torch.empty(1, _in_chans(model), *size, dtype=torch.float32)
             images = pixels * 1  # normalised
             del pixels
             after = fake.count_memory(images, size, lambda: counter.live)
         peak: int = max(counter.peak, after) + round(HEAP_HOLES * counter.largest_on_heap)
     return round(MARGIN * (peak + WORKSPACE_BYTES))
+
+
+def _in_chans(model: nn.Module) -> int:
+    """Return how many channels the images of a model have: those of its first convolution."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
 
 
 def _maps(model: VisionLongformer, images: Tensor, *, indices: tuple[int, ...], **_: Any) -> list[Tensor]:

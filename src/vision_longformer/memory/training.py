@@ -109,10 +109,11 @@ def _step_peak(config: ModelConfig, size: tuple[int, int], batch: int, *, checkp
         scale = size[0] * size[1] / COUNTED_SIDE**2
         size = (COUNTED_SIDE, COUNTED_SIDE)
     with torch.device("meta"):
-        model = VisionLongformer(config).train()
+        model = VisionLongformer(config).train().float()
     model.set_grad_checkpointing(checkpointing)
     with FakeTensorMode():
         known = make_fake(model)
         model.requires_grad_(True)
-        step = count_bytes(lambda: model(torch.empty(batch, config.in_chans, *size)).sum().backward(), known=known)
+        shape = (batch, config.in_chans, *size)
+        step = count_bytes(lambda: model(torch.empty(shape, dtype=torch.float32)).sum().backward(), known=known)
     return round(step * scale)

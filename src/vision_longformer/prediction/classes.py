@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vision_longformer.images import ImageError, read_rgb
+from vision_longformer.images import ImageError, Reader, open_reader
+from vision_longformer.images.rasters import whole_raster
+from vision_longformer.images.reader import MAX_PIXELS, check_pixels
 from vision_longformer.training.tasks.classification import Classifier
 
 
@@ -29,7 +33,6 @@ class Prediction:
     error: str = ""
 
 
-@torch.inference_mode()
 def predict(
     trained: Classifier, paths: Sequence[Path], *, top: int, device: torch.device, size: int | None = None
 ) -> Iterator[Prediction]:
@@ -42,17 +45,37 @@ def predict(
         device: Where to compute.
         size: Side of the square in pixels; by default that of training.
     """
-    transform = (trained if size is None else trained.at_size(size)).transform()
-    model = trained.model.to(device).eval()
+    trained = trained if size is None else trained.at_size(size)
+    trained.model.to(device).eval()
+    num_classes: Any = trained.model.num_classes
+    names = trained.classes or tuple(map(str, range(num_classes)))
     for path in paths:
         try:
-            image = read_rgb(path)
+            with closing(open_reader(path, **vars(trained.reading))) as reader:
+                numbers, probabilities = classify(trained, reader, top=top, device=device)
         except ImageError as error:
             yield Prediction(path, error=str(error))
             continue
-        probability = model(transform(image)[None].to(device))[0].softmax(dim=0).cpu()
-        best = probability.topk(min(top, len(probability)))
-        names = trained.classes or tuple(map(str, range(len(probability))))
-        yield Prediction(
-            path, tuple(names[number] for number in best.indices.tolist()), tuple(best.values.double().tolist())
-        )
+        yield Prediction(path, tuple(names[number] for number in numbers), probabilities)
+
+
+@torch.inference_mode()
+def classify(
+    trained: Classifier, reader: Reader, *, top: int, device: torch.device
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the numbers of an open image's most probable classes, most probable first, and their probabilities.
+
+    Args:
+        trained: In evaluation mode, on `device`.
+        reader: The image.
+        top: How many classes.
+        device: Where to compute.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    check_pixels(reader.info.name, reader.info.size, MAX_PIXELS)
+    image = whole_raster(reader, trained.reading.model_channels)
+    probability = trained.model(trained.transform()(image)[None].to(device))[0].float().softmax(dim=0).cpu()
+    best = probability.topk(min(top, len(probability)))
+    return tuple(best.indices.tolist()), tuple(best.values.double().tolist())

@@ -19,6 +19,7 @@ OKABE_ITO: tuple[Colour, ...] = (
 )
 GOLDEN = 0.618034  # of a turn: hues that are never close to those before
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+BACKGROUND: Colour = (45, 48, 54)
 
 
 def class_colour(number: int) -> Colour:
@@ -28,6 +29,11 @@ def class_colour(number: int) -> Colour:
     turn = (number - len(OKABE_ITO)) * GOLDEN
     red, green, blue = colorsys.hls_to_rgb(turn % 1, (0.45, 0.6, 0.75)[number % 3], 0.75)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def pixel_class_colour(number: int) -> Colour:
+    """Return the colour of a class of pixels: class 0 is the background, on which no bright colour is spent."""
+    return BACKGROUND if number == 0 else class_colour(number - 1)
 
 
 def text_colour(background: Colour) -> Colour:

@@ -1,9 +1,13 @@
-"""What detectors and segmentation models find in image files of any size."""
+"""Looking at one image of any size with a detector or a segmentation model.
+
+This is the one place that decides how an image is read: by rows where it is streamed, else as a whole. An image that
+does not fit into memory is streamed where the model allows it, nothing is resized and no tiles were asked for; else it
+is cut into tiles.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,125 +15,119 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
 from vision_longformer.detection.tiled import find_objects
-from vision_longformer.features.small_pictures import small_photograph
-from vision_longformer.images import MAX_PIXELS, ImageError, describe_image, open_reader, read_rgb
-from vision_longformer.masks.rle import Rle, mask_to_rle, nearest, rle_to_mask
+from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, rasters
+from vision_longformer.images.reader import check_pixels
+from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.segmentation.tiled import label_pixels
-from vision_longformer.streaming.maps import WorkFolderError
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.trained import Trained
 
-PICTURE_WIDTH = 4096  # pixels
 
-
-@dataclass(frozen=True, eq=False)
-class DensePrediction:
-    """What was found in an image.
+@dataclass(frozen=True)
+class LookOptions:
+    """How images are looked at.
 
     Attributes:
-        path: The image.
-        image: Its pixels, RGB, turned upright; of a streamed image that is larger than `PICTURE_WIDTH`, a smaller
-            picture; None if it cannot be read.
-        size: (height, width) of the image in pixels.
-        tiles: How many parts it was looked at in.
-        streamed: Whether it went through the model band by band, which leaves no seam; `tiles` is 1 then.
-        objects: Of detectors.
-        labels: (H, W) classes of pixels, of segmentation models.
-        error: Why there is nothing; "" if there is.
-    """
-
-    path: Path
-    image: Image.Image | None = None
-    size: Size = (0, 0)
-    tiles: int = 0
-    streamed: bool = False
-    objects: FoundObjects | None = None
-    labels: NDArray[Any] | None = None
-    error: str = ""
-
-
-def predict_dense(
-    trained: Trained,
-    paths: Sequence[Path],
-    *,
-    tiling: Tiling,
-    device: torch.device,
-    scale: float,
-    min_score: float = 0.0,
-    classes: Collection[int] | None = None,
-    detections: int | None = None,
-    work_folder: Path | None = None,
-    on_tile: Callable[[int, int], None] = lambda done, total: None,
-    on_band: Callable[[float], None] = lambda share: None,
-) -> Iterator[DensePrediction]:
-    """Look at image files, one after the other.
-
-    An image that does not fit into memory is streamed where the model allows it, nothing is resized and no tiles were
-    asked for; else it is cut into tiles. A streamed image is read by rows if its format allows that.
-
-    Args:
-        trained: See `load_weights`.
-        paths: Image files.
-        tiling: Which tiles to look at.
-        device: Where the model is.
         scale: Factor that images are resized by before the model sees them; what is found is given in the pixels of
             the file.
-        min_score: Drop objects that are less certain.
-        classes: Keep objects of these class numbers only; None keeps all.
-        detections: The most objects of an image, for which the model must be set too (`set_detections`); None leaves
+        min_score: Objects that are less certain are dropped.
+        classes: Objects of these class numbers only are kept; None keeps all.
+        detections: The most objects of an image, for which the model must be set too (`limit_detections`); None leaves
             the model's own limit, which holds for each tile where there are several.
         work_folder: Where a streamed image's maps go that do not fit into memory, until it is done; None takes the
             system's place for temporary files.
-        on_tile: Called after each tile with how many of the image's are done, and of how many.
-        on_band: Called after each band of a streamed image with the share of its work that is done.
+    """
+
+    scale: float = 1.0
+    min_score: float = 0.0
+    classes: Collection[int] | None = None
+    detections: int | None = None
+    work_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class OnProgress:
+    """Who is told how far an image is.
+
+    Attributes:
+        begin: Called with the (height, width) of the image before work begins.
+        tile: Called after each tile with how many are done, and of how many.
+        band: Called after each band of a streamed image with the share of its work that is done.
+    """
+
+    begin: Callable[[Size], None] = lambda size: None
+    tile: Callable[[int, int], None] = lambda done, total: None
+    band: Callable[[float], None] = lambda share: None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was found in an image, in its own pixels.
+
+    Attributes:
+        tiles: How many parts it was looked at in.
+        streamed: Whether it went through the model band by band; `tiles` is 1 then.
+        objects: Of detectors.
+        labels: (H, W) classes of pixels, of segmentation models.
+        valid: (H, W), where the image has pixels; None where it has all.
+    """
+
+    tiles: int
+    streamed: bool = False
+    objects: FoundObjects | None = None
+    labels: NDArray[Any] | None = None
+    valid: Mask | None = None
+
+
+def look(
+    trained: Trained,
+    reader: Reader,
+    *,
+    tiling: Tiling,
+    device: torch.device,
+    options: LookOptions,
+    progress: OnProgress,
+) -> Seen:
+    """Look at an image that is open.
+
+    Raises:
+        ImageError: It cannot be read.
+        ValueError: No tile fits into memory.
+        MemoryError: There was less memory than was free before.
+        WorkFolderError: Maps cannot be kept in the work folder.
     """
     preprocessing = trained.preprocessing
     common: dict[str, Any] = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
-    wanted: dict[str, Any] = {"min_score": min_score, "classes": classes}
+    wanted: dict[str, Any] = {"min_score": options.min_score, "classes": options.classes}
     model: Any = trained.model
-
-    def stream(path: Path) -> DensePrediction | None:
-        info = describe_image(path)
-        size = (info.height, info.width)
-        if scale != 1 or (strategy := streaming_strategy(model, size, tiling)) is None:
-            return None
-        with contextlib.closing(open_reader(path)) as reader:
-            found = find_objects_streamed(
-                model, reader, strategy, work_folder=work_folder, on_band=on_band, **wanted, **common
-            )
-            picture = Image.fromarray(small_photograph(reader, 3, max_width=PICTURE_WIDTH).numpy())
-        return DensePrediction(path, picture, size, 1, streamed=True, objects=found)
-
-    def look(path: Path) -> DensePrediction:
-        if (streamed := stream(path)) is not None:
-            return streamed
-        image = read_rgb(path)
-        size = (image.height, image.width)
-        seen = resized(image, scale, interpolation=preprocessing["interpolation"])
-        seen_size = (seen.height, seen.width)
-        tiles = len(tiling.cut(seen_size))
-        in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": on_tile, **common}
-        if trained.gives == "pixels":
-            labels = _labels_of_file(label_pixels(model, seen, **in_tiles), image)
-            return DensePrediction(path, image, size, tiles, labels=labels)
-        found = find_objects(model, seen, detections=detections, **wanted, **in_tiles)
-        return DensePrediction(path, image, size, tiles, objects=in_pixels_of(found, size, seen=seen_size))
-
-    for path in paths:
-        try:
-            yield look(path)
-        except (ImageError, MemoryError, ValueError, WorkFolderError) as error:
-            text = str(error)
-            yield DensePrediction(path, error=text if text.startswith(str(path)) else f"{path}: {text}")
+    size = reader.info.size
+    progress.begin(size)
+    if options.scale == 1 and (strategy := streaming_strategy(model, size, tiling)) is not None:
+        folder = options.work_folder
+        found = find_objects_streamed(
+            model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
+        )
+        return Seen(1, streamed=True, objects=found)
+    check_pixels(reader.info.name, size, MAX_PIXELS)
+    image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)
+    seen = resized(image, options.scale, interpolation=preprocessing["interpolation"])
+    seen_size = rasters.size_of(seen)
+    tiles = len(tiling.cut(seen_size))
+    in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": progress.tile, **common}
+    if trained.gives == "pixels":
+        labels = _labels_of_file(label_pixels(model, seen, **in_tiles), size)
+        return Seen(tiles, labels=_without_missing(labels, valid, len(trained.classes or ())), valid=valid)
+    found = find_objects(model, seen, detections=options.detections, **wanted, **in_tiles)
+    objects = where_pixels_are(in_pixels_of(found, size, seen=seen_size), valid)
+    return Seen(tiles, objects=objects, valid=valid)
 
 
-def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Image:
+def resized(image: Raster, scale: float, *, interpolation: str) -> Raster:
     """Return an image resized by a factor, as evaluation does.
 
     Raises:
@@ -137,13 +135,14 @@ def resized(image: Image.Image, scale: float, *, interpolation: str) -> Image.Im
     """
     if scale == 1:
         return image
-    if image.width * scale * image.height * scale > MAX_PIXELS:
+    height, width = rasters.size_of(image)
+    if width * scale * height * scale > MAX_PIXELS:
         raise ImageError(
-            f"its {image.width}×{image.height} pixels, resized by {scale:g}, would be more than the limit of "
+            f"its {width}×{height} pixels, resized by {scale:g}, would be more than the limit of "
             f"{MAX_PIXELS:,}; choose a smaller scale"
         )
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling[interpolation.upper()])
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return rasters.resized(image, size, interpolation)
 
 
 def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjects:
@@ -157,12 +156,43 @@ def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjec
     return replace(objects, boxes=objects.boxes * factors, masks=masks)
 
 
+def where_pixels_are(objects: FoundObjects, valid: Mask | None) -> FoundObjects:
+    """Return the objects of which the image has at least half of the pixels: of the mask, or else of the box.
+
+    Args:
+        objects: In the pixels of the image.
+        valid: (H, W), where the image has pixels; None where it has all.
+    """
+    if valid is None:
+        return objects
+    kept = []
+    for place, box in enumerate(objects.boxes):
+        (left, top), (right, bottom) = np.floor(box[:2]).clip(0).astype(int), np.ceil(box[2:]).astype(int)
+        there = valid[top:bottom, left:right]
+        if objects.masks is not None:
+            there = there[rle_to_mask(objects.masks[place])[top:bottom, left:right]]
+        if there.size and there.mean() >= 0.5:
+            kept.append(place)
+    masks = None if objects.masks is None else [objects.masks[place] for place in kept]
+    arrays = {name: getattr(objects, name)[kept] for name in ("boxes", "scores", "labels")}
+    return replace(objects, masks=masks, **arrays)
+
+
 def _resized_mask(rle: Rle, size: Size) -> Rle:
     mask = rle_to_mask(rle)
     rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
     return mask_to_rle(mask[rows[:, None], columns])
 
 
-def _labels_of_file(labels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    rows, columns = nearest(labels.shape[0], image.height), nearest(labels.shape[1], image.width)
-    return labels if labels.shape == (image.height, image.width) else labels[rows[:, None], columns]
+def _labels_of_file(labels: NDArray[Any], size: Size) -> NDArray[Any]:
+    rows, columns = nearest(labels.shape[0], size[0]), nearest(labels.shape[1], size[1])
+    return labels if labels.shape == size else labels[rows[:, None], columns]
+
+
+def _without_missing(labels: NDArray[Any], valid: Mask | None, classes: int) -> NDArray[Any]:
+    """Give pixels that the image does not have the largest value, in a type in which no class has it."""
+    if valid is None:
+        return labels
+    if classes > np.iinfo(labels.dtype).max:
+        labels = labels.astype(np.uint16)
+    return np.where(valid, labels, np.iinfo(labels.dtype).max).astype(labels.dtype)

@@ -24,7 +24,6 @@ from vision_longformer.config import (
     ModelConfig,
     Neighbours,
     Performer,
-    Position,
     SpatialReduction,
     StageConfig,
     Windowed,
@@ -87,9 +86,9 @@ def convert(
     config = _model_config(stages, entries, image_size=image_size, options=options)
     with torch.device("meta"):
         model = VisionLongformer(config)
-    converted = _convert_state(config, entries)
+    _convert_state(config, entries)
     entries.raise_problems(image_size=config.image_size)
-    load_exactly(model, converted, source="the converted checkpoint")
+    load_exactly(model, entries.converted, source="the converted checkpoint")
     if windowed:
         windows = [stage.window for stage in stages]
         model = to_windowed(model, window_sizes=windows, stretch_tables=stretch_tables, report=entries.report)
@@ -200,39 +199,29 @@ def _model_config(
     image_size: int | tuple[int, int],
     options: ReferenceOptions,
 ) -> ModelConfig:
+    first = entries.tensors.get("layer1.0.proj.weight")
     has_token = stages[-1].global_tokens > 0 and not options.avg_pool
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     return ModelConfig(
-        stages=tuple(
-            StageConfig(
-                depth=stage.blocks,
-                width=stage.width,
-                num_heads=stage.heads,
-                patch_size=stage.patch,
-                num_global_tokens=stage.global_tokens,
-                position=_position(stage, attention),
-                attention=attention,
-            )
-            for stage, attention in ((stage, _attention(stage, entries, options)) for stage in stages)
-        ),
-        image_size=size,
+        stages=tuple(_stage_config(stage, _attention(stage, entries, options)) for stage in stages),
+        image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
         num_classes=options.num_classes,
-        in_chans=_in_chans(entries),
+        in_chans=3 if first is None or first.ndim != 4 else first.shape[1],
         global_pool="token" if has_token else "avg",
         norm_embed=options.norm_embed,
     )
 
 
-def _position(stage: ReferenceStage, attention: Attention) -> Position:
-    if stage.absolute:
-        return "absolute"
+def _stage_config(stage: ReferenceStage, attention: Attention) -> StageConfig:
     without_biases = isinstance(attention, Linformer | SpatialReduction | Performer)
-    return "none" if without_biases else "relative"
-
-
-def _in_chans(entries: ReferenceEntries) -> int:
-    first = entries.tensors.get("layer1.0.proj.weight")
-    return 3 if first is None or first.ndim != 4 else first.shape[1]
+    return StageConfig(
+        depth=stage.blocks,
+        width=stage.width,
+        num_heads=stage.heads,
+        patch_size=stage.patch,
+        num_global_tokens=stage.global_tokens,
+        position="absolute" if stage.absolute else "none" if without_biases else "relative",
+        attention=attention,
+    )
 
 
 def _attention(stage: ReferenceStage, entries: ReferenceEntries, options: ReferenceOptions) -> Attention:
@@ -268,53 +257,32 @@ def _attention(stage: ReferenceStage, entries: ReferenceEntries, options: Refere
     )
 
 
-def _convert_state(config: ModelConfig, entries: ReferenceEntries) -> dict[str, Tensor]:
-    converted: dict[str, Tensor] = {}
+def _convert_state(config: ModelConfig, entries: ReferenceEntries) -> None:
     in_chans = config.in_chans
     for number, stage in enumerate(config.stages):
-        old, new = f"layer{number + 1}", f"stages.{number}"
-        grid = config.grid_size(number)
-        converted |= _patch_embed(
-            stage, entries, f"{old}.0.", f"{new}.patch_embed.", in_chans=in_chans, grid=grid, norm=config.norm_embed
-        )
+        old, new, grid = f"layer{number + 1}", f"stages.{number}", config.grid_size(number)
+        embed, patch = f"{new}.patch_embed.", stage.patch_size
+        entries.move_layer(f"{old}.0.proj", f"{embed}proj", (stage.width, in_chans, patch, patch))
+        if config.norm_embed:
+            entries.move_layer(f"{old}.0.norm_embed", f"{embed}norm", (stage.width,))
+        _embeddings(entries, f"{old}.0.", embed, stage, grid=grid)
         for block in range(stage.depth):
             attention, mlp = f"{old}.{2 * block + 1}.", f"{old}.{2 * block + 2}."
-            prefix = f"{new}.blocks.{block}."
-            converted |= attention_from_reference(entries, f"{attention}attn.", f"{prefix}attn.", stage, grid=grid)
-            converted |= _layer(entries, f"{attention}norm", f"{prefix}norm1", (stage.width,))
-            converted |= _layer(entries, f"{mlp}norm", f"{prefix}norm2", (stage.width,))
-            hidden = 4 * stage.width
-            converted |= _layer(entries, f"{mlp}mlp.fc1", f"{prefix}mlp.fc1", (hidden, stage.width))
-            converted |= _layer(entries, f"{mlp}mlp.fc2", f"{prefix}mlp.fc2", (stage.width, hidden))
+            prefix, hidden = f"{new}.blocks.{block}.", 4 * stage.width
+            attention_from_reference(entries, f"{attention}attn.", f"{prefix}attn.", stage, grid=grid)
+            entries.move_layer(f"{attention}norm", f"{prefix}norm1", (stage.width,))
+            entries.move_layer(f"{mlp}norm", f"{prefix}norm2", (stage.width,))
+            entries.move_layer(f"{mlp}mlp.fc1", f"{prefix}mlp.fc1", (hidden, stage.width))
+            entries.move_layer(f"{mlp}mlp.fc2", f"{prefix}mlp.fc2", (stage.width, hidden))
         in_chans = stage.width
-    converted |= _layer(entries, "norm", "norm", (in_chans,))
+    entries.move_layer("norm", "norm", (in_chans,))
     if config.num_classes:
-        converted |= _layer(entries, "head", "head", (config.num_classes, in_chans))
-    return converted
+        entries.move_layer("head", "head", (config.num_classes, in_chans))
 
 
-def _layer(entries: ReferenceEntries, old: str, new: str, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """Rename a layer with a weight of `shape` and a bias of its first axis."""
-    return {
-        f"{new}.weight": entries.move(f"{old}.weight", f"{new}.weight", shape),
-        f"{new}.bias": entries.move(f"{old}.bias", f"{new}.bias", shape[:1]),
-    }
-
-
-def _patch_embed(
-    stage: StageConfig,
-    entries: ReferenceEntries,
-    old: str,
-    new: str,
-    *,
-    in_chans: int,
-    grid: tuple[int, int],
-    norm: bool,
-) -> dict[str, Tensor]:
-    patch, width, num_global = stage.patch_size, stage.width, stage.num_global_tokens
-    converted = _layer(entries, f"{old}proj", f"{new}proj", (width, in_chans, patch, patch))
-    if norm:
-        converted |= _layer(entries, f"{old}norm_embed", f"{new}norm", (width,))
+def _embeddings(entries: ReferenceEntries, old: str, new: str, stage: StageConfig, *, grid: tuple[int, int]) -> None:
+    """Convert global tokens and tables of absolute positions, all of which have a first axis of 1."""
+    width, num_global = stage.width, stage.num_global_tokens
     tables = {}
     if num_global:
         tables["cls_token"] = ("global_tokens", (1, num_global, width))
@@ -326,104 +294,88 @@ def _patch_embed(
         else:
             entries.derive(f"{old}cls_pos_embed")  # empty
     for name, (target, shape) in tables.items():
-        converted[f"{new}{target}"] = entries.move(f"{old}{name}", f"{new}{target}", shape)[0]
-    return converted
+        entries.converted[f"{new}{target}"] = entries.move(f"{old}{name}", f"{new}{target}", shape)[0]
 
 
 def attention_from_reference(
     entries: ReferenceEntries, old: str, new: str, stage: StageConfig, *, grid: tuple[int, int]
-) -> dict[str, Tensor]:
+) -> None:
     """Convert one attention layer; `old` and `new` are the prefixes of its names."""
-    width = stage.width
-    projections = f"{new}projections."
-    converted: dict[str, Tensor] = {}
+    width, projections = stage.width, f"{new}projections."
+    rows: int | None = None  # of the table of relative positions
     match stage.attention:
-        case Full() | Performer():
-            converted |= _layer(entries, f"{old}qkv", f"{projections}qkv", (3 * width, width))
-            converted |= _layer(entries, f"{old}proj", f"{projections}proj", (width, width))
+        case Full():
+            rows = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+            _joint_projections(entries, old, projections, width)
+        case Performer(num_features=num_features):
+            _joint_projections(entries, old, projections, width)
+            shape = (num_features, width // stage.num_heads)
+            entries.move_all(f"{old}fast_attention.projection_matrix", f"{new}projection", shape)
+            entries.converted[f"{new}draws"] = torch.tensor([0, 0])  # no part of a published checkpoint
         case SpatialReduction(ratio=ratio):
-            converted |= _layer(entries, f"{old}query", f"{new}query", (width, width))
-            converted |= _layer(entries, f"{old}kv", f"{new}key_value", (2 * width, width))
-            converted |= _layer(entries, f"{old}proj", f"{new}proj", (width, width))
-            target = f"{new}reduction.weight"
-            converted[target] = entries.move(f"{old}proj_sr.weight", target, (width, width, ratio, ratio))
+            entries.move_layer(f"{old}query", f"{new}query", (width, width))
+            entries.move_layer(f"{old}kv", f"{new}key_value", (2 * width, width))
+            entries.move_layer(f"{old}proj", f"{new}proj", (width, width))
+            entries.move_all(f"{old}proj_sr.weight", f"{new}reduction.weight", (width, width, ratio, ratio))
         case Linformer():
-            converted |= _query_key_value(entries, old, projections, width)
-            converted |= _token_projections(entries, old, new, stage, stage.attention, grid=grid)
+            _query_key_value(entries, old, projections, width)
+            _token_projections(entries, old, new, stage, stage.attention, grid=grid)
         case Windowed() | GlobalOnly():
-            converted |= _query_key_value(entries, old, projections, width)
+            if isinstance(stage.attention, Windowed):
+                rows = (4 * stage.attention.window_size - 1) ** 2
+            _query_key_value(entries, old, projections, width)
             if stage.attention.shared_global_projections or not stage.num_global_tokens:
                 for name in ("query", "kv", "proj"):
                     entries.derive_repeated(f"{old}{name}", f"{old}{name}_global")
             else:
-                converted |= _query_key_value(entries, old, projections, width, suffix="_global")
-    if isinstance(stage.attention, Performer):
-        target, shape = f"{new}projection", (stage.attention.num_features, width // stage.num_heads)
-        converted[target] = entries.move(f"{old}fast_attention.projection_matrix", target, shape)
-        converted[f"{new}draws"] = torch.tensor([0, 0])  # no part of a published checkpoint
+                _query_key_value(entries, old, projections, width, suffix="_global")
     entries.derive(f"{old}relative_position_index")
     if stage.position == "relative":
-        converted |= _relative_position(entries, old, f"{new}position.", stage, rows=_table_rows(stage, grid))
-    return converted
+        _relative_position(entries, old, f"{new}position.", stage, rows=rows)
 
 
-def _table_rows(stage: StageConfig, grid: tuple[int, int]) -> int | None:
-    """Return the rows of a stage's table of relative positions; None if it has no table."""
-    match stage.attention:
-        case Full():
-            return (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        case Windowed(window_size=window):
-            return (4 * window - 1) ** 2
-        case _:
-            return None
+def _joint_projections(entries: ReferenceEntries, old: str, new: str, width: int) -> None:
+    entries.move_layer(f"{old}qkv", f"{new}qkv", (3 * width, width))
+    entries.move_layer(f"{old}proj", f"{new}proj", (width, width))
 
 
-def _token_projections(
-    entries: ReferenceEntries, old: str, new: str, stage: StageConfig, linformer: Linformer, *, grid: tuple[int, int]
-) -> dict[str, Tensor]:
-    """Convert Linformer's matrices; a shared one is stored under both names."""
-    shape = (stage.num_global_tokens + grid[0] * grid[1], linformer.num_features)
-    converted = {f"{new}key_features": entries.move(f"{old}proj_k", f"{new}key_features", shape)}
-    if linformer.shared_projection:
-        remedy = "if keys and values have matrices of their own, say share_kv=False"
-        entries.derive_equal(f"{old}proj_k", f"{old}proj_v", remedy=remedy)
-    else:
-        converted[f"{new}value_features"] = entries.move(f"{old}proj_v", f"{new}value_features", shape)
-    return converted
-
-
-def _query_key_value(
-    entries: ReferenceEntries, old: str, new: str, width: int, *, suffix: str = ""
-) -> dict[str, Tensor]:
+def _query_key_value(entries: ReferenceEntries, old: str, new: str, width: int, *, suffix: str = "") -> None:
     """Join separate query and key-value projections into one."""
-    converted = _layer(entries, f"{old}proj{suffix}", f"{new}proj{suffix}", (width, width))
+    entries.move_layer(f"{old}proj{suffix}", f"{new}proj{suffix}", (width, width))
     for kind, shape in {"weight": (width,), "bias": ()}.items():
         target = f"{new}qkv{suffix}.{kind}"
         query = entries.move(f"{old}query{suffix}.{kind}", target, (width, *shape))
         key_value = entries.move(f"{old}kv{suffix}.{kind}", target, (2 * width, *shape))
-        converted[target] = torch.cat([query, key_value])
-    return converted
+        entries.converted[target] = torch.cat([query, key_value])
 
 
-def _relative_position(
-    entries: ReferenceEntries, old: str, new: str, stage: StageConfig, *, rows: int | None
-) -> dict[str, Tensor]:
+def _token_projections(
+    entries: ReferenceEntries, old: str, new: str, stage: StageConfig, linformer: Linformer, *, grid: tuple[int, int]
+) -> None:
+    """Convert Linformer's matrices; a shared one is stored under both names."""
+    shape = (stage.num_global_tokens + grid[0] * grid[1], linformer.num_features)
+    entries.move_all(f"{old}proj_k", f"{new}key_features", shape)
+    if linformer.shared_projection:
+        remedy = "if keys and values have matrices of their own, say share_kv=False"
+        entries.derive_equal(f"{old}proj_k", f"{old}proj_v", remedy=remedy)
+    else:
+        entries.move_all(f"{old}proj_v", f"{new}value_features", shape)
+
+
+def _relative_position(entries: ReferenceEntries, old: str, new: str, stage: StageConfig, *, rows: int | None) -> None:
     """Convert bias tables. Global-only attention (`rows` None) uses those of the global queries alone."""
     heads, num_global = stage.num_heads, stage.num_global_tokens
-    converted: dict[str, Tensor] = {}
     table, global_map = f"{old}local_relative_position_bias_table", f"{old}g2l_relative_position_bias"
     if rows is None:
         entries.derive(table)
     else:
-        converted[f"{new}table"] = entries.move(table, f"{new}table", (rows, heads))
+        entries.move_all(table, f"{new}table", (rows, heads))
     if num_global:
         queries = new if rows is None else f"{new}global_queries."
         both = entries.move(global_map, f"{queries}to_map", (2, heads, num_global))
-        converted[f"{queries}to_map"] = both[0]
+        entries.converted[f"{queries}to_map"] = both[0]
         if rows is not None:
             entries.report.renamed.append((global_map, f"{new}to_global"))
-            converted[f"{new}to_global"] = both[1]
-        converted[f"{queries}to_global"] = entries.move(
-            f"{old}g2g_relative_position_bias", f"{queries}to_global", (heads, num_global, num_global)
-        )
-    return converted
+            entries.converted[f"{new}to_global"] = both[1]
+        shape = (heads, num_global, num_global)
+        entries.move_all(f"{old}g2g_relative_position_bias", f"{queries}to_global", shape)

@@ -163,7 +163,15 @@ def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 class ReferenceEntries:
-    """A checkpoint's entries, what became of them, and what is wrong with them."""
+    """A checkpoint's entries, what became of them, and what is wrong with them.
+
+    Attributes:
+        tensors: The entries.
+        converted: Entries of the model.
+        report: What became of each.
+        problems: A line for each entry that is missing, misshapen or unequal to what it repeats.
+        unused: Names of entries that are not accounted for.
+    """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         state = state["net"] if isinstance(state.get("net"), Mapping) else state
@@ -172,6 +180,7 @@ class ReferenceEntries:
             if not isinstance(tensor, Tensor):
                 raise ValueError(f"{name}: expected a tensor, got {type(tensor).__name__}: is this a state dict?")
             self.tensors[name.removeprefix("module.")] = tensor
+        self.converted: dict[str, Tensor] = {}
         self.report = ConversionReport()
         self.problems: list[str] = []
         self.unused = set(self.tensors)
@@ -188,6 +197,15 @@ class ReferenceEntries:
         else:
             return tensor
         return torch.zeros(shape)
+
+    def move_all(self, name: str, target: str, shape: tuple[int, ...]) -> None:
+        """Convert an entry to `target` as it is."""
+        self.converted[target] = self.move(name, target, shape)
+
+    def move_layer(self, name: str, target: str, shape: tuple[int, ...]) -> None:
+        """Convert a layer with a weight of `shape` and a bias of its first axis."""
+        self.move_all(f"{name}.weight", f"{target}.weight", shape)
+        self.move_all(f"{name}.bias", f"{target}.bias", shape[:1])
 
     def derive(self, name: str) -> None:
         """Account for an entry that follows from others."""

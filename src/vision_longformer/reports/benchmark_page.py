@@ -7,26 +7,13 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from rich.console import Group
 
 from vision_longformer.benchmarking.benchmark import Mode, Row, Size, size_name
 from vision_longformer.benchmarking.published import RESOLUTION, published_accuracy
 from vision_longformer.benchmarking.timing import gflops, ratios
 from vision_longformer.reports.charts import MARKERS, Chart, Series
-from vision_longformer.reports.measured import (
-    COLOURS,
-    Figure,
-    Grid,
-    describe,
-    for_terminal,
-    line,
-    panel,
-    write_json,
-    write_measured,
-)
+from vision_longformer.reports.measured import COLOURS, Figure, Grid, Report, describe, line, panel
 
 FORMAT_VERSION = 1
 MOST_ACCURACY_PANELS = 3
@@ -122,25 +109,22 @@ def _megapixels(row: Row) -> float:
     return row.batch * row.size[0] * row.size[1] / 1e6
 
 
-def write_benchmark(result: Benchmark, output: Path) -> Path:
-    """Write `benchmark.json`, the figures as SVG and `index.html`, which shows them and needs no other file.
-
-    Returns:
-        The page.
-    """
+def benchmark_report(result: Benchmark) -> Report:
+    """Return tables, figures and values of a benchmark."""
     peak = result.peak_gflops
     product = "–" if peak is None else f"{peak:.0f} GFLOP/s in float32, the median of all turns"
     published = {row.model: published_accuracy(row.model) for row in result.rows}
     sources = [f"{model}: {found.top1:g}, {found.source}" for model, found in published.items() if found]
-    write_json(result.to_dict(), output / "benchmark.json")
-    return write_measured(
-        output,
+    return Report(
         title="Models side by side",
         facts={**describe(result.machine, date=result.date, command=result.command), "Matrix product": product},
         figures=figures(result),
         grids=[_grid(result, mode, size, wide=True) for mode, size in result.groups],
+        narrow_grids=[_grid(result, mode, size, wide=False) for mode, size in result.groups],
         guides=_guides(result),
         lists={"Sources of published accuracies": sources, "Not measured": result.notes},
+        notes=result.notes,
+        values=result.to_dict(),
     )
 
 
@@ -200,12 +184,6 @@ def _number(value: float | None, unit: float) -> str:
 def _top1(row: Row) -> str:
     published = published_accuracy(row.model)
     return "–" if published is None else f"{published.top1:g}"
-
-
-def benchmark_tables(result: Benchmark) -> Group:
-    """Lay out a benchmark for a terminal: a table for each size and mode, and notes."""
-    grids = [_grid(result, mode, size, wide=False) for mode, size in result.groups]
-    return for_terminal(grids, _guides(result), result.notes)
 
 
 def _guides(result: Benchmark) -> list[str]:

@@ -17,7 +17,7 @@ from vision_longformer.evaluation.confusions import (
     count_pairs,
     wilson_interval,
 )
-from vision_longformer.images import read_rgb
+from vision_longformer.images import read_raster
 from vision_longformer.reports.matrix import PICKED, choose_matrix
 from vision_longformer.reports.pictures import encode, read_photo
 from vision_longformer.reports.run import MAX_ROWS, Run, Tile
@@ -76,7 +76,9 @@ def _pair(run: Run, result: Evaluation, pair: Pair) -> dict[str, Any]:
     samples, count, thumbnails = result.samples, len(pair.images), []
     for image in pair.images[:MAX_THUMBNAILS]:
         path = samples.paths[image]
-        photo = read_photo(partial(read_rgb, path, max_pixels=run.config.input.max_pixels), side=THUMBNAIL)
+        photo = read_photo(
+            partial(read_raster, path, reading=samples.reading, max_pixels=run.config.input.max_pixels), side=THUMBNAIL
+        )
         if photo is not None:
             thumbnails.append((encode(photo), path.name, float(result.probability[image])))
     words = f"{counted(count, 'image')}, {percent(count, samples.labels.count(pair.truth))} of the class"

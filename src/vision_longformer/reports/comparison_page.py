@@ -6,24 +6,12 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from rich.console import Group
 
 from vision_longformer.attention.ablations import MECHANISMS, PARTIAL, PublishedComparison, list_mechanisms
 from vision_longformer.benchmarking.comparison import Row, exponents
 from vision_longformer.reports.charts import MARKERS, Chart, Series
-from vision_longformer.reports.measured import (
-    Figure,
-    Grid,
-    describe,
-    for_terminal,
-    line,
-    panel,
-    write_json,
-    write_measured,
-)
+from vision_longformer.reports.measured import Figure, Grid, Report, describe, line, panel
 from vision_longformer.utils.system_memory import gigabytes
 
 FORMAT_VERSION = 1
@@ -94,16 +82,10 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was not measured, and on what was not published."""
-        notes = [f"{row.attention} at {row.side}: {row.note}" for row in self.rows if row.note]
+        notes = [f"{row.attention} at {row.side}: {row.found.note}" for row in self.rows if row.found.note]
         if self.model == PUBLISHED_MODEL and "windowed" in self.attentions:
             notes.append(WINDOWED_NOTE)
         return notes
-
-    @property
-    def threads(self) -> int:
-        """How many threads computed."""
-        used = [row.measurement.threads for row in self.rows if row.measurement is not None]
-        return used[0] if used else int(self.machine["threads"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can store it."""
@@ -113,9 +95,9 @@ class Comparison:
             "model": self.model,
             "date": self.date,
             "command": self.command,
-            "machine": {**self.machine, "threads": self.threads},
+            "machine": self.machine,
             "memory_bound": self.memory,
-            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "rows": [row.to_dict(threads=self.machine["threads"]) for row in self.rows],
             "mechanisms": [
                 {
                     "attention": name,
@@ -128,30 +110,21 @@ class Comparison:
         }
 
 
-def write_comparison(comparison: Comparison, output: Path, *, copy: Path | None = None) -> Path:
-    """Write `comparison.json`, `time.svg`, `memory.svg` and `index.html`, which shows them and needs no other file.
-
-    Args:
-        comparison: What was measured.
-        output: Folder.
-        copy: Another file for what `comparison.json` holds.
-
-    Returns:
-        The page.
-    """
-    machine = {**comparison.machine, "threads": comparison.threads}
+def comparison_report(comparison: Comparison) -> Report:
+    """Return tables, figures and values of a comparison."""
     bound = "none" if comparison.memory is None else gigabytes(comparison.memory)
-    *of_sizes, summary = _grids(comparison)
-    for target in (output / "comparison.json", *([copy] if copy else [])):
-        write_json(comparison.to_dict(), target)
-    return write_measured(
-        output,
+    of_sizes, summary = [_size_grid(comparison, side) for side in comparison.sides], _summary_grid(comparison)
+    facts = describe(comparison.machine, date=comparison.date, command=comparison.command)
+    return Report(
         title=f"Attention mechanisms in {comparison.model}",
-        facts={**describe(machine, date=comparison.date, command=comparison.command), "Bound on memory": bound},
+        facts={**facts, "Bound on memory": bound},
         figures=figures(comparison),
         grids=[summary, *of_sizes],
+        narrow_grids=[*of_sizes, summary],
         guides=_guides(comparison),
         lists={"Notes": comparison.notes},
+        notes=comparison.notes,
+        values=comparison.to_dict(),
     )
 
 
@@ -168,14 +141,15 @@ def _cells(row: Row) -> list[str]:
     multiply_adds = row.multiply_adds / 1e9
     counted = f"{multiply_adds:,.0f}" if multiply_adds >= 100 else f"{multiply_adds:.1f}"
     cells = [row.attention, f"{row.parameters / 1e6:.1f}", counted]
-    measured = row.measurement
-    if measured is None:
-        if row.status == "too large" and row.forecast_memory is not None:
-            return [*cells, f"would need {gigabytes(row.forecast_memory)}", "–", "–"]
-        return [*cells, row.status, "–", "–" if row.forecast_memory is None else f"({row.forecast_memory / 1e6:.0f})"]
-    low, middle, high = (f"{1e3 * f(measured.seconds):.0f}" for f in (min, statistics.median, max))
-    memory = "–" if measured.peak_memory is None else f"{measured.peak_memory / 1e6:.0f}"
-    attention = 1e3 * statistics.median(measured.attention_seconds)
+    found = row.found
+    if not row.is_measured:
+        if found.status == "too large" and found.forecast_memory is not None:
+            return [*cells, f"would need {gigabytes(found.forecast_memory)}", "–", "–"]
+        forecast = "–" if found.forecast_memory is None else f"({found.forecast_memory / 1e6:.0f})"
+        return [*cells, found.status, "–", forecast]
+    low, middle, high = (f"{1e3 * f(found.seconds):.0f}" for f in (min, statistics.median, max))
+    memory = "–" if found.peak_memory is None else f"{found.peak_memory / 1e6:.0f}"
+    attention = 1e3 * statistics.median(found.attention_seconds)
     return [*cells, f"{middle} ({low}–{high})", f"{attention:.0f}", memory]
 
 
@@ -193,23 +167,14 @@ def _summary_grid(comparison: Comparison) -> Grid:
     return Grid("Exponents of growth with the number of pixels", header, rows)
 
 
-def _grids(comparison: Comparison) -> list[Grid]:
-    return [*(_size_grid(comparison, side) for side in comparison.sides), _summary_grid(comparison)]
-
-
 def _guides(comparison: Comparison) -> list[str]:
     guides = [GUIDE, EXPONENT_GUIDE]
     guides += [PUBLISHED_GUIDE] if any(comparison.published(name) for name in comparison.attentions) else []
     if any(_cells(row)[-1].startswith("(") for row in comparison.rows):
         guides.append("Memory in brackets was forecast, not measured.")
-    if any(row.measurement is not None and row.measurement.peak_memory is None for row in comparison.rows):
+    if any(row.is_measured and row.found.peak_memory is None for row in comparison.rows):
         guides.append("This system does not say how much memory a process has taken.")
     return guides
-
-
-def comparison_tables(comparison: Comparison) -> Group:
-    """Lay out a comparison for a terminal: a table for each size, one of exponents, and notes."""
-    return for_terminal(_grids(comparison), _guides(comparison), comparison.notes)
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -239,11 +204,11 @@ def figures(comparison: Comparison) -> list[Figure]:
 
 
 def _median_seconds(row: Row) -> float | None:
-    return None if row.measurement is None else statistics.median(row.measurement.seconds)
+    return statistics.median(row.found.seconds) if row.is_measured else None
 
 
 def _peak_gigabytes(row: Row) -> float | None:
-    peak = None if row.measurement is None else row.measurement.peak_memory
+    peak = row.found.peak_memory
     return peak / 1e9 if peak else None  # zero has no place on a logarithmic axis
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.semantic import SemanticSplit
+from vision_longformer.datasets.labels import Split
 from vision_longformer.reports.charts import Chart, Colour
 from vision_longformer.reports.run import Run
 from vision_longformer.utils.words import counted
@@ -15,7 +15,7 @@ COLOURS: tuple[Colour, ...] = ("blue", "orange", "green", "purple", "gray")
 PART = "loss_"
 
 
-def dense_contents(run: Run, split: CocoSplit | SemanticSplit, classes: Sequence[str]) -> dict[str, Any]:
+def dense_contents(run: Run, split: Split, classes: Sequence[str]) -> dict[str, Any]:
     """Return what both pages show of a split."""
     sides = run.config.dense.sides
     return {

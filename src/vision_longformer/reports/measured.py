@@ -91,43 +91,57 @@ def panel(
     return Chart(title, unit, series, ends, y, x_name=x_name, x_ticks=ticks, **axes)
 
 
-def write_measured(
-    output: Path,
-    *,
-    title: str,
-    facts: Mapping[str, str],
-    figures: Sequence[Figure],
-    grids: Sequence[Grid],
-    guides: Sequence[str],
-    lists: Mapping[str, Sequence[str]],
-) -> Path:
-    """Write the figures as SVG, and `index.html`, which shows them and needs no other file.
+@dataclass(frozen=True)
+class Report:
+    """What was measured, for a terminal, a page, and other programs.
 
-    Args:
-        output: Folder.
+    Attributes:
         title: What was measured.
         facts: How and on what, by name.
         figures: The figures.
-        grids: The tables.
+        grids: The tables of the page.
+        narrow_grids: Those of a terminal.
         guides: How to read them, a sentence or a few each.
-        lists: What else is to be told, by heading.
-
-    Returns:
-        The page.
+        lists: What else the page tells, by heading.
+        notes: What else a terminal tells.
+        values: Everything, as JSON can store it.
     """
-    for figure in figures:
-        write_page(output / figure.name, "figure.svg", {"figure": figure})
-    shown = {"title": title, "facts": facts, "figures": figures, "grids": grids, "guides": guides, "lists": lists}
-    write_page(output / "index.html", "measured.html", shown)
-    return output / "index.html"
 
+    title: str
+    facts: Mapping[str, str]
+    figures: Sequence[Figure]
+    grids: Sequence[Grid]
+    narrow_grids: Sequence[Grid]
+    guides: Sequence[str]
+    lists: Mapping[str, Sequence[str]]
+    notes: Sequence[str]
+    values: Mapping[str, Any]
 
-def for_terminal(grids: Sequence[Grid], guides: Sequence[str], notes: Sequence[str]) -> Group:
-    """Lay out tables, how to read them, and notes for a terminal."""
-    parts: list[Table | Text] = [grid.for_terminal() for grid in grids]
-    parts += [Text(sentence) for sentence in guides]
-    parts += [Text(f"Note: {note}.".replace("..", ".")) for note in notes]
-    return Group(*parts)
+    def write(self, output: Path, name: str, *, copy: Path | None = None) -> Path:
+        """Write the values as JSON, the figures as SVG, and `index.html`, which shows them and needs no other file.
+
+        Args:
+            output: Folder.
+            name: Of the file of values.
+            copy: Another file for them.
+
+        Returns:
+            The page.
+        """
+        for target in (output / name, *([copy] if copy else [])):
+            with replacing(target) as temporary:
+                temporary.write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
+        for figure in self.figures:
+            write_page(output / figure.name, "figure.svg", {"figure": figure})
+        write_page(output / "index.html", "measured.html", vars(self))
+        return output / "index.html"
+
+    def for_terminal(self) -> Group:
+        """Lay out tables, how to read them, and notes for a terminal."""
+        parts: list[Table | Text] = [grid.for_terminal() for grid in self.narrow_grids]
+        parts += [Text(sentence) for sentence in self.guides]
+        parts += [Text(f"Note: {note}.".replace("..", ".")) for note in self.notes]
+        return Group(*parts)
 
 
 def describe(machine: Mapping[str, Any], *, date: str, command: str) -> dict[str, str]:
@@ -138,9 +152,3 @@ def describe(machine: Mapping[str, Any], *, date: str, command: str) -> dict[str
         "Date": date,
         "Command": command,
     }
-
-
-def write_json(values: Mapping[str, Any], target: Path) -> None:
-    """Write everything that was measured as JSON."""
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_longformer.images import ImageError
+from vision_longformer.images import ImageError, Raster, as_rgb
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.masks.rle import nearest
 from vision_longformer.prediction.colours import Colour
@@ -21,12 +21,12 @@ SMALLER = 0.7  # a file that is too large is shrunk by this, and again if it nee
 UNBOUNDED = 2**40
 
 
-def read_photo(read: Callable[[], Image.Image], *, side: int) -> Image.Image | None:
-    """Return a copy of an image whose longer side is at most `side`; None if it cannot be read any more."""
+def read_photo(read: Callable[[], Raster], *, side: int) -> Image.Image | None:
+    """Return an image to look at whose longer side is at most `side`; None if it cannot be read any more."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd but readable files
-            photo = read()
+            photo = as_rgb(read())
     except ImageError:
         return None
     photo.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -6,15 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.dense_loaders import read_label
-from vision_longformer.datasets.semantic import BACKGROUND, IGNORE_INDEX
+from vision_longformer.datasets.dense_loaders import ignored_label, read_label
+from vision_longformer.datasets.semantic import BACKGROUND
 from vision_longformer.evaluation.confusions import Pair
 from vision_longformer.evaluation.iou import SemanticScores, scores
 from vision_longformer.evaluation.metric_names import shown
@@ -105,13 +103,14 @@ def _shot(result: SemanticResult, image: int, colours: list[Colour], *, max_pixe
     except ImageError:
         return None
     predicted = shrink_map(result.labels[image], size)
-    labelled, palette = truth != IGNORE_INDEX, [*colours, UNLABELLED]
+    ignored, palette = ignored_label(split), [*colours, UNLABELLED]
+    labelled = np.ones(truth.shape, bool) if ignored is None else truth != ignored
     known = paint(np.where(labelled, truth, len(colours)), palette)
     errors = error_picture(photo, labelled & (truth != predicted), WRONG)
     accuracy = float(result.accuracy[image])
     right = "no pixel is labelled" if math.isnan(accuracy) else f"{100 * accuracy:.1f}% of the labelled pixels right"
     return {
-        "name": Path(split.file_names[image] if isinstance(split, CocoSplit) else split.images[image]).name,
+        "name": split.path(image).name,
         "words": right,
         "pictures": {
             "image": encode(photo, max_bytes=PICTURE_BYTES),

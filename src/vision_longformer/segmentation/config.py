@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision_longformer.config import _require, _require_integer
 from vision_longformer.fpn.strides import require_strides
+from vision_longformer.utils.checks import impossible, require_integers
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class SemanticConfig:
         pyramid_width: Channels of the pyramid.
         head_width: Channels in which its levels are added up.
         norm_groups: Groups of channels that are normalised together; divides `head_width`.
-        ignored_label: Label of pixels that no loss is taken of.
+        ignored_label: Label of pixels that no loss is taken of; None where every pixel has a class.
     """
 
     num_classes: int
@@ -26,22 +26,15 @@ class SemanticConfig:
     pyramid_width: int = 256
     head_width: int = 128
     norm_groups: int = 32
-    ignored_label: int = 255
+    ignored_label: int | None = 255
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strides", tuple(self.strides))
-        for field in ("num_classes", "pyramid_width", "head_width", "norm_groups"):
-            _require_integer(getattr(self, field), field=field, minimum=1)
+        require_integers(self, "num_classes", "pyramid_width", "head_width", "norm_groups")
         require_strides(self.strides)
-        _require(
-            self.head_width % self.norm_groups == 0,
-            field="norm_groups",
-            value=self.norm_groups,
-            rule=f"must divide the head width {self.head_width}",
-        )
-        _require(
-            isinstance(self.ignored_label, int) and not 0 <= self.ignored_label < self.num_classes,
-            field="ignored_label",
-            value=self.ignored_label,
-            rule=f"must be an integer that is no class number, 0 to {self.num_classes - 1}",
-        )
+        if self.head_width % self.norm_groups != 0:
+            raise impossible("norm_groups", self.norm_groups, f"must divide the head width {self.head_width}")
+        ignored = self.ignored_label
+        if ignored is not None and (not isinstance(ignored, int) or 0 <= ignored < self.num_classes):
+            rule = f"must be null or an integer that is no class number, 0 to {self.num_classes - 1}"
+            raise impossible("ignored_label", ignored, rule)

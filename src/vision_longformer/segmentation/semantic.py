@@ -90,8 +90,8 @@ class SemanticFPN(nn.Module):
         """
         logits, pixels = self._classify(images, image_sizes)
         labels = self._check(targets, pixels, logits=logits)
-        total = F.cross_entropy(logits, labels, ignore_index=self.config.ignored_label, reduction="sum")
-        return {"cross_entropy": total / (labels != self.config.ignored_label).sum().clamp(min=1)}
+        total = F.cross_entropy(logits, labels, ignore_index=self._ignored, reduction="sum")
+        return {"cross_entropy": total / (labels != self._ignored).sum().clamp(min=1)}
 
     def logits(self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None = None) -> Tensor:
         """Return (B, K, H, W) logits, zero at padding.
@@ -125,6 +125,11 @@ class SemanticFPN(nn.Module):
         logits = enlarge(logits, self.config.strides[0], size=size)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, pixels
 
+    @property
+    def _ignored(self) -> int:
+        """Label of pixels that count for nothing: padding, and what the settings say."""
+        return -100 if self.config.ignored_label is None else self.config.ignored_label
+
     def _check(self, targets: Tensor, pixels: Padding, *, logits: Tensor) -> Tensor:
         """Return (B, H, W) labels with padding ignored."""
         batch, classes, height, width = logits.shape
@@ -133,16 +138,17 @@ class SemanticFPN(nn.Module):
                 f"targets: expected class numbers of shape {(batch, height, width)}, got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}"
             )
-        ignored = self.config.ignored_label
+        ignored = self._ignored
         labels = targets.to(device=logits.device, dtype=torch.int64)
         if pixels.valid is not None:
             labels = torch.where(pixels.valid, labels, ignored)
         wrong = (labels != ignored) & ((labels < 0) | (labels >= classes))
         if bool(wrong.any()):
             image, row, column = wrong.nonzero()[0].tolist()
+            rest = "" if self.config.ignored_label is None else f", or {ignored} to be ignored"
             raise ValueError(
                 f"targets[{image}, {row}, {column}]={int(labels[image, row, column])}: must be a class number from 0 "
-                f"to {classes - 1}, or {ignored} to be ignored"
+                f"to {classes - 1}{rest}"
             )
         return labels
 

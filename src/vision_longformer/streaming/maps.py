@@ -13,13 +13,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.utils.tensor_files import bytes_of
 
 CHECKED_BYTES = 32 * 2**20  # that are read at once
 
@@ -135,7 +134,7 @@ class FileMap(StageMap):
             WorkFolderError: The file ends before these rows, or cannot be read.
         """
         tokens = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
-        left, place = _bytes(tokens), top * self._row_bytes
+        left, place = bytes_of(tokens), top * self._row_bytes
         while left:
             try:
                 count = os.preadv(self._file, [left[: 2**30]], place)
@@ -147,7 +146,7 @@ class FileMap(StageMap):
         return tokens.to(self._device)
 
     def _write(self, top: int, tokens: Tensor) -> None:
-        left, place = _bytes(tokens.cpu().contiguous()), top * self._row_bytes
+        left, place = bytes_of(tokens.cpu().contiguous()), top * self._row_bytes
         self.digests[top : top + len(tokens)] = self._digests(left)
         while left:
             try:
@@ -165,7 +164,7 @@ class FileMap(StageMap):
         step = max(1, CHECKED_BYTES // max(1, self._row_bytes))
         for top in range(0, self.shape[0], step):
             bottom = min(top + step, self.shape[0])
-            self.digests[top:bottom] = self._digests(_bytes(self.read(top, bottom).cpu()))
+            self.digests[top:bottom] = self._digests(bytes_of(self.read(top, bottom).cpu()))
         if not torch.equal(self.digests, digests):
             raise WorkFolderError(f"{self.path}: is damaged; remove it and begin again")
 
@@ -200,12 +199,6 @@ class FileMap(StageMap):
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self.close()
-
-
-def _bytes(tokens: Tensor) -> memoryview:
-    """View what a contiguous tensor holds."""
-    values: NDArray[np.uint8] = tokens.flatten().view(torch.uint8).numpy()
-    return memoryview(values.data)
 
 
 def _explained(path: Path, error: OSError) -> WorkFolderError:

@@ -44,7 +44,7 @@ class PixelSource:
         self.reader = reader
         check_channels(reader.info, len(mean))
         self.size = reader.info.size
-        self._mean, self._std = torch.tensor(mean), torch.tensor(std)
+        self._mean, self._std = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
         self._dtype, self._device = dtype, device
 
     def stream(self, rows: int) -> Stream:

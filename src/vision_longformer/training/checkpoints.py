@@ -154,5 +154,5 @@ def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[s
         parameter = parameters[parameter_name]
         if tensor.ndim and tensor.shape != parameter.shape:
             raise ValueError(f"the optimizer's {name} is {tuple(tensor.shape)}, the parameter {tuple(parameter.shape)}")
-        on_device = entry != "step"  # AdamW counts its steps on the CPU
+        on_device = entry != "step" or parameter.is_cuda  # AdamW counts its steps on the CPU, unless it is fused
         optimizer.state[parameter][entry] = tensor.to(parameter.device) if on_device else tensor

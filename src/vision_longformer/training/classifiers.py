@@ -18,8 +18,10 @@ from torch import nn
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.loaders import kept_share
 from vision_longformer.datasets.options import InputOptions
+from vision_longformer.images import AS_STORED
 from vision_longformer.pretrained import find_weights
 from vision_longformer.registry import create_model
+from vision_longformer.training.channels import fit_first_layer, for_channels
 from vision_longformer.training.config import ModelOptions
 from vision_longformer.utils.tensor_files import write_tensors
 from vision_longformer.utils.words import shown
@@ -27,6 +29,7 @@ from vision_longformer.variants import list_models
 from vision_longformer.weights import (
     METADATA_KEY,
     PREPROCESSING,
+    READING,
     check_class_names,
     check_fit,
     check_options,
@@ -43,7 +46,7 @@ from vision_longformer.weights import (
 FORMAT_VERSION = 1
 
 
-def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Module:
+def build_model(options: ModelOptions, *, num_classes: int, size: int, in_chans: int = 3) -> nn.Module:
     """Build the model of a recipe, untrained.
 
     Raises:
@@ -53,6 +56,7 @@ def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Mod
         "num_classes": num_classes,
         "drop_rate": options.drop_rate,
         "drop_path_rate": options.drop_path_rate,
+        **({} if in_chans == 3 else {"in_chans": in_chans}),  # not every model of timm knows it
     }
     try:
         if options.name in list_models():
@@ -64,7 +68,7 @@ def build_model(options: ModelOptions, *, num_classes: int, size: int) -> nn.Mod
         model: nn.Module = timm.create_model(options.name, **{**arguments, **options.options})
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ValueError(f"model.options={options.options!r}: {options.name} cannot be built so ({error})") from error
-    _try_size(model, options.name, size)
+    _try_size(model, options.name, size, in_chans)
     return model
 
 
@@ -88,6 +92,8 @@ def start_from(model: nn.Module, checkpoint: str | Path, *, classes: Sequence[st
         return start_timm_from(model, path)
     source = load(path)
     state, remarks = fit_positions(source, model)
+    state, fitted = fit_first_layer(state, model.state_dict())
+    remarks += fitted
     known = source.pretrained_cfg.get("label_names")
     if source.num_classes != model.num_classes or (known is not None and list(known) != list(classes)):
         own = model.state_dict()
@@ -116,18 +122,19 @@ def start_timm_from(model: nn.Module, path: Path, *, prefix: str = "") -> list[s
     """
     state = {f"{prefix}{name}": tensor for name, tensor in read_tensors(path)[0].items()}
     own = model.state_dict()
+    state, remarks = fit_first_layer(state, own)
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     if describe(path).get("content") != "timm" or len(fitting) < len(state) // 2:
         raise ValueError(f"{path}: has no weights that fit this model")
     model.load_state_dict(own | fitting)
-    return [f"{name}: untrained" for name in own if name.startswith(prefix) and name not in fitting]
+    return remarks + [f"{name}: untrained" for name in own if name.startswith(prefix) and name not in fitting]
 
 
 @torch.no_grad()
-def _try_size(model: nn.Module, name: str, size: int) -> None:
+def _try_size(model: nn.Module, name: str, size: int, in_chans: int) -> None:
     """Make sure that one of timm's models, some of which are built for one size, takes the images of a run."""
     try:
-        model.eval()(torch.zeros(1, 3, size, size))
+        model.eval()(torch.zeros(1, in_chans, size, size, dtype=torch.float32))
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"input.size={size}: {name} cannot take images of {size}×{size} ({error}); give it its own size, or "
@@ -146,14 +153,19 @@ def save_weights(
     """
     preprocessing = preprocessing_of(model, inputs)
     if isinstance(model, VisionLongformer):
-        model.pretrained_cfg = pretrained_cfg_of(model) | {key: preprocessing[key] for key in PREPROCESSING}
+        kept = {key: preprocessing[key] for key in (*PREPROCESSING, READING) if key in preprocessing}
+        model.pretrained_cfg = pretrained_cfg_of(model) | kept
         save(model, path, class_names=classes)
         return
     metadata = {
         "format_version": FORMAT_VERSION,
         "content": "timm",
         "name": options.name,
-        "options": {**options.options, "num_classes": len(classes)},
+        "options": {
+            **options.options,
+            "num_classes": len(classes),
+            **({} if len(preprocessing["mean"]) == 3 else {"in_chans": len(preprocessing["mean"])}),
+        },
         "class_names": list(classes),
         "preprocessing": preprocessing,
     }
@@ -178,7 +190,9 @@ def load_timm(path: Path, about: Mapping[str, Any]) -> tuple[nn.Module, tuple[st
     try:
         options, name = check_options(about["options"], field="options"), str(about["name"])
         names = check_class_names(about["class_names"], num_classes=options["num_classes"])
-        preprocessing = check_preprocessing(about["preprocessing"], sides=("size",))
+        preprocessing = check_preprocessing(
+            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("size",)
+        )
         if name not in timm.list_models():
             raise ValueError(f"name={shown(name)}: timm has no such model")
     except (KeyError, TypeError, ValueError) as error:
@@ -195,10 +209,12 @@ def load_timm(path: Path, about: Mapping[str, Any]) -> tuple[nn.Module, tuple[st
 def preprocessing_of(model: nn.Module, inputs: InputOptions) -> dict[str, Any]:
     """Return how images become a model's input."""
     description = pretrained_cfg_of(model) if isinstance(model, VisionLongformer) else dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    reading = inputs.reading
     return {
-        "mean": list(description["mean"]),
-        "std": list(description["std"]),
+        "mean": for_channels(description["mean"], reading.model_channels),
+        "std": for_channels(description["std"], reading.model_channels),
         "interpolation": inputs.interpolation,
         "crop_pct": kept_share(inputs),
         "size": inputs.size,
+        **({} if reading == AS_STORED else {READING: reading.to_dict()}),
     }

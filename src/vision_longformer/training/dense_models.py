@@ -12,7 +12,9 @@ from torch import nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.dense_loaders import Preprocessing
+from vision_longformer.images import AS_STORED
 from vision_longformer.pretrained import find_weights
+from vision_longformer.training.channels import fit_first_layer, for_channels
 from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.utils.tensor_files import write_tensors
@@ -20,6 +22,7 @@ from vision_longformer.utils.words import shown
 from vision_longformer.variants import list_models
 from vision_longformer.weights import (
     METADATA_KEY,
+    READING,
     check_class_names,
     check_fit,
     check_options,
@@ -48,7 +51,7 @@ def build_dense_model(config: TrainConfig, build: Builder, *, num_classes: int) 
     Raises:
         ValueError: There is no such backbone, or an option has an impossible value.
     """
-    options = dict(config.model.options)
+    options = _backbone_options(config)
     if config.model.drop_rate:
         options["drop_rate"] = config.model.drop_rate
     if config.model.drop_path_rate or config.model.name in list_models():
@@ -56,14 +59,22 @@ def build_dense_model(config: TrainConfig, build: Builder, *, num_classes: int) 
     return _build(config.task, build, config.model.name, options, num_classes, config.dense.head)
 
 
+def _backbone_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of a recipe's backbone that its weights depend on."""
+    channels = config.input.reading.model_channels
+    return {**config.model.options, **({} if channels == 3 else {"in_chans": channels})}
+
+
 def preprocessing_of(config: TrainConfig) -> Preprocessing:
     """Return how images become the input of a recipe's model."""
+    reading = config.input.reading
     return {
-        "mean": list(IMAGENET_DEFAULT_MEAN),
-        "std": list(IMAGENET_DEFAULT_STD),
+        "mean": for_channels(IMAGENET_DEFAULT_MEAN, reading.model_channels),
+        "std": for_channels(IMAGENET_DEFAULT_STD, reading.model_channels),
         "interpolation": config.input.interpolation,
         "side": None if config.dense.sides is None else config.dense.sides[-1],
         "max_side": config.dense.max_side,
+        **({} if reading == AS_STORED else {READING: reading.to_dict()}),
     }
 
 
@@ -85,8 +96,8 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
     path = find_weights(checkpoint)
     content, remarks = describe(path).get("content"), list[str]()
     if content == "timm":
-        start_timm_from(model, path, prefix=BACKBONE)
-        return ["all but the backbone: untrained"]
+        remarks = start_timm_from(model, path, prefix=BACKBONE)
+        return [text for text in remarks if not text.endswith(": untrained")] + ["all but the backbone: untrained"]
     if content == "dense":
         state = read_tensors(path)[0]
     else:
@@ -97,6 +108,8 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
         source_state, remarks = fit_positions(source, backbone)
         state = {f"{BACKBONE}{name}": tensor for name, tensor in source_state.items()}
     own = model.state_dict()
+    state, fitted = fit_first_layer(state, own)
+    remarks += fitted
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     if not fitting:
         raise ValueError(f"{checkpoint}: has no weights that fit this model")
@@ -117,7 +130,7 @@ def save_dense(
         "content": "dense",
         "task": config.task,
         "backbone": config.model.name,
-        "backbone_options": config.model.options,
+        "backbone_options": _backbone_options(config),
         "head": config.dense.head,
         "class_names": list(classes),
         "preprocessing": preprocessing,
@@ -145,8 +158,10 @@ def load_dense(
         )
     try:
         classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
-        preprocessing = check_preprocessing(about["preprocessing"], sides=("side", "max_side", "scale"))
         options = check_options(about["backbone_options"], field="backbone_options")
+        preprocessing = check_preprocessing(
+            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("side", "max_side", "scale")
+        )
         head = check_options(about["head"], field="head", limit=MAX_HEAD_OPTION)
         parts = (about["task"], build, about["backbone"], options, len(classes), head)
         check_fit(path, lambda: _build(*parts))

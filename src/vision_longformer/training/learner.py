@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,7 +37,7 @@ class Learner:
         device = next(model.parameters()).device
         self.model, self.clip_norm = model, config.optimizer.clip_norm
         if config.compute.gradient_checkpointing:
-            model.set_grad_checkpointing(True)  # type: ignore[operator]
+            _checkpoint(model, config.compute.checkpointed_stages)
         self.optimizer = build_optimizer(model, config.optimizer)
         self.schedule = build_schedule(
             self.optimizer,
@@ -113,6 +113,20 @@ class Learner:
                     f"step {step}: weights are not numbers any more ({name}); training stopped, and {kept}. "
                     f"{SMALLER_STEPS}"
                 )
+
+
+def _checkpoint(model: nn.Module, stages: Sequence[int] | None) -> None:
+    """Compute the activations of a model again in backward; those of some of its stages alone if they are named."""
+    if stages is None:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+        return
+    ours = [part for part in model.modules() if isinstance(part, VisionLongformer)]
+    depth = max((len(part.stages) for part in ours), default=0)
+    if any(stage > depth for stage in stages):
+        has = f"the model has stages 1 to {depth}" if ours else "the model is none of this library"
+        raise ValueError(f"compute.checkpointed_stages={list(stages)}: {has}")
+    for part in ours:
+        part.set_grad_checkpointing(True, stages=stages)
 
 
 def set_neighbours(model: nn.Module, schedule: ScheduleOptions, *, step: int, steps: int) -> None:

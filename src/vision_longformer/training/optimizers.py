@@ -72,7 +72,10 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizer:
         raise ValueError(f"optimizer.layer_decay={options.layer_decay}: is for classifiers; leave it at 1")
     match options.name:
         case "adamw":
-            return AdamW(groups, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay)
+            settings: dict[str, Any] = {"betas": options.betas, "weight_decay": options.weight_decay}
+            # on GPUs in one kernel, not in several for each step of its arithmetic
+            fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
+            return AdamW(groups, lr=options.learning_rate, fused=fused, **settings)
         case "qhm":
             return QHM(groups, options.learning_rate, beta=options.momentum, nu=options.nu)
         case "sgd":

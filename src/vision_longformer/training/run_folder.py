@@ -11,7 +11,6 @@ report.html          at the end
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,6 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: another trainer works in this folder; wait for it, stop it, or give another --output"
             ) from error
-        # Processes that read images are copies of this one, and may outlive it by seconds.
-        os.register_at_fork(after_in_child=self.unlock)
-        for left in self.path.glob(".*.tmp"):  # what a killed process was writing
-            left.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let others in."""
@@ -97,7 +92,7 @@ class RunFolder:
             ValueError: It was not; names the option.
         """
         begun = build(read_recipe(self.recipe))
-        for path, _, _, value in walk(config):
+        for path, _, _, value, _ in walk(config):
             if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
                 raise ValueError(
                     f"{self.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "

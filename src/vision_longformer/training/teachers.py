@@ -78,7 +78,9 @@ class Teacher:
         Raises:
             ValueError: OpenVINO is not installed, or does not take the model.
         """
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (self.mean, self.std)
+        )
         pair = LogitsAndFeatures(self.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         together = BATCH.get(device.type, BATCH["cpu"])
         shape = (together, 3, self.size, self.size)
@@ -108,14 +110,14 @@ def _in_openvino(
         raise ValueError("distillation.runtime='openvino': needs openvino (pip install openvino)") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO's reader uses
-        converted = openvino.convert_model(model, example_input=torch.zeros(shape))
+        converted = openvino.convert_model(model, example_input=torch.zeros(shape, dtype=torch.float32))
     converted.reshape(list(shape))
     precision = {None: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
 
     def compute(images: Tensor) -> tuple[Tensor, Tensor]:
-        whole = torch.zeros(shape)
+        whole = torch.zeros(shape, dtype=torch.float32)
         whole[: len(images)] = images
         found = compiled(whole.numpy())
         logits, features = (torch.from_numpy(found[place][: len(images)].copy()) for place in range(2))

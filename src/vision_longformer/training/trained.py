@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from torch import nn
 
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images import MAX_PIXELS
+from vision_longformer.images import AS_STORED, MAX_PIXELS, Reading
+from vision_longformer.weights import READING
 
 
 class Result(Protocol):
@@ -28,7 +29,8 @@ class Trained(ABC):
         model: In evaluation mode.
         classes: Names of its outputs; None if the file does not say.
         preprocessing: "mean", "std", "interpolation", "crop_pct" and "size"; of detectors and segmentation models
-            "side", "max_side" and "scale" in place of the last two (see `dense_loaders`).
+            "side", "max_side" and "scale" in place of the last two (see `dense_loaders`); "reading" where images were
+            read in another way than their files say.
         task: What it was trained for.
         gives: What it says of an image: its classes, the objects in it, or the classes of its pixels.
         batch_size: Images that are evaluated at once where nobody says otherwise.
@@ -77,6 +79,25 @@ class Trained(ABC):
         Raises:
             ImageError: An image cannot be read.
         """
+
+    @property
+    def reading(self) -> Reading:
+        """How images were read in training; where nothing says so, as many channels as the model takes."""
+        if (values := self.preprocessing.get(READING)) is not None:
+            return Reading.from_dict(values)
+        channels = len(self.preprocessing["mean"])
+        return AS_STORED if channels == 3 else Reading(channels=tuple(range(channels)))
+
+    def with_reading(self, reading: Reading) -> Self:
+        """Return the same for images that are read in another way.
+
+        Raises:
+            ValueError: They would have another number of channels than the model takes.
+        """
+        takes = len(self.preprocessing["mean"])
+        if reading.model_channels != takes:
+            raise ValueError(f"channels: the weights take {takes} of them, not {reading.model_channels}")
+        return replace(self, preprocessing=self.preprocessing | {READING: reading.to_dict()})
 
     def at_size(self, size: int) -> Self:
         """Return the same for a side in pixels: of a classifier's square, or the shorter side that others see."""

@@ -8,56 +8,35 @@ moment, ends with the weights of one that was not.
 from __future__ import annotations
 
 import contextlib
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vision_longformer.datasets.loaders import batches
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
 from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.events import Event, preparing
 from vision_longformer.training.learner import SMALLER_STEPS, Learner, TrainingError, set_neighbours, sum_of
 from vision_longformer.training.numerics import DTYPES, autocast, numerics, versions
 from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Remaining
-from vision_longformer.training.tasks import build_task
+from vision_longformer.training.step_losses import StepLosses
+from vision_longformer.training.tasks import choose_task
 from vision_longformer.training.tasks.base import Batch, Preparation, Task
-from vision_longformer.training.tensorboard import Scalars
+from vision_longformer.training.tensorboard import Scalars, require_tensorboard
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.seeding import seed_step, seed_weights
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened, for progress bars and logs.
-
-    Attributes:
-        kind: "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped",
-            "result" or "finished".
-        step: Steps taken so far.
-        values: Numbers and texts that belong to it. Those of "result" are the "result" of the best weights, as the
-            task's evaluation gives it, and the "progress" of the run: what a page about them needs.
-    """
-
-    kind: Literal[
-        "preparing", "begun", "continued", "remark", "step", "evaluating", "evaluated", "saved", "stopped", "result",
-        "finished",
-    ]  # fmt: skip
-    step: int
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -96,15 +75,24 @@ def train(
         number = processes.local_rank if processes.count > 1 else None
         device = choose_device(config.compute.device, number=number)
         with numerics(config.compute, device):
-            task = build_task(config, [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data])
+            folders = [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data]
+            task = choose_task(config, folders)
             if folder.recipe.exists():
                 folder.refuse_other(config)
+
+            def asked_alone() -> bool:  # several processes read and check, each at its own pace
+                return processes.count == 1 and should_stop()
+
+            def asked_together() -> bool:
+                return processes.any(should_stop(), device=device)
+
+            if (yield from preparing(task.read(), asked_alone)):
+                return
             preparation = Preparation(folder, processes, device, DTYPES[config.compute.precision])
-            for what, done, total in task.prepare(preparation):
-                yield Event("preparing", 0, {"what": what, "done": done, "total": total})
-                if _any_asks_to_stop(should_stop, processes, device):
-                    yield Event("stopped", 0)
-                    return
+            if (yield from preparing(task.prepare(preparation), asked_together)):
+                return
+            if processes.is_first and (yield from preparing(task.check(), asked_alone)):
+                return
             trainer = _Trainer(config, task, folder, processes, device, should_stop)
             begun = True
             yield from trainer.run()
@@ -133,9 +121,6 @@ class _Trainer:
                 f"compute.batch_size={config.compute.batch_size}: fewer images than there are processes "
                 f"({processes.count})"
             )
-        if config.input.check != "none" and processes.is_first:
-            self.task.check()
-
         seed_weights(config.seed)
         model = self.task.build_model()
         self.remarks = list(self.task.remarks)
@@ -144,11 +129,16 @@ class _Trainer:
         self.order = self.task.order(processes)
         self.model = model.to(device)
         self.learner = Learner(self.model, config, steps_per_epoch=self.order.steps_per_epoch)
+        if config.compute.compile:
+            self.model.compile()
+        self.losses = StepLosses(device, self._refuse)
         self.progress = Progress()
         self.steps = config.schedule.epochs * self.order.steps_per_epoch
         self.saved_at = time.monotonic()
         self.stopped = False
         self.scalars: Scalars | None = None
+        if config.logging.tensorboard:
+            require_tensorboard()
 
     # --- the run ----------------------------------------------------------------------------------------------
 
@@ -171,8 +161,8 @@ class _Trainer:
             yield Event("remark", self.progress.step, {"text": remark})
         self.wrapped: nn.Module = self.model
         if self.processes.count > 1:
-            on_gpu = [self.device.index] if self.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(self.model, device_ids=on_gpu)
+            in_parts = self.config.compute.accumulation > 1
+            self.wrapped = self.processes.wrap(self.model, device=self.device, in_parts=in_parts)
         first = self.progress.step
         parts = self._batches(first)
         for step in range(first, self.steps + 1):
@@ -183,7 +173,7 @@ class _Trainer:
             if step == self.steps:
                 break
             yield self._step(step, parts)
-            if _any_asks_to_stop(self.should_stop, self.processes, self.device):
+            if self._is_asked_to_stop():
                 self._save()
                 yield Event("stopped", self.progress.step)
                 return
@@ -214,29 +204,36 @@ class _Trainer:
                 self.learner.backward(sum_of(losses) * self.processes.count)
             totals = {name: totals.get(name, 0) + loss.detach() for name, loss in losses.items()}
         totals = dict(zip(totals, self.processes.sum(torch.stack(list(totals.values()))), strict=True))
-        value = float(sum_of(totals))
-        if not math.isfinite(value):
-            raise TrainingError(self._not_a_number(step, value, indices))
+        self.losses.add(step, totals, indices)
         self.learner.update(step)
         self.progress.step = step + 1
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
+        is_logged = (step + 1) % self.config.logging.every_steps == 0
+        if is_logged:
+            self.losses.read()
         values = {
             "epoch": step / self.order.steps_per_epoch,
-            "loss": value,
-            **({f"loss_{name}": float(loss) for name, loss in totals.items()} if len(totals) > 1 else {}),
+            **self.losses.latest,
             "learning_rate": self.learner.learning_rate,
             "images_per_second": size / seconds,
             "images": size,
         }
-        if self.processes.is_first and (step + 1) % self.config.logging.every_steps == 0:
+        if self.processes.is_first and is_logged:
             self._log({"step": step + 1, **values})
         return Event("step", step + 1, values)
+
+    def _is_asked_to_stop(self) -> bool:
+        """Ask all processes; on GPUs, which that waits for, only now and then."""
+        if self.processes.count > 1 and self.progress.step % self.losses.every:
+            return False
+        return self.processes.any(self.should_stop(), device=self.device)
 
     def _end_epoch(self, epoch: int) -> Iterator[Event]:
         """Evaluate where it is due, keep the best weights, and save."""
         due = epoch % self.config.logging.evaluate_every_epochs == 0 or epoch == self.config.schedule.epochs
         if due and self.progress.evaluated_epochs < epoch:
+            self.losses.read()
             self.learner.check(self.progress.step, kept=self._kept())
             yield Event("evaluating", self.progress.step, {"images": self.task.validation_images})
             result = self._evaluate_or_save()
@@ -261,20 +258,15 @@ class _Trainer:
 
     def _finish(self) -> Iterator[Event]:
         """Evaluate the best weights, unless there is a report about them."""
-        stopped = torch.zeros((), device=self.device)
-        if self.processes.is_first and not self.folder.report.exists():
-            best = load_weights(self.folder.best)
-            alone = self.processes
-            self.processes = Processes()
-            result = self._evaluate(best.model.to(self.device))
-            self.processes = alone
-            if result is None:
-                stopped += 1
-            else:
+        has_report = self.processes.is_first and self.folder.report.exists()
+        if not self.processes.any(has_report, device=self.device):
+            self.processes.wait()  # until the first one has written the weights
+            result = self._evaluate(load_weights(self.folder.best).model.to(self.device))
+            if result is None:  # in all processes
+                yield Event("stopped", self.progress.step)
+                return
+            if self.processes.is_first:
                 yield Event("result", self.progress.step, {"result": result, "progress": self.progress})
-        if bool(self.processes.maximum(stopped)):
-            yield Event("stopped", self.progress.step)
-            return
         values = {
             "measure": self.task.best,
             "best": self.progress.best,
@@ -304,10 +296,10 @@ class _Trainer:
             self._save()
             raise TrainingError(f"{error}; the run is saved, mend this and run the same command to continue") from error
 
-    def _not_a_number(self, step: int, value: float, indices: list[int]) -> str:
+    def _refuse(self, step: int, value: float, indices: list[int]) -> NoReturn:
         files = self.task.files(indices)
         listed = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
-        return (
+        raise TrainingError(
             f"step {step + 1}: the loss is {value}; training stopped, and {self._kept()}. The batch's files: {listed}. "
             f"{SMALLER_STEPS}"
         )
@@ -363,6 +355,7 @@ class _Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint to continue from."""
+        self.losses.read()
         self.learner.check(self.progress.step, kept=self._kept())
         if self.processes.is_first:
             about = {
@@ -398,7 +391,3 @@ class _Trainer:
             ]
         if self.processes.is_first:
             self.folder.forget_metrics_after(self.progress)
-
-
-def _any_asks_to_stop(should_stop: Callable[[], bool], processes: Processes, device: torch.device) -> bool:
-    return bool(processes.maximum(torch.tensor(float(should_stop()), device=device)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -53,6 +52,20 @@ def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def replacing_from_folder(target: Path) -> Iterator[Path]:
+    """Give a path of `target`'s name in a temporary folder beside it, for writers that keep other files beside theirs.
+
+    Otherwise as `replacing`.
+    """
+    with _beside(target, make=_make_folder) as around:
+        temporary = around / target.name
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+
+
+@contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target`; once all is well it becomes `target`, in place of what was there.
 
@@ -74,7 +87,6 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make an empty file or folder beside `target`, locked as long as this process lives, and remove it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(target)
     temporary, lock = _make_locked(target, make)
     with lock:
         try:
@@ -84,14 +96,20 @@ def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:
-    while True:
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}{SUFFIX}"
-        try:
+    """Make the first temporary file or folder of `target` that nobody else is writing.
+
+    Their names are known, so that what killed processes left is found without a look at all that the folder holds.
+    """
+    for number in itertools.count():
+        temporary, following = (target.parent / f".{target.name}.part{n}{SUFFIX}" for n in (number, number + 1))
+        _remove_left_behind(temporary)
+        # each of these: another process has it, or took it for one left behind
+        with contextlib.suppress(FileExistsError, FileNotFoundError, LockedError):
             make(temporary)
-        except FileExistsError:
-            continue
-        with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for one left behind
-            return temporary, Lock(temporary, wait=True)
+            lock = Lock(temporary)
+            _remove_left_behind(following)
+            return temporary, lock
+    raise AssertionError
 
 
 def _make_file(path: Path, mode: int = 0o666) -> None:
@@ -107,14 +125,11 @@ def _make_folder(path: Path) -> None:
     path.mkdir(0o700)
 
 
-def _remove_left_behind(target: Path) -> None:
-    """Remove temporary files and folders of `target` whose processes are dead: their locks ended with them."""
-    name = re.compile(re.escape(f".{target.name}.") + r"\w{8}" + re.escape(SUFFIX))
-    for found in [entry.name for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
-        left = target.parent / found
-        with contextlib.suppress(LockedError, OSError), Lock(left) as lock:
-            if lock.held:
-                _remove(left)
+def _remove_left_behind(path: Path) -> None:
+    """Remove a temporary file or folder if its process is dead: its lock ended with it."""
+    with contextlib.suppress(LockedError, OSError), Lock(path) as lock:
+        if lock.held:
+            _remove(path)
 
 
 def _swap(folder: Path, target: Path, *, outdated: Path) -> None:

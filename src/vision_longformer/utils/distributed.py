@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -46,6 +47,23 @@ class Processes:
             values = values.clone()
             dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
+
+    def any(self, flag: bool, *, device: torch.device) -> bool:
+        """Tell whether some process says so. A GPU is waited for only where there are several."""
+        return flag if self.count == 1 else bool(self.maximum(torch.tensor(float(flag), device=device)))
+
+    def wrap(self, model: nn.Module, *, device: torch.device, in_parts: bool) -> nn.Module:
+        """Return what averages the gradients of a model over all processes.
+
+        Args:
+            model: Each of its parameters takes part in every step.
+            device: Where it is.
+            in_parts: Whether there are backward passes whose gradients are not averaged, which a static graph forbids.
+        """
+        on_gpu = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(
+            model, device_ids=on_gpu, gradient_as_bucket_view=True, static_graph=not in_parts
+        )
 
     def share_first(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes the values that the first one has, in place."""

@@ -29,7 +29,7 @@ class Texts:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
         """Store texts."""
-        encoded = [text.encode() for text in texts]
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
@@ -39,7 +39,7 @@ class Texts:
     def __getitem__(self, index: int) -> str:
         end = int(self.ends[index])  # raises IndexError, which ends a loop
         start = int(self.ends[index - 1]) if index % len(self) else 0
-        return self.data[start:end].tobytes().decode()
+        return self.data[start:end].tobytes().decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

@@ -1,8 +1,13 @@
-"""Locks of files and folders between processes. The system frees them when a process ends, however it ends."""
+"""Locks of files and folders between processes. The system frees them when a process ends, however it ends.
+
+A process that is forked meanwhile, to read images for instance, does not share them: it may outlive this one.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +16,20 @@ try:
     import fcntl
 except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+@functools.cache
+def _release_in_children() -> None:
+    """Let forked processes go without the locks of this one; once for all locks, as this cannot be taken back."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_release_all)
+
+
+def _release_all() -> None:
+    for lock in list(_held):
+        lock.release()
 
 
 class LockedError(Exception):
@@ -41,6 +60,8 @@ class Lock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             self.held = True
+            _release_in_children()
+            _held.add(self)
         except BlockingIOError as error:
             self.release()
             raise LockedError(str(path)) from error

@@ -16,6 +16,7 @@ UNITS = {
     **{letter + rest: 1000**power for power, letter in enumerate("KMGT", start=1) for rest in ("", "B")},
     **{f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", start=1)},
 }
+CACHED = ("active_file", "inactive_file")  # in the statistics of a control group; "total_" with its children
 SHARE_OF_FREE = 0.6
 UNKNOWN = 2 * 10**9  # bytes that are taken to be free where the system does not tell
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -51,17 +52,29 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return what is left below the limit of a Linux control group; None without a limit."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    """Return what is left below the limit of a Linux control group; None without a limit.
+
+    What the system keeps of files it gives up when the memory is needed: that is free, as it is in `MemAvailable`.
+    """
+    for limit, used, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
             left = int((_LIMITS / limit).read_text()) - int((_LIMITS / used).read_text())
         except (OSError, ValueError):  # no such group, or "max"
             continue
-        return max(0, left)
+        return max(0, left + _of_files(_LIMITS / statistics))
     return None
+
+
+def _of_files(statistics: Path) -> int:
+    """Return the bytes of files that a control group has in memory, without those that exist nowhere else."""
+    try:
+        found = dict(line.split() for line in statistics.read_text().splitlines())
+        return sum(int(found[f"total_{name}" if f"total_{name}" in found else name]) for name in CACHED)
+    except (OSError, KeyError, ValueError):
+        return 0
 
 
 def parse_bytes(text: str) -> int:

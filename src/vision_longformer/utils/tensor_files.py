@@ -16,7 +16,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,6 +49,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 class DamagedError(ValueError):
     """A file is not as it was written; the message names it."""
+
+
+class IsAFolderError(ValueError):
+    """A file was to be read, and a folder is there."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,24 @@ class Header:
         return max((entry.end for entry in self.entries.values()), default=0)
 
     @classmethod
-    def of(cls, shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]], metadata: Mapping[str, str]) -> Header:
-        """Lay out tensors of these shapes and types, the largest types first, so that all are aligned."""
+    def of(
+        cls,
+        shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+        metadata: Mapping[str, str],
+        *,
+        start: int = 0,
+    ) -> Header:
+        """Lay out tensors of these shapes and types, the largest types first, so that all are aligned.
+
+        `start` is where tensors begin, if not as soon as they can.
+        """
         entries, end = {}, 0
         for name, (shape, dtype) in sorted(shapes.items(), key=lambda item: (-item[1][1].itemsize, item[0])):
             begin, end = end, end + math.prod(shape) * dtype.itemsize
             entries[name] = Entry(dtype, tuple(shape), begin, end)
         header = cls(entries, dict(metadata), 0, block_size(end))
         empty = cls(entries, header.metadata, 0, header.block, ("0" * LENGTH,) * -(-end // header.block))
-        return cls(entries, header.metadata, len(empty.encoded()), header.block)
+        return cls(entries, header.metadata, max(start, len(empty.encoded())), header.block)
 
     def encoded(self) -> bytes:
         """Return the header, and its length before it, as a file has them."""
@@ -113,10 +126,10 @@ class Header:
         return len(text).to_bytes(8, "little") + text
 
     def sealed(self, digests: Iterator[str]) -> bytes:
-        """Return `encoded` with the digests of all blocks, which has the length that `of` foresaw."""
+        """Return `encoded` with the digests of all blocks, spaces at its end, of the length that `of` foresaw."""
         found = Header(self.entries, self.metadata, self.start, self.block, tuple(digests)).encoded()
-        assert len(found) == self.start, "one digest for each block"
-        return found
+        assert len(found) <= self.start, "one digest for each block"
+        return (self.start - 8).to_bytes(8, "little") + found[8:].ljust(self.start - 8)
 
     def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = {"__metadata__": dict(self.metadata)}
@@ -146,15 +159,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise ValueError(f"{path}: {len(tensors)} tensors and what is to be said of them are too much for one file")
     blocks, digests = BlockDigests(header.block), list[str]()
     with replacing(path) as temporary, temporary.open("r+b", buffering=0) as file:
-        _write(file, memoryview(bytes(header.start)))
+        write_whole(file, memoryview(bytes(header.start)))
         for name in header.entries:
             data = bytes_of(tensors[name].detach().cpu().contiguous())
             for begin in range(0, len(data), PIECE):
                 digests += blocks.add(data[begin : begin + PIECE])
-                _write(file, data[begin : begin + PIECE])
+                write_whole(file, data[begin : begin + PIECE])
         digests += blocks.close()
         file.seek(0)
-        _write(file, memoryview(header.sealed(iter(digests))))
+        write_whole(file, memoryview(header.sealed(iter(digests))))
 
 
 def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -173,8 +186,18 @@ def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor],
         return read_entries(file, path, header, verify=verify), header.metadata
 
 
-def read_entries(file: BinaryIO, path: Path, header: Header, *, verify: bool = True) -> dict[str, Tensor]:
-    """Return the tensors of an open file (see `read_tensors`), whose header was just read."""
+def read_entries(
+    file: BinaryIO,
+    path: Path,
+    header: Header,
+    *,
+    verify: bool = True,
+    on_tensor: Callable[[str, Tensor], None] = lambda name, tensor: None,
+) -> dict[str, Tensor]:
+    """Return the tensors of an open file (see `read_tensors`), whose header was just read.
+
+    `on_tensor` is called with each as soon as it is read, while it is in the cache.
+    """
     if verify and not header.block:
         note_missing(path)
     blocks = BlockDigests(header.block) if verify and header.block else None
@@ -192,6 +215,7 @@ def read_entries(file: BinaryIO, path: Path, header: Header, *, verify: bool = T
                     _compare(each, path, header, found)
                     found += 1
                 data = data[count:]
+            on_tensor(name, tensors[name])
         for each in () if blocks is None else blocks.close():
             _compare(each, path, header, found)
     except (OSError, RuntimeError) as error:  # the latter where there is no memory
@@ -209,9 +233,10 @@ def open_file(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise ValueError(f"{path}: is no file")
+        raise IsAFolderError(f"{path}: is no file") if stat.S_ISDIR(mode) else ValueError(f"{path}: is no file")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -326,10 +351,15 @@ def _entries(values: dict[str, Any]) -> dict[str, Entry]:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """View the bytes of a contiguous tensor on the CPU."""
-    return memoryview(tensor.flatten().view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
+    """View the bytes of a contiguous tensor on the CPU; what is written there is in the tensor."""
+    # Not `flatten`, which keeps the stride of a single element: a tensor of one is contiguous with any.
+    flat = tensor.detach().as_strided((tensor.numel(),), (1,))
+    return memoryview(flat.view(torch.uint8).numpy().data)
 
 
-def _write(file: BinaryIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
+def write_whole(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write all of some bytes to an unbuffered file, which may take them in parts."""
+    left = memoryview(data)
+    left = left.cast("B") if left.nbytes else memoryview(b"")
+    while left:
+        left = left[file.write(left) :]

@@ -1,6 +1,12 @@
 """Weight files: a model saved so that it needs nothing else, read back, and fitted to other sizes."""
 
-from vision_longformer.weights.checks import check_class_names, check_fit, check_options, check_preprocessing
+from vision_longformer.weights.checks import (
+    READING,
+    check_class_names,
+    check_fit,
+    check_options,
+    check_preprocessing,
+)
 from vision_longformer.weights.files import (
     FORMAT_VERSION,
     METADATA_KEY,
@@ -12,6 +18,7 @@ from vision_longformer.weights.files import (
     load_exactly,
     pretrained_cfg_of,
     read_tensors,
+    reading_of,
     save,
     weights_digest,
 )
@@ -21,6 +28,7 @@ __all__ = [
     "FORMAT_VERSION",
     "METADATA_KEY",
     "PREPROCESSING",
+    "READING",
     "WEIGHTS_NAME",
     "check_class_names",
     "check_fit",
@@ -33,6 +41,7 @@ __all__ = [
     "load_exactly",
     "pretrained_cfg_of",
     "read_tensors",
+    "reading_of",
     "resize_position_tables",
     "save",
     "weights_digest",

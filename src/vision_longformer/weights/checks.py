@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import MAX_CLASSES, ModelConfig
+from vision_longformer.images import Reading
 from vision_longformer.utils.tensor_files import Entry, open_file, read_header
 from vision_longformer.utils.words import shown
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")  # timm's
 LARGEST = 1e6  # of a mean or a deviation
+READING = "reading"  # how images were read in training, where files do not say it (see `images.Reading`)
 LONGEST_SIDE = 2**20  # pixels
 MAX_OPTION = 8192  # of numbers among the options of other models: pixels, channels, blocks
 OF_OTHER_FILES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -46,8 +48,9 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """Return how images become a model's input, if that is what it says.
 
     Args:
-        values: "mean" and "std", numbers for each channel; "interpolation"; "crop_pct", a share of the image; each of
-            which may be missing.
+        values: "mean" and "std", numbers for each channel; "interpolation"; "crop_pct", a share of the image;
+            "reading", a `Reading` as a dictionary; "label_values", a whole number for each class of index images; each
+            of which may be missing.
         in_chans: Channels of the input.
         sides: What else there is: numbers of pixels, or None.
 
@@ -56,12 +59,16 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"preprocessing={shown(values)}: must be an object")
-    known = ("mean", "std", "interpolation", "crop_pct", *sides)
+    known = ("mean", "std", "interpolation", "crop_pct", READING, "label_values", *sides)
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"preprocessing: has {shown(name)}, which is none of {', '.join(known)}")
         if name in ("mean", "std"):
             _check_colours(name, value, in_chans=in_chans)
+        elif name == READING:
+            Reading.from_dict(value)
+        elif name == "label_values" and not _are_labels(value):
+            raise ValueError(f"preprocessing: label_values={shown(value)}: must be whole numbers below 2³²")
         elif name == "interpolation" and value not in INTERPOLATIONS:
             raise ValueError(f"preprocessing: interpolation={shown(value)}: must be one of {', '.join(INTERPOLATIONS)}")
         elif name == "crop_pct" and not (_is_number(value) and 0 < value <= 1):
@@ -69,6 +76,10 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
         elif name in sides and not (value is None or (_is_number(value) and 0 < value <= LONGEST_SIDE)):
             raise ValueError(f"preprocessing: {name}={shown(value)}: must be a number of pixels up to {LONGEST_SIDE}")
     return dict(values)
+
+
+def _are_labels(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**32 for value in values)
 
 
 def check_options(values: object, *, field: str, limit: int = MAX_OPTION) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def check_state(
 
 
 def expected_state(config: ModelConfig) -> dict[str, tuple[Shape, torch.dtype]]:
-    """Return shapes and types of a model's parameters and buffers, without building it.
+    """Return shapes and types of a model's parameters and buffers, in little time for any depth.
 
     The blocks of a stage are alike: one of each is built, without memory for its weights.
     """
@@ -137,6 +148,11 @@ def expected_state(config: ModelConfig) -> dict[str, tuple[Shape, torch.dtype]]:
     return expected
 
 
+def shapes_of(model: nn.Module) -> dict[str, tuple[Shape, torch.dtype]]:
+    """Return shapes and types of a model's parameters and buffers."""
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
+
+
 def check_fit(path: Path, build: Callable[[], nn.Module]) -> None:
     """Compare a file's tensors with the model that it describes, before that takes memory.
 
@@ -151,22 +167,21 @@ def check_fit(path: Path, build: Callable[[], nn.Module]) -> None:
         header = read_header(file, path)
     try:
         with torch.device("meta"):
-            state = build().state_dict()
+            expected = shapes_of(build())
     except (RuntimeError, NotImplementedError):  # some models of others cannot be built without memory
         return
-    check_state(header.entries, {name: (tuple(x.shape), x.dtype) for name, x in state.items()}, source=str(path))
+    check_state(header.entries, expected, source=str(path))
 
 
-def check_finite(state: Mapping[str, Tensor], *, source: str) -> None:
+def check_finite(name: str, tensor: Tensor, *, source: str) -> None:
     """Refuse weights that are no numbers: every result would be none.
 
     Raises:
-        ValueError: Names the first.
+        ValueError: Names them.
     """
-    for name, tensor in state.items():
-        # a sum is finite only if all are, takes a tenth of the time of looking at each, and may overflow
-        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise ValueError(f"{source}: {name} holds values that are not finite numbers (NaN or infinite)")
+    # a sum is finite only if all are, takes a tenth of the time of looking at each, and may overflow
+    if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise ValueError(f"{source}: {name} holds values that are not finite numbers (NaN or infinite)")
 
 
 def _check_colours(name: str, value: object, *, in_chans: int) -> None:

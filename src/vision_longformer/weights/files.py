@@ -10,6 +10,7 @@ A folder gets timm's hub layout, `config.json` beside `model.safetensors`, so th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -21,23 +22,27 @@ from torch import Tensor, nn
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.timm_interface import default_cfg
 from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.atomic_files import replacing
-from vision_longformer.utils.tensor_files import open_file, read_entries, read_header, write_tensors
+from vision_longformer.utils.tensor_files import bytes_of, open_file, read_entries, read_header, write_tensors
 from vision_longformer.utils.words import shown
 from vision_longformer.variants import CONFIGS
 from vision_longformer.weights.checks import (
+    READING,
     check_class_names,
     check_finite,
     check_preprocessing,
     check_state,
     expected_state,
+    shapes_of,
 )
 
 METADATA_KEY = "vision_longformer"
 HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as float16
 FORMAT_VERSION = 1
+MANY_BLOCKS = 100  # of which a model takes a noticeable time to build
 WEIGHTS_NAME = "model.safetensors"
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
 
@@ -69,7 +74,7 @@ def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str
         "format_version": FORMAT_VERSION,
         "config": model.config.to_dict(),
         "class_names": names,
-        "preprocessing": {key: description[key] for key in PREPROCESSING},
+        "preprocessing": {key: description[key] for key in (*PREPROCESSING, READING) if key in description},
     }
     write_tensors(weights, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
     if not is_file:
@@ -101,17 +106,20 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
     with open_file(path) as file:
         header = read_header(file, path, verify=verify)
         metadata = _description(header.metadata.get(METADATA_KEY), path)
+        _refuse_other_contents(metadata, path)
         try:
             config = ModelConfig.from_dict(metadata["config"])
             preprocessing = check_preprocessing(metadata["preprocessing"], in_chans=config.in_chans)
             class_names = check_class_names(metadata["class_names"], num_classes=config.num_classes)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
-        check_state(header.entries, expected_state(config), source=str(path))
-        state = _widened(read_entries(file, path, header, verify=verify), header.metadata)
-    check_finite(state, source=str(path))
-    with torch.device("meta"):
-        model = VisionLongformer(config)
+        if sum(stage.depth for stage in config.stages) > MANY_BLOCKS:
+            check_state(header.entries, expected_state(config), source=str(path))
+        with torch.device("meta"):  # which takes no memory
+            model = VisionLongformer(config)
+        check_state(header.entries, shapes_of(model), source=str(path))
+        finite = functools.partial(check_finite, source=str(path))
+        state = _widened(read_entries(file, path, header, verify=verify, on_tensor=finite), header.metadata)
     model.load_state_dict(state, assign=True)
     description = default_cfg(config) | preprocessing
     if class_names is not None:
@@ -120,20 +128,40 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
     return model.eval()
 
 
+def _refuse_other_contents(metadata: Mapping[str, Any], path: Path) -> None:
+    """Raise `ValueError` for files that are whole, but hold something else than one of our backbones or classifiers."""
+    match metadata.get("content"):
+        case "dense":
+            task = str(metadata.get("task")).replace("_", " ")
+            what = f"a model for {task}, which `vil predict` and `vil evaluate` take"
+        case "timm":
+            what = f"a model of timm ({shown(metadata.get('name'))}), which `vil predict` and `vil evaluate` take"
+        case "training":
+            what = f"a run to continue; the weights to use are in {path.with_name('best.safetensors')}"
+        case _:
+            return
+    raise ValueError(f"{path}: holds {what}; wanted here are a classifier's or a backbone's weights of this library")
+
+
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Give `model` the tensors of `state`, as they are, if every one has its place.
 
     Raises:
         ValueError: Lists the missing, unexpected and misshapen entries.
     """
-    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
-    check_state(state, expected, source=source)
+    check_state(state, shapes_of(model), source=source)
     model.load_state_dict(state, assign=True)
 
 
 def pretrained_cfg_of(model: VisionLongformer) -> dict[str, Any]:
     """Return timm's description of a model: its own, or the default for its configuration."""
     return default_cfg(model.config) | dict(getattr(model, "pretrained_cfg", {}))
+
+
+def reading_of(model: VisionLongformer) -> Reading:
+    """Return how images were read in training; as their files say where the model does not."""
+    values = dict(getattr(model, "pretrained_cfg", {})).get(READING)
+    return AS_STORED if values is None else Reading.from_dict(values)
 
 
 def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor], str | None]:
@@ -149,7 +177,8 @@ def read_tensors(path: Path, *, verify: bool = True) -> tuple[dict[str, Tensor],
         ValueError: It is no safetensors file, it is damaged, or its weights are no finite numbers.
     """
     state, metadata = tensor_files.read_tensors(path, verify=verify)
-    check_finite(state, source=str(path))
+    for name, tensor in state.items():
+        check_finite(name, tensor, source=str(path))
     return _widened(state, metadata), metadata.get(METADATA_KEY)
 
 
@@ -204,7 +233,7 @@ def _hub_config(model: VisionLongformer, description: dict[str, Any], names: lis
         "pretrained_cfg": {
             key: value
             for key, value in (description | default_cfg(model.config)).items()
-            if key not in ("url", "architecture", "label_names")
+            if key not in ("url", "architecture", "label_names", READING)
         }
         | {key: description[key] for key in PREPROCESSING},
     }
@@ -216,7 +245,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor.cpu().contiguous()))
     return digest.hexdigest()
 
 

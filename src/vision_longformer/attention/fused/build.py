@@ -3,11 +3,13 @@
 A finished library appears under its final name at once, by renaming, so a build that is killed leaves nothing that
 looks finished, and processes that build at the same time do not disturb each other. A lock saves them the work; the
 system frees the lock of a process that dies. A library that is not the one that was compiled, by the digest beside it,
-is compiled again: loading a damaged one can end the process.
+is compiled again: loading a damaged one can end the process. To load a library is to run its code. So it is loaded only
+if no other user but root could have put it there or changed it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,6 +18,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
@@ -92,16 +95,45 @@ def load(cache: Path) -> ctypes.CDLL:
     compiler = find_compiler()
     flags = compiler_flags()
     target = cache / f"windowed_attention_{build_key(compiler, flags)}.so"
+    _make_private(cache)
     if not _is_whole(target):
-        cache.mkdir(parents=True, exist_ok=True)
         with _lock(target.with_suffix(".lock")):
             if not _is_whole(target):
                 _compile(compiler, flags, target)
     return _open(target)
 
 
+def _make_private(cache: Path) -> None:
+    """Make a folder that none but this user can write, unless it is there.
+
+    Raises:
+        BuildError: It is there, and another user can write it.
+    """
+    missing = [folder for folder in (cache, *cache.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            folder.mkdir(0o700)
+    if _is_of_others(cache):
+        raise BuildError(
+            f"{cache} belongs to another user, or others may write it, and so could have put any code there: take "
+            "that from them (chmod go-w), or set TORCH_EXTENSIONS_DIR to a folder of your own"
+        )
+
+
+def _is_of_others(path: Path) -> bool:
+    """Tell whether another user than root owns, or can write, a file or folder."""
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are closed to others
+        return False
+    found = path.stat()
+    return found.st_uid not in (os.geteuid(), 0) or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def _is_whole(library: Path) -> bool:
+    """Tell whether a library is there as it was compiled, by this user or by root."""
     try:
+        place = library.resolve(strict=True)  # where it is a link, what it leads to
+        if any(map(_is_of_others, (place, place.parent, _digest_file(library)))):
+            return False
         return _digest_file(library).read_text() == _digest(library)
     except (OSError, ValueError):  # there is none yet, or it is no text
         return False
@@ -121,7 +153,10 @@ def find_compiler() -> list[str]:
     Raises:
         BuildError: There is none.
     """
-    name, *arguments = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    try:
+        name, *arguments = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    except ValueError as error:
+        raise BuildError(f"the variable CXX is no command ({error})") from error
     path = shutil.which(name)
     if path is None:
         raise BuildError(f"no C++ compiler, {name!r} is not on the path")
@@ -164,10 +199,10 @@ def _compile(compiler: list[str], flags: list[str], target: Path) -> None:
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
             raise BuildError(f"{compiler[0]} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
-        with replacing(target) as temporary:
+        with replacing(target, private=True) as temporary:
             shutil.copyfile(result, temporary)
             _open(temporary)  # a library that cannot be loaded must not reach the cache
-            with replacing(_digest_file(target)) as digest:
+            with replacing(_digest_file(target), private=True) as digest:
                 digest.write_text(_digest(temporary))
 
 
@@ -192,7 +227,7 @@ def _open(path: Path) -> ctypes.CDLL:
 
 def _lock(path: Path) -> Lock:
     """Return the lock of those who compile the same. Where there are no locks, they may do the same work."""
-    path.touch()
+    path.touch(0o600)
     try:
         return Lock(path)
     except LockedError:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vision_longformer.attention.fused import build
 from vision_longformer.attention.geometry import Offset
-from vision_longformer.attention.windows import Windows
+from vision_longformer.attention.windows import Windows, check_windows, refuse_large_biases
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -55,6 +55,9 @@ def is_supported(windows: Windows) -> bool:
     query = windows.query
     if query.device.type != "cpu" or query.dtype not in DTYPES or query.numel() == 0:
         return False
+    offsets = windows.offsets
+    if offsets.ndim != 2 or offsets.shape[1] != 2 or offsets.is_floating_point():
+        return False
     return _rows_by_column(windows.chunks) is not None and build.kernel() is not None
 
 
@@ -68,8 +71,11 @@ def fused_windowed_attention(windows: Windows) -> Tensor:
         MemoryError: There is no memory for what each thread keeps.
         ValueError: The tensors do not fit together.
     """
+    call = _Call(windows)
     out = torch.empty_like(windows.query, memory_format=torch.contiguous_format)
-    _Call(windows).run(build.FORWARD, out=out)
+    if out.numel() == 0:
+        return out
+    call.run(build.FORWARD, out=out)
     return out
 
 
@@ -92,17 +98,17 @@ def fused_windowed_attention_backward(
     """
     query, key_value, global_key_value, table, global_bias, *_ = windows
     call = _Call(windows)
-    if grad.shape != query.shape or grad.dtype != query.dtype:
+    if (grad.shape, grad.dtype, grad.device) != (query.shape, query.dtype, query.device):
         raise ValueError(f"windowed attention: gradient of {grad.dtype} {tuple(grad.shape)}, unlike the queries")
     batch, height, _, heads, head_width = query.shape
     num_global, side = global_key_value.shape[1], 4 * windows.window - 1
     units = (batch, heads, -(-height // windows.window))
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    of_key_value = torch.zeros(key_value.shape)
-    of_global = torch.zeros(*units, num_global, 2, head_width)
-    of_table = None if table is None else torch.zeros(*units, side, side)
-    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global)
+    of_key_value = torch.zeros(key_value.shape, dtype=torch.float32)
+    of_global = torch.zeros(*units, num_global, 2, head_width, dtype=torch.float32)
+    of_table = None if table is None else torch.zeros(*units, side, side, dtype=torch.float32)
+    of_global_bias = None if global_bias is None else torch.zeros(*units, num_global, dtype=torch.float32)
     gradients = _Gradients(
         strides=grad.stride()[:-1],
         result=grad.data_ptr(),
@@ -112,7 +118,8 @@ def fused_windowed_attention_backward(
         table=_address(of_table),
         global_bias=_address(of_global_bias),
     )
-    call.run(build.BACKWARD, ctypes.byref(gradients))
+    if query.numel():
+        call.run(build.BACKWARD, ctypes.byref(gradients))
     if of_table is not None:
         of_table = of_table.sum(dim=(0, 2)).flip(-1).flatten(1).t()  # ((4w − 1)², h)
         # not `contiguous`, which leaves the strides of a single head as they are: data-parallel training warns of them
@@ -126,10 +133,10 @@ class _Call:
     """What the kernel is given, and the tensors whose addresses it is given, which live as long as this."""
 
     def __init__(self, windows: Windows) -> None:
+        _check(windows)
         library, rows = build.kernel(), _rows_by_column(windows.chunks)
         if library is None or rows is None:
             raise ValueError("the kernel cannot be used here, see `is_supported`")
-        _check_fit(windows)
         self._library = library
         query, key_value, global_key_value = (x if x.stride(-1) == 1 else x.contiguous() for x in windows[:3])
         table = _visible_table(windows.table, window=windows.window, exact=windows.exact).contiguous()
@@ -170,34 +177,19 @@ class _Call:
             raise MemoryError("windowed attention: no memory for the threads' buffers")
 
 
-def _check_fit(windows: Windows) -> None:
-    """Refuse tensors that do not fit together, as the kernel would read beyond them.
+def _check(windows: Windows) -> None:
+    """Refuse what the kernel cannot compute, or would read or write beyond.
 
     Raises:
-        ValueError: They differ in device, type or shape from what `Windows` describes.
+        ValueError: Says what.
     """
-    query, key_value, global_key_value, table, global_bias, valid, _, window, top, left, _ = windows
-    batch, height, width, *of_head = query.shape
-    _, key_height, key_width, *_ = key_value.shape
-    shapes = {
-        "key_value": (key_value, (batch, max(key_height, top + height), max(key_width, left + width), 2, *of_head)),
-        "global_key_value": (global_key_value, (batch, global_key_value.shape[1], 2, *of_head)),
-        "table": (table, ((4 * window - 1) ** 2, of_head[0])),
-        "global_bias": (global_bias, (of_head[0], global_key_value.shape[1])),
-        "valid": (valid, (batch, key_height, key_width)),
-    }
-    for name, (x, shape) in shapes.items():
-        if x is None:
-            continue
-        if tuple(x.shape) != shape:
-            raise ValueError(f"windowed attention: {name} has shape {tuple(x.shape)}, not {shape}")
-        if x.device != query.device:
-            raise ValueError(f"windowed attention: {name} is on {x.device}, the queries are on {query.device}")
-    for name, x in (("key_value", key_value), ("global_key_value", global_key_value)):
-        if x.dtype != query.dtype:
-            raise ValueError(f"windowed attention: {name} is {x.dtype}, the queries are {query.dtype}")
-    if valid is not None and valid.dtype != torch.bool:
-        raise ValueError(f"windowed attention: valid is {valid.dtype}, not torch.bool")
+    query, key_value = windows.query, windows.key_value
+    if query.device.type != "cpu" or query.dtype not in DTYPES:
+        raise ValueError(f"windowed attention: the kernel takes no {query.dtype} on {query.device}")
+    check_windows(windows)
+    rows, columns = (min(3 * windows.window, side) for side in key_value.shape[1:3])
+    heads = 1 if windows.table is None else query.shape[3]
+    refuse_large_biases(windows.window, 4 * heads * (windows.window**2 * rows * columns + (4 * windows.window) ** 2))
 
 
 def _address(x: Tensor | None) -> int | None:
@@ -218,7 +210,7 @@ def _rows_by_column(offsets: Sequence[Offset]) -> list[tuple[int, int]] | None:
 def _visible_table(table: Tensor | None, *, window: int, exact: bool) -> Tensor:
     """Return ((4w − 1)², h) float32 biases, or ((4w − 1)², 1) zeros without a `table`; −inf where nothing is seen."""
     side = 4 * window - 1
-    table = torch.zeros(side**2, 1) if table is None else table.float()
+    table = torch.zeros(side**2, 1, dtype=torch.float32) if table is None else table.float()
     if exact:
         far = torch.arange(side).sub(2 * window - 1).abs() > window
         table = table.masked_fill((far[:, None] | far[None, :]).view(-1, 1), float("-inf"))

@@ -13,57 +13,17 @@ import triton.language as tl
 from torch import Tensor
 
 from vision_longformer.attention.triton import backward, bias_backward, forward
+from vision_longformer.attention.triton.arguments import Constants, GlobalKeys, Keys, Masks, Queries, Size
+from vision_longformer.attention.triton.operator import Inputs
 
 # Programs that sum the gradients of biases: as many as the processors of the largest cards keep busy. Chunks are shared
 # among them, and each share takes 4 · h · 9w⁴ bytes.
 BIAS_PROGRAMS = 1024
 TABLE_ROWS = 16  # rows of the bias table that a program sums
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What attention is given beside tensors.
-
-    Attributes:
-        window: Side w of a chunk.
-        around: Whether all 8 chunks around a query's own are seen; else its own, and the one that was drawn if any.
-        exact: Whether only keys up to w rows and w columns away are seen.
-        cyclic: Whether chunks wrap around the edges of each image's own map. Then H'×W' is H×W.
-        top: Where the queries' first row stands in the map of keys.
-        left: The same for the first column.
-    """
-
-    window: int
-    around: bool
-    exact: bool
-    cyclic: bool
-    top: int
-    left: int
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The tensors of a call.
-
-    Attributes:
-        query: (B, H, W, h, d), channels side by side, as in the next two.
-        key_value: (B, H', W', 2, h, d).
-        global_key_value: (B, G, 2, h, d).
-        table: (h, (4w − 1)²), contiguous as is all that follows, or None.
-        global_bias: (h, G), or None.
-        valid: (B, H', W') boolean, or None.
-        sizes: (B, 2) integers, which only cyclic windows need, or None.
-        drawn: (1,) integer, the number in `geometry.NEIGHBOURS` of a chunk that is seen beside the own, or None.
-    """
-
-    query: Tensor
-    key_value: Tensor
-    global_key_value: Tensor
-    table: Tensor | None
-    global_bias: Tensor | None
-    valid: Tensor | None
-    sizes: Tensor | None
-    drawn: Tensor | None
+# Tiles are as large as registers allow: with these, none or next to none are kept in memory.
+MAX_ROW_BYTES = 128  # of a token's channels, for 64 of a program's tokens to stay; of more, 32 stay
+PASSING_TILE = 32  # tokens that pass by at once
+NUM_WARPS, NUM_STAGES = 4, 2  # of a program, and tiles that are on their way from memory to it at once
 
 
 @dataclass(frozen=True)
@@ -97,19 +57,15 @@ class Launch:
         kernel: Compiled by Triton when it first runs with arguments of these types.
         grid: How many programs run it.
         arguments: By the names of its parameters, constants included.
-        num_warps: Warps of a program.
-        num_stages: Tiles that are on their way from memory at once.
     """
 
     kernel: Any
     grid: tuple[int, ...]
     arguments: dict[str, Any]
-    num_warps: int
-    num_stages: int
 
     def run(self) -> None:
         """Launch the kernel on the current stream."""
-        self.kernel[self.grid](**self.arguments, num_warps=self.num_warps, num_stages=self.num_stages)
+        self.kernel[self.grid](**self.arguments, num_warps=NUM_WARPS, num_stages=NUM_STAGES)
 
 
 def accurate_type(dtype: torch.dtype) -> torch.dtype:
@@ -121,56 +77,45 @@ class Call:
     """Plans the launches of one call.
 
     Args:
-        inputs: Its tensors.
-        settings: The rest.
+        inputs: What it is given.
         precision: Of products of float32: "ieee" or "tf32".
     """
 
-    def __init__(self, inputs: Inputs, settings: Settings, *, precision: str) -> None:
-        self._inputs, self._settings = inputs, settings
-        query, key_value, window = inputs.query, inputs.key_value, settings.window
-        self._batch, self._height, self._width, self._heads, self._head_width = query.shape
-        self._key_height, self._key_width = key_value.shape[1:3]
-        self._num_global = inputs.global_key_value.shape[1]
-        self._chunk_columns = _ceil_div(self._width, window)
-        self._chunks = _ceil_div(self._height, window) * self._chunk_columns
-        self._padded = max(16, _power_of_2(self._head_width))
-        tile, self._tile, self._num_warps, self._num_stages = _tiles(query.dtype, self._padded, precision=precision)
-        self._chunk_tile = min(tile, max(16, _power_of_2(window**2)))
-        self._parts = _ceil_div(window**2, self._chunk_tile)
+    def __init__(self, inputs: Inputs, *, precision: str) -> None:
+        self._inputs = inputs = _packed(inputs)
+        query, key_value, of_global, window = inputs.query, inputs.key_value, inputs.global_key_value, inputs.window
+        self._batch, height, width, heads, head_width = query.shape
+        key_height, key_width = key_value.shape[1:3]
+        self._size = Size(height, width, key_height, key_width, inputs.top, inputs.left, heads)
+        self._chunks = _ceil_div(height, window) * _ceil_div(width, window)
+        padded = max(16, _power_of_2(head_width))
+        chunk_tile = 64 if padded * query.dtype.itemsize <= MAX_ROW_BYTES else 32
+        chunk_tile = min(chunk_tile, max(16, _power_of_2(window**2)))
+        self._constants = Constants(
+            num_global=of_global.shape[1],
+            global_tile=16 if of_global.shape[1] <= 16 else 32,
+            window=window,
+            width=head_width,
+            padded=padded,
+            query_tile=chunk_tile,
+            key_tile=PASSING_TILE,
+            parts=_ceil_div(window**2, chunk_tile),
+            across=3 if inputs.around else 1,
+            cyclic=inputs.cyclic,
+            exact=inputs.exact,
+            accurate=tl.float64 if query.dtype == torch.float64 else tl.float32,
+            precision=precision,
+        )
         self._shared = {
-            **vars(inputs),
-            "height": self._height,
-            "width": self._width,
-            "key_height": self._key_height,
-            "key_width": self._key_width,
-            "top": settings.top,
-            "left": settings.left,
-            "chunk_columns": self._chunk_columns,
-            "chunks": self._chunks,
-            "heads": self._heads,
-            **_strides(query, "query_image", "query_row", "query_column", "query_head"),
-            **_strides(key_value, "key_image", "key_row", "key_column", "key_to_value", "key_head"),
-            **_strides(inputs.global_key_value, "global_image", "global_token", "global_to_value", "global_head"),
-            "scale": self._head_width**-0.5,
-            "NUM_GLOBAL": self._num_global,
-            "GLOBAL_TILE": 16 if self._num_global <= 16 else 32,
-            "WINDOW": window,
-            "WIDTH": self._head_width,
-            "PADDED": self._padded,
-            "QUERY_TILE": self._chunk_tile,
-            "KEY_TILE": self._tile,
-            "PARTS": self._parts,
-            "ACROSS": 3 if settings.around else 1,
-            "DRAWN": inputs.drawn is not None and not settings.around,
-            "BIASED": inputs.table is not None,
-            "GLOBAL_BIASED": inputs.global_bias is not None,
-            "MASKED": inputs.valid is not None,
-            "SIZED": settings.cyclic and inputs.sizes is not None,
-            "CYCLIC": settings.cyclic,
-            "EXACT": settings.exact,
-            "ACCURATE": tl.float64 if query.dtype == torch.float64 else tl.float32,
-            "PRECISION": precision,
+            "queries": Queries(query, *query.stride()[:-1]),
+            "keys": Keys(key_value, *key_value.stride()[:-1]),
+            "global_keys": GlobalKeys(of_global, *of_global.stride()[:-1]),
+            "table": inputs.table,
+            "global_bias": inputs.global_bias,
+            "masks": Masks(inputs.valid, inputs.sizes, inputs.drawn),
+            **self._size._asdict(),
+            "scale": head_width**-0.5,
+            "C": self._constants,
         }
 
     def forward(self, *, out: Tensor, logsumexp: Tensor) -> list[Launch]:
@@ -179,120 +124,97 @@ class Call:
 
     def new_gradients(self) -> Gradients:
         """Return memory for what the backward pass writes."""
-        query, key_value = self._inputs.query, self._inputs.key_value
-        table, global_bias = self._inputs.table, self._inputs.global_bias
-        of_image = (self._batch, self._chunks * self._parts)
-        of_global = (self._num_global, 2, self._heads, self._head_width)
+        query, key_value, _, table, global_bias = self._inputs[:5]
+        num_global, head_width = self._constants.num_global, self._constants.width
+        height, width, heads = self._size.height, self._size.width, self._size.heads
+        of_image, tokens = (self._batch, self._chunks * self._constants.parts), self._inputs.window**2
 
         def sums(*shape: int) -> Tensor:
             return query.new_empty(shape, dtype=accurate_type(query.dtype))
 
-        tokens = self._settings.window**2
         return Gradients(
             query=torch.empty_like(query, memory_format=torch.contiguous_format),
             key_value=torch.empty_like(key_value, memory_format=torch.contiguous_format),
-            grad_dot_out=sums(self._batch, self._heads, self._height, self._width),
-            global_parts=sums(*of_image, *of_global),
-            global_bias_parts=None if global_bias is None else sums(*of_image, self._num_global, self._heads),
-            scores=None if table is None else sums(self._shares, self._heads, tokens, 9 * tokens),
+            grad_dot_out=sums(self._batch, heads, height, width),
+            global_parts=sums(*of_image, num_global, 2, heads, head_width),
+            global_bias_parts=None if global_bias is None else sums(*of_image, num_global, heads),
+            scores=None if table is None else sums(self._shares, heads, tokens, 9 * tokens),
             table=None if table is None else table.new_empty(table.shape[::-1]),
         )
 
     def backward(self, gradients: Gradients, *, grad: Tensor, out: Tensor, logsumexp: Tensor) -> list[Launch]:
         """Return what writes `gradients` for contiguous `grad`, (B, H, W, h, d), after a forward pass."""
         known = {"logsumexp": logsumexp, "grad": grad, "grad_dot_out": gradients.grad_dot_out}
-        of_global = {"grad_global": gradients.global_parts, "grad_global_bias": gradients.global_bias_parts}
-        of_queries = {"out": out, "grad_query": gradients.query, **of_global}
-        first_row, first_column = (-_ceil_div(x, self._settings.window) for x in self._margins)
-        of_keys = {
-            "grad_key_value": gradients.key_value,
-            "first_row": first_row,
-            "first_column": first_column,
-            # chunks of keys, in place of those of queries
-            "chunk_columns": self._key_chunks[1],
-            "chunks": self._key_chunks[0] * self._key_chunks[1],
-            "QUERY_TILE": self._tile,
-            "KEY_TILE": self._chunk_tile,
+        of_queries = {
+            "out": out,
+            "grad_query": gradients.query,
+            "grad_global": gradients.global_parts,
+            "grad_global_bias": gradients.global_bias_parts,
         }
+        keys_stay = self._constants._replace(query_tile=self._constants.key_tile, key_tile=self._constants.query_tile)
+        of_keys = {"grad_key_value": gradients.key_value, "C": keys_stay}
         launches = [
             self._launch(backward.queries_backward, self._by_queries, **known, **of_queries),
             self._launch(backward.keys_backward, self._by_keys, **known, **of_keys),
         ]
         if gradients.scores is not None and gradients.table is not None:
-            of_scores = {
-                "grad_scores": gradients.scores,
-                "all_chunks": self._batch * self._chunks,
-                "KEY_PARTS": self._key_parts,
-            }
-            by_tiles = (self._parts * self._key_parts, self._heads, self._shares)
+            of_scores = {"grad_scores": gradients.scores, "images": self._batch}
+            by_tiles = (self._score_tiles, self._size.heads, self._shares)
             launches.append(self._launch(bias_backward.scores_backward, by_tiles, **known, **of_scores))
-            of_table = {
-                "grad_scores": gradients.scores,
-                "grad_table": gradients.table,
-                "shares": self._shares,
-                "ROWS": TABLE_ROWS,
-            }
-            by_rows = (_ceil_div(len(gradients.table), TABLE_ROWS), self._heads)
-            launches.append(self._launch(bias_backward.table_backward, by_rows, **of_table))
+            of_table = {"grad_scores": gradients.scores, "grad_table": gradients.table}
+            by_rows = (_ceil_div(len(gradients.table), TABLE_ROWS), self._size.heads)
+            constants = {"shares": self._shares, "ROWS": TABLE_ROWS}
+            launches.append(self._launch(bias_backward.table_backward, by_rows, **of_table, **constants))
         return launches
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> Launch:
         """Return a launch of a kernel with what it needs of the arguments that all share, and its own."""
         given = self._shared | arguments
-        return Launch(
-            kernel=kernel,
-            grid=grid,
-            arguments={name: given[name] for name in kernel.arg_names},
-            num_warps=self._num_warps,
-            num_stages=self._num_stages,
-        )
+        return Launch(kernel, grid, {name: given[name] for name in kernel.arg_names})
 
     @property
     def _by_queries(self) -> tuple[int]:
-        return (self._batch * self._heads * self._chunks * self._parts,)
+        return (self._batch * self._size.heads * self._chunks * self._constants.parts,)
 
     @property
     def _by_keys(self) -> tuple[int]:
-        rows, columns = self._key_chunks
-        return (self._batch * self._heads * rows * columns * self._parts,)
+        """A program for each part of the chunks of the map of keys, on the grid of the queries' chunks."""
+        _, _, height, width, top, left, heads = self._size
+        window = self._inputs.window
+        rows = _ceil_div(top, window) + _ceil_div(height - top, window)
+        columns = _ceil_div(left, window) + _ceil_div(width - left, window)
+        return (self._batch * heads * rows * columns * self._constants.parts,)
 
     @property
-    def _margins(self) -> tuple[int, int]:
-        return self._settings.top, self._settings.left
-
-    @property
-    def _key_chunks(self) -> tuple[int, int]:
-        """Chunk rows and columns of the map of keys, on the grid of the queries' chunks."""
-        lengths = (self._key_height, self._key_width)
-        rows, columns = (
-            _ceil_div(margin, self._settings.window) + _ceil_div(length - margin, self._settings.window)
-            for margin, length in zip(self._margins, lengths, strict=True)
-        )
-        return rows, columns
-
-    @property
-    def _key_parts(self) -> int:
-        """Tiles of the keys of 3×3 chunks."""
-        return _ceil_div(9 * self._settings.window**2, self._tile)
+    def _score_tiles(self) -> int:
+        """Tiles of the scores of a chunk and the keys of 3×3 chunks."""
+        return self._constants.parts * _ceil_div(9 * self._inputs.window**2, PASSING_TILE)
 
     @property
     def _shares(self) -> int:
-        programs = self._parts * self._key_parts * self._heads
-        return max(1, min(self._batch * self._chunks, BIAS_PROGRAMS // programs))
+        return max(1, min(self._batch * self._chunks, BIAS_PROGRAMS // (self._score_tiles * self._size.heads)))
 
 
-def _tiles(dtype: torch.dtype, padded: int, *, precision: str) -> tuple[int, int, int, int]:
-    """Return how many tokens stay and pass by in a program, how many warps it has, how many tiles it loads at once.
+def _packed(inputs: Inputs) -> Inputs:
+    """Return inputs as kernels take them.
 
-    As large as registers allow: with these, none or next to none are kept in memory.
+    Channels of tokens lie side by side, the table is (h, (4w − 1)²), all else is contiguous, and None if not needed.
     """
-    row_bytes = padded * dtype.itemsize
-    return 64 if row_bytes <= 128 else 32, 32, 4, 2
 
+    def contiguous(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.contiguous()
 
-def _strides(x: Tensor, *names: str) -> dict[str, int]:
-    """Return strides by name, but for the last one, which is 1."""
-    return dict(zip(names, x.stride(), strict=False))
+    query, key_value, of_global = (x if x.stride(-1) == 1 else x.contiguous() for x in inputs[:3])
+    return inputs._replace(
+        query=query,
+        key_value=key_value,
+        global_key_value=of_global,
+        table=None if inputs.table is None else inputs.table.t().contiguous(),
+        global_bias=contiguous(inputs.global_bias),
+        valid=contiguous(inputs.valid),
+        sizes=contiguous(inputs.sizes) if inputs.cyclic else None,
+        drawn=None if inputs.around else inputs.drawn,
+    )
 
 
 def _ceil_div(number: int, divisor: int) -> int:

@@ -9,41 +9,72 @@ nothing waits for the device, so calls can be recorded and replayed (CUDA graphs
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+# The fields of `Inputs`, as operators of PyTorch declare them
+SCHEMA = (
+    "Tensor query, Tensor key_value, Tensor global_key_value, Tensor? table, Tensor? global_bias, Tensor? valid, "
+    "Tensor? sizes, Tensor? drawn, int window, bool around, bool exact, bool cyclic, int top, int left"
+)
 
-@torch.library.custom_op("vision_longformer::windowed_attention_triton", mutates_args=())
-def windowed_attention_triton(
-    query: Tensor,  # (B, H, W, h, d)
-    key_value: Tensor,  # (B, H', W', 2, h, d)
-    global_key_value: Tensor,  # (B, G, 2, h, d)
-    table: Tensor | None,  # ((4w − 1)², h)
-    global_bias: Tensor | None,  # (h, G)
-    valid: Tensor | None,  # (B, H', W'), false at keys that nothing may see, and at queries that get zeros
-    sizes: Tensor | None,  # (B, 2)
-    drawn: Tensor | None,  # (1,)
-    window: int,
-    around: bool,
-    exact: bool,
-    cyclic: bool,
-    top: int,
-    left: int,
-) -> tuple[Tensor, Tensor]:
-    """Return (B, H, W, h, d), and (B, h, H, W) logarithms of the sums of exp(score), ∞ at queries without a key.
 
-    See `launches.Settings` and `launches.Inputs`.
+class Inputs(NamedTuple):
+    """What a call is given.
+
+    Attributes:
+        query: (B, H, W, h, d) with any strides, as all that follows.
+        key_value: (B, H', W', 2, h, d).
+        global_key_value: (B, G, 2, h, d).
+        table: ((4w − 1)², h) biases by relative position, or None.
+        global_bias: (h, G), or None.
+        valid: (B, H', W') boolean, false at keys that nothing may see, and at queries that get zeros; or None.
+        sizes: (B, 2) integers, which only cyclic windows need, or None.
+        drawn: (1,) integer, the number in `geometry.NEIGHBOURS` of a chunk that is seen beside the own, or None.
+        window: Side w of a chunk.
+        around: Whether all 8 chunks around a query's own are seen; else its own, and the one that was drawn if any.
+        exact: Whether only keys up to w rows and w columns away are seen.
+        cyclic: Whether chunks wrap around the edges of each image's own map. Then H'×W' is H×W.
+        top: Where the queries' first row stands in the map of keys.
+        left: The same for the first column.
     """
-    from vision_longformer.attention.triton.launches import accurate_type
 
+    query: Tensor
+    key_value: Tensor
+    global_key_value: Tensor
+    table: Tensor | None
+    global_bias: Tensor | None
+    valid: Tensor | None
+    sizes: Tensor | None
+    drawn: Tensor | None
+    window: int
+    around: bool
+    exact: bool
+    cyclic: bool
+    top: int
+    left: int
+
+
+@torch.library.custom_op(
+    "vision_longformer::windowed_attention_triton", mutates_args=(), schema=f"({SCHEMA}) -> (Tensor, Tensor)"
+)
+def windowed_attention_triton(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Attend; the arguments are those of `Inputs`.
+
+    Returns:
+        (B, H, W, h, d), and (B, h, H, W) logarithms of the sums of exp(score), ∞ at queries without a key.
+    """
+    from vision_longformer.attention.triton.launches import Call, accurate_type
+
+    inputs = Inputs(*arguments)
+    query = inputs.query
     batch, height, width, heads, _ = query.shape
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     logsumexp = query.new_empty((batch, heads, height, width), dtype=accurate_type(query.dtype))
     if out.numel():
-        tensors = (query, key_value, global_key_value, table, global_bias, valid, sizes, drawn)
-        call = _call(*tensors, window, around, exact, cyclic, top, left)
+        call = Call(inputs, precision=_float32_precision())
         with _on_device_of(query):
             for launch in call.forward(out=out, logsumexp=logsumexp):
                 launch.run()
@@ -57,31 +88,20 @@ def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty((batch, heads, height, width), dtype=accurate)
 
 
-@torch.library.custom_op("vision_longformer::windowed_attention_triton_backward", mutates_args=())
-def windowed_attention_triton_backward(
-    grad: Tensor,
-    out: Tensor,
-    logsumexp: Tensor,
-    query: Tensor,
-    key_value: Tensor,
-    global_key_value: Tensor,
-    table: Tensor | None,
-    global_bias: Tensor | None,
-    valid: Tensor | None,
-    sizes: Tensor | None,
-    drawn: Tensor | None,
-    window: int,
-    around: bool,
-    exact: bool,
-    cyclic: bool,
-    top: int,
-    left: int,
-) -> list[Tensor]:
+@torch.library.custom_op(
+    "vision_longformer::windowed_attention_triton_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor out, Tensor logsumexp, {SCHEMA}) -> Tensor[]",
+)
+def windowed_attention_triton_backward(grad: Tensor, out: Tensor, logsumexp: Tensor, *arguments: Any) -> list[Tensor]:
     """Return gradients for the tensors among the first five inputs, of their types; `out`, `logsumexp` as they were."""
-    inputs = (query, key_value, global_key_value, table, global_bias)
+    from vision_longformer.attention.triton.launches import Call
+
+    inputs = Inputs(*arguments)
+    query, global_bias = inputs.query, inputs.global_bias
     if query.numel() == 0:
-        return [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in inputs if x is not None]
-    call = _call(*inputs, valid, sizes, drawn, window, around, exact, cyclic, top, left)
+        return [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in inputs[:5] if x is not None]
+    call = Call(inputs, precision=_float32_precision())
     gradients = call.new_gradients()
     with _on_device_of(query):
         for launch in call.backward(gradients, grad=grad.contiguous(), out=out, logsumexp=logsumexp):
@@ -117,30 +137,6 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor |
 
 
 windowed_attention_triton.register_autograd(_backward, setup_context=_save_for_backward)
-
-
-def _call(*arguments: Any) -> Any:
-    """Return `launches.Call` for the arguments of the operator."""
-    from vision_longformer.attention.triton.launches import Call, Inputs, Settings
-
-    query, key_value, global_key_value, table, global_bias, valid, sizes, drawn, *settings = arguments
-    inputs = Inputs(
-        query=_packed(query),
-        key_value=_packed(key_value),
-        global_key_value=_packed(global_key_value),
-        table=None if table is None else table.t().contiguous(),
-        global_bias=None if global_bias is None else global_bias.contiguous(),
-        valid=None if valid is None else valid.contiguous(),
-        sizes=None if sizes is None else sizes.contiguous(),
-        drawn=drawn,
-    )
-    names = ("window", "around", "exact", "cyclic", "top", "left")
-    return Call(inputs, Settings(**dict(zip(names, settings, strict=True))), precision=_float32_precision())
-
-
-def _packed(x: Tensor) -> Tensor:
-    """Return `x` with its channels side by side."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _float32_precision() -> str:

@@ -6,34 +6,38 @@ chunk row, row    row of chunks, row of tokens; columns likewise. Positions are 
                   map of keys is larger, its own first row is −top, and its first column −left.
 rectangle         tokens of the chunks around one, or of one chunk, cut where the map ends
 tile              some tokens of a rectangle, in reading order
+size, masks       see `arguments.Size` and `arguments.Masks`; `own` is (height, width) of an image's own map
+C                 see `arguments.Constants`
 """
 
 import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)  # exp2 is an instruction, exp is not
-# Arguments of all kernels that grow with the map: no kernel is compiled anew for some of their values.
-SIZES = ("height", "width", "key_height", "key_width", "top", "left", "chunk_columns", "chunks", "heads")
 INFINITY = tl.constexpr(float("inf"))
 
 
+# --- where tokens are -----------------------------------------------------------------------------------------------
+
+
 @triton.jit
-def program(heads, chunks, PARTS: tl.constexpr):
+def program(heads, chunks, C: tl.constexpr):
     """Tell (image, head, chunk, part of the chunk) of this program. Heads, which lie side by side, run together."""
     number = tl.program_id(0)
     head = number % heads
     number = number // heads
-    part = number % PARTS
-    number = number // PARTS
+    part = number % C.parts
+    number = number // C.parts
     return number // chunks, head, number % chunks, part
 
 
 @triton.jit
-def image_size(sizes, image, height, width, SIZED: tl.constexpr):
+def image_size(masks, image, size):
     """Return (height, width) of an image's own map."""
-    if SIZED:
-        height = tl.load(sizes + 2 * image).to(tl.int32)
-        width = tl.load(sizes + 2 * image + 1).to(tl.int32)
+    height, width = size.height, size.width
+    if masks.sizes is not None:
+        height = tl.load(masks.sizes + 2 * image).to(tl.int32)
+        width = tl.load(masks.sizes + 2 * image + 1).to(tl.int32)
     return height, width
 
 
@@ -46,16 +50,16 @@ def drawn_offset(drawn):
 
 
 @triton.jit
-def span(first_chunk, CHUNKS: tl.constexpr, begin, stop, length, WINDOW: tl.constexpr, CYCLIC: tl.constexpr):
-    """Return the positions, from one up to another, of some chunks of an axis.
+def span(chunk, ACROSS: tl.constexpr, begin, stop, length, C: tl.constexpr):
+    """Return the positions, from one up to another, of a chunk of an axis, or of three around it.
 
     They lie between `begin` and `stop`. On cyclic maps of `length` they go on beyond the edges, if three chunks or
     more are there.
     """
-    low = first_chunk * WINDOW
-    high = low + CHUNKS * WINDOW
-    if CYCLIC:
-        wraps = length > 2 * WINDOW
+    low = (chunk - ACROSS // 2) * C.window
+    high = low + ACROSS * C.window
+    if C.cyclic:
+        wraps = length > 2 * C.window
         low = tl.where(wraps, low, tl.maximum(low, 0))
         high = tl.where(wraps, high, tl.minimum(high, length))
     else:
@@ -65,12 +69,18 @@ def span(first_chunk, CHUNKS: tl.constexpr, begin, stop, length, WINDOW: tl.cons
 
 
 @triton.jit
-def place(position, length, WINDOW: tl.constexpr, CYCLIC: tl.constexpr):
-    """Return where a position on an axis is on the map; not below `length` where nothing is."""
-    if CYCLIC:
-        whole = (length + WINDOW - 1) // WINDOW * WINDOW
-        position = (position + whole) % whole
-    return position
+def rectangle(number, chunk_row, chunk_column, SIGN: tl.constexpr, rows, columns, own, masks, C: tl.constexpr):
+    """Return (first row, first column, columns, tokens) of what a chunk and its neighbours cover.
+
+    Rectangle 0 lies around the chunk, rectangle 1 around its neighbour that was drawn, or with SIGN −1 around the one
+    that has drawn it. `rows` and `columns` are positions from which and up to which there is a map.
+    """
+    if number == 1:
+        row_offset, column_offset = drawn_offset(masks.drawn)
+        chunk_row, chunk_column = chunk_row + SIGN * row_offset, chunk_column + SIGN * column_offset
+    low, high = span(chunk_row, C.across, rows[0], rows[1], own[0], C)
+    begin, stop = span(chunk_column, C.across, columns[0], columns[1], own[1], C)
+    return low, begin, tl.maximum(stop - begin, 1), (high - low) * (stop - begin)
 
 
 @triton.jit
@@ -83,75 +93,176 @@ def tile(start, low, left, columns, count, TILE: tl.constexpr):
 
 
 @triton.jit
-def chunk_tile(chunk_row, chunk_column, part, WINDOW: tl.constexpr, TILE: tl.constexpr):
+def chunk_tile(chunk_row, chunk_column, part, TILE: tl.constexpr, C: tl.constexpr):
     """Return the same of the part of a chunk that a program has."""
-    columns: tl.constexpr = WINDOW
-    return tile(part * TILE, chunk_row * WINDOW, chunk_column * WINDOW, columns, WINDOW * WINDOW, TILE)
+    return tile(part * TILE, chunk_row * C.window, chunk_column * C.window, C.window, C.window * C.window, TILE)
 
 
 @triton.jit
-def rows_at(row, column, row_stride, column_stride):
-    """Return how far the tokens at some rows and columns are from the first one: beyond 2³¹ on the largest maps."""
-    return row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
+def place(position, length, C: tl.constexpr):
+    """Return where a position on an axis is on the map; not below `length` where nothing is."""
+    if C.cyclic:
+        whole = (length + C.window - 1) // C.window * C.window
+        position = (position + whole) % whole
+    return position
 
 
 @triton.jit
-def read(pointer, at, there, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+def real_tokens(image, row, column, there, own, masks, size, C: tl.constexpr):
+    """Return where positions that are `there` are on the map, rows and columns, and which hold something real."""
+    row, column = place(row, own[0], C), place(column, own[1], C)
+    if C.cyclic:
+        there = there & (row < own[0]) & (column < own[1])
+    return row, column, unmasked(image, row, column, there, masks, size)
+
+
+@triton.jit
+def unmasked(image, row, column, there, masks, size):
+    """Tell which of the places that are `there` on the map the mask, if any, says to hold something real."""
+    if masks.valid is not None:
+        row, column = row + size.top, column + size.left
+        at = (image.to(tl.int64) * size.key_height + row) * size.key_width + column
+        there = there & (tl.load(masks.valid + at, mask=there, other=0) != 0)
+    return there
+
+
+@triton.jit
+def query_tile(image, chunk_row, chunk_column, part, masks, size, C: tl.constexpr):
+    """Return rows and columns of a program's queries, which of them are on the map, and which are real."""
+    row, column, on_map = chunk_tile(chunk_row, chunk_column, part, C.query_tile, C)
+    on_map = on_map & (row < size.height) & (column < size.width)
+    return row, column, on_map, unmasked(image, row, column, on_map, masks, size)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def read(pointer, at, there, C: tl.constexpr):
     """Read (n, d) rows of a head, zeros where nothing is `there`."""
-    channel = tl.arange(0, PADDED)
+    channel = tl.arange(0, C.padded)
     mask = there[:, None]
-    if WIDTH < PADDED:
-        mask = mask & (channel < WIDTH)[None, :]
+    if C.width < C.padded:
+        mask = mask & (channel < C.width)[None, :]
     return tl.load(pointer + at[:, None] + channel[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
-def write(pointer, at, there, x, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+def write(pointer, at, there, x, C: tl.constexpr):
     """Write (n, d) rows of a head where something is `there`."""
-    channel = tl.arange(0, PADDED)
+    channel = tl.arange(0, C.padded)
     mask = there[:, None]
-    if WIDTH < PADDED:
-        mask = mask & (channel < WIDTH)[None, :]
+    if C.width < C.padded:
+        mask = mask & (channel < C.width)[None, :]
     tl.store(pointer + at[:, None] + channel[None, :], x.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def product(a, b, ACCURATE: tl.constexpr, PRECISION: tl.constexpr):
+def read_queries(queries, image, head, row, column, there, C: tl.constexpr):
+    """Read (n, d) queries; offsets go beyond 2³¹ on the largest maps, as in all that follows."""
+    at = row.to(tl.int64) * queries.row + column.to(tl.int64) * queries.column
+    return read(queries.data + image.to(tl.int64) * queries.image + head * queries.head, at, there, C)
+
+
+@triton.jit
+def read_keys(keys, image, head, row, column, there, size, C: tl.constexpr):
+    """Read (n, d) keys, and values."""
+    at = (row + size.top).to(tl.int64) * keys.row + (column + size.left).to(tl.int64) * keys.column
+    of_head = keys.data + image.to(tl.int64) * keys.image + head * keys.head
+    return read(of_head, at, there, C), read(of_head + keys.to_value, at, there, C)
+
+
+@triton.jit
+def read_global_keys(keys, image, head, start, C: tl.constexpr):
+    """Read (n, d) keys and values of some global tokens; return their numbers, and which there are, too."""
+    token = start + tl.arange(0, C.global_tile)
+    there = token < C.num_global
+    at = token.to(tl.int64) * keys.token
+    of_head = keys.data + image.to(tl.int64) * keys.image + head * keys.head
+    return token, there, read(of_head, at, there, C), read(of_head + keys.to_value, at, there, C)
+
+
+@triton.jit
+def result_at(image, head, row, column, size, C: tl.constexpr):
+    """Return where results of queries are in contiguous (B, H, W, h, d)."""
+    return (((image.to(tl.int64) * size.height + row) * size.width + column) * size.heads + head) * C.width
+
+
+@triton.jit
+def sum_at(image, head, row, column, size):
+    """Return where sums of queries are in contiguous (B, h, H, W)."""
+    return ((image.to(tl.int64) * size.heads + head) * size.height + row) * size.width + column
+
+
+@triton.jit
+def read_results(grad, logsumexp, grad_dot_out, image, head, row, column, there, size, C: tl.constexpr):
+    """Read what the backward pass knows of queries: (n, d) gradients, and two sums; the first as of powers of 2."""
+    at = sum_at(image, head, row, column, size)
+    log = tl.load(logsumexp + at, mask=there, other=INFINITY) * LOG2E
+    total = tl.load(grad_dot_out + at, mask=there, other=0.0)
+    return read(grad, result_at(image, head, row, column, size, C), there, C), log, total
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def product(a, b, C: tl.constexpr):
     """Multiply matrices, the second one's type for both."""
-    return tl.dot(a.to(b.dtype), b, input_precision=PRECISION, out_dtype=ACCURATE)
+    return tl.dot(a.to(b.dtype), b, input_precision=C.precision, out_dtype=C.accurate)
 
 
 @triton.jit
-def is_valid(valid, image, row, column, height, width, there):
-    """Tell which of the positions that are `there`, on the (B, height, width) map `valid`, hold something real."""
-    at = (image.to(tl.int64) * height + row) * width + column
-    return there & (tl.load(valid + at, mask=there, other=0) != 0)
+def global_scores(q, k, global_bias, head, token, there, scale, C: tl.constexpr):
+    """Return the scores of queries and global keys."""
+    scores = product(q, tl.trans(k), C) * scale
+    if global_bias is not None:
+        bias = tl.load(global_bias + head * C.num_global + token, mask=there, other=0.0)
+        scores += bias.to(C.accurate)[None, :]
+    return scores
 
 
 @triton.jit
-def table_index(query_row, query_column, key_row, key_column, WINDOW: tl.constexpr):
-    """Return the rows of the bias table, see `geometry.relative_position_index`, of tokens that see each other."""
-    SIDE: tl.constexpr = 4 * WINDOW - 1
-    middle: tl.constexpr = (2 * WINDOW - 1) * (SIDE + 1)
-    return query_row * SIDE + query_column + middle - (key_row * SIDE + key_column)
+def read_biases(table, head, query_row, query_column, key_row, key_column, C: tl.constexpr):
+    """Read biases of tokens that see each other from (h, (4w − 1)²), see `geometry.relative_position_index`."""
+    SIDE: tl.constexpr = 4 * C.window - 1
+    middle: tl.constexpr = (2 * C.window - 1) * (SIDE + 1)
+    index = query_row * SIDE + query_column + middle - (key_row * SIDE + key_column)
+    return tl.load(table + head * SIDE * SIDE + index).to(C.accurate)
 
 
 @triton.jit
-def read_table(table, head, index, WINDOW: tl.constexpr):
-    """Read biases of a head from (h, (4w − 1)²) `table`."""
-    SIDE: tl.constexpr = 4 * WINDOW - 1
-    return tl.load(table + head * SIDE * SIDE + index)
-
-
-@triton.jit
-def near(query_row, query_column, key_row, key_column, WINDOW: tl.constexpr):
+def near(query_row, query_column, key_row, key_column, C: tl.constexpr):
     """Tell which tokens an exact window lets see each other."""
     row, column = query_row - key_row, query_column - key_column
-    return (row <= WINDOW) & (row >= -WINDOW) & (column <= WINDOW) & (column >= -WINDOW)
+    return (row <= C.window) & (row >= -C.window) & (column <= C.window) & (column >= -C.window)
 
 
 @triton.jit
-def add_keys(largest, total, gathered, scores, value, ACCURATE: tl.constexpr, PRECISION: tl.constexpr):
+def see(scores, there, table, head, query_row, query_column, key_row, key_column, C: tl.constexpr):
+    """Add biases to scores of tokens on the map, and tell which of those that are `there` are seen."""
+    if table is not None:
+        scores += read_biases(table, head, query_row, query_column, key_row, key_column, C)
+    if C.exact:
+        there = there & near(query_row, query_column, key_row, key_column, C)
+    return scores, there
+
+
+@triton.jit
+def look(q, row, column, start, seen_from, keys, table, image, head, own, masks, size, scale, C: tl.constexpr):
+    """Let queries look at a tile of a rectangle of keys: return these, values, scores, and which are seen."""
+    low, begin, columns, count = seen_from
+    k_row, k_column, there = tile(start, low, begin, columns, count, C.key_tile)
+    at_row, at_column, there = real_tokens(image, k_row, k_column, there, own, masks, size, C)
+    k, v = read_keys(keys, image, head, at_row, at_column, there, size, C)
+    scores = product(q, tl.trans(k), C) * scale
+    positions = (row[:, None], column[:, None], k_row[None, :], k_column[None, :])
+    scores, seen = see(scores, there[None, :], table, head, *positions, C)
+    return k, v, scores, seen
+
+
+@triton.jit
+def add_keys(largest, total, gathered, scores, value, C: tl.constexpr):
     """Take more keys into a running softmax.
 
     Args:
@@ -160,13 +271,12 @@ def add_keys(largest, total, gathered, scores, value, ACCURATE: tl.constexpr, PR
         gathered: (m, d) sum of exp(score − largest) · value.
         scores: (m, n), −inf at what is not seen.
         value: (n, d).
-        ACCURATE: Type of all sums.
-        PRECISION: Of products of float32.
+        C: Constants.
     """
     new = tl.maximum(largest, tl.max(scores, 1))
     base = tl.where(new == -INFINITY, 0.0, new) * LOG2E
     weights = tl.exp2(scores * LOG2E - base[:, None])
     shrink = tl.exp2(largest * LOG2E - base)
     total = total * shrink + tl.sum(weights, 1)
-    gathered = gathered * shrink[:, None] + product(weights, value, ACCURATE, PRECISION)
+    gathered = gathered * shrink[:, None] + product(weights, value, C)
     return new, total, gathered

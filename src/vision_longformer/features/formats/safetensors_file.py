@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vision_longformer.features.formats.chunks import BAND_BYTES, bands
 from vision_longformer.features.formats.encoded import Encoded, MapRows
+from vision_longformer.utils.tensor_files import bytes_of
 
 NAMES = {torch.float16: "F16", torch.float32: "F32", torch.bool: "BOOL"}
 ALIGNMENT = 8
@@ -86,4 +87,4 @@ def _pieces(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _bytes(values: Tensor) -> memoryview:
-    return memoryview(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return bytes_of(values.cpu().contiguous())

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vision_longformer.utils.steps import finish
+
 if TYPE_CHECKING:  # the names alone are needed by the command line's help, which must not wait for PyTorch
     from vision_longformer.training.config import TrainConfig
     from vision_longformer.training.tasks.base import Task
@@ -33,7 +35,14 @@ def task_class(name: str) -> type[Task]:
 
 
 def build_task(config: TrainConfig, data: Path | Sequence[Path]) -> Task:
-    """Read the data of a run, and return its task.
+    """Read the data of a run, and return its task. See `choose_task`."""
+    task = choose_task(config, data)
+    finish(task.read())
+    return task
+
+
+def choose_task(config: TrainConfig, data: Path | Sequence[Path]) -> Task:
+    """Return the task of a run, whose `read` must be called before anything else.
 
     Args:
         config: Of the run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vision_longformer.datasets.value_ranges import remark_on_range
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.sampler import Sampler
 from vision_longformer.training.trained import Result, Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Steps
 
 
 class Batch(Protocol):
@@ -55,11 +57,13 @@ class Task(ABC):
         validation_images: Their number.
         remarks: What a person should know of the data, a sentence each.
         best: The measure that chooses the best weights.
+        unit: What belongs to a class: an image, an object, a pixel.
         trained: What `save_weights` writes is read and used as.
         takes_several_folders: Whether its data may be so.
     """
 
     best: ClassVar[str]
+    unit: ClassVar[str] = "image"
     trained: ClassVar[type[Trained]]
     takes_several_folders: ClassVar[bool] = False
     config: TrainConfig
@@ -70,13 +74,16 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
-        """Read the data of a run; see `build_task` for what is raised."""
+        """Take note of the data of a run; `read` reads them. See `build_task` for what is raised."""
 
-    def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def read(self) -> Steps[None]:
+        """Read what of the data the attributes tell, which may take long; see `build_task` for what is raised."""
+        yield from ()
+
+    def prepare(self, where: Preparation) -> Steps[None]:
         """Do what takes long and is done once, before the model is built; what was done before a stop stays done.
 
-        Yields:
-            What is done, how much of it, and how much there is; a run may be stopped there.
+        A run may be stopped wherever it says how far it is.
 
         Raises:
             ValueError: The data do not fit.
@@ -84,7 +91,7 @@ class Task(ABC):
         yield from ()
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         """Make sure that every image can be read, as far as `input.check` asks for it.
 
         Raises:
@@ -130,3 +137,13 @@ class Task(ABC):
     @abstractmethod
     def save_weights(self, model: nn.Module, path: Path) -> None:
         """Write a model so that `load_weights` needs nothing else."""
+
+
+def remarks_on(config: TrainConfig, paths: Sequence[Path]) -> list[str]:
+    """Return what a person should know of how training images are read, a sentence each."""
+    reading, remarks = config.input.reading, []
+    if dark := remark_on_range(paths, reading, max_pixels=config.input.max_pixels):
+        remarks.append(dark)
+    if reading.model_channels != 3 and config.task == "classification" and config.augmentation.rand_augment:
+        remarks.append("augmentation.rand_augment is for images of three channels, and is left out")
+    return remarks

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vision_longformer.datasets.classification import Samples, check_images, read_split
+from vision_longformer.datasets.checks import absent_classes, checking_images, only_class
+from vision_longformer.datasets.classification import Samples, read_split
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform, training_transform
 from vision_longformer.evaluation.classification import Evaluation, evaluate
 from vision_longformer.evaluation.loop import EvaluationSetup
-from vision_longformer.images import MAX_PIXELS
+from vision_longformer.images import MAX_PIXELS, Raster
+from vision_longformer.timm_interface import normalisation
 from vision_longformer.training.classification_loss import Objective
 from vision_longformer.training.classifiers import (
     build_model,
@@ -27,10 +28,11 @@ from vision_longformer.training.classifiers import (
 )
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.sampler import Sampler
-from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.tasks.base import Task, remarks_on
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
-from vision_longformer.weights import PREPROCESSING, load, pretrained_cfg_of
+from vision_longformer.utils.steps import Steps
+from vision_longformer.weights import PREPROCESSING, READING, load, pretrained_cfg_of
 
 
 class Classifier(Trained):
@@ -47,11 +49,13 @@ class Classifier(Trained):
         model = load(path)
         description = pretrained_cfg_of(model)
         names = description.get("label_names")
-        preprocessing = {key: description[key] for key in PREPROCESSING} | {"size": min(model.config.image_size)}
+        preprocessing = {key: description[key] for key in (*PREPROCESSING, READING) if key in description}
+        preprocessing |= {"size": min(model.config.image_size)}
+        preprocessing["mean"], preprocessing["std"] = normalisation(model)
         return cls(model, None if names is None else tuple(names), preprocessing, "classification")
 
     def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> Samples:
-        samples = read_split(data, split, classes=self.classes)
+        samples = read_split(data, split, classes=self.classes, reading=self.reading)
         known, found = self.model.num_classes, len(samples.classes)
         if known != found:
             raise ValueError(f"the weights have {known or 'no'} classes, without names, and {data} has {found}")
@@ -60,11 +64,11 @@ class Classifier(Trained):
     def evaluate(self, split: Samples, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS) -> Evaluation | None:
         return evaluate(self.model.to(how.device), split, self.transform(), how, max_pixels=max_pixels)
 
-    def transform(self) -> Callable[[Image.Image], Tensor]:
-        """Return what turns a photograph into the model's input."""
+    def transform(self) -> Callable[[Raster], Tensor]:
+        """Return what turns an image into the model's input."""
         how = self.preprocessing
         colours = {"mean": how["mean"], "std": how["std"]}
-        transform: Callable[[Image.Image], Tensor] = evaluation_transform(
+        transform: Callable[[Raster], Tensor] = evaluation_transform(
             size=how["size"], crop_share=how["crop_pct"], interpolation=how["interpolation"], **colours
         )
         return transform
@@ -77,32 +81,42 @@ class Classification(Task):
     trained = Classifier
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
-        self.config = config
-        self.samples = read_split(data[0], "train")
-        self.validation = read_split(data[0], "val", classes=self.samples.classes)
+        self.config, reading = config, config.input.reading
+        self.samples = read_split(data[0], "train", reading=reading)
+        self.validation = read_split(data[0], "val", classes=self.samples.classes, reading=reading)
         self.classes = self.samples.classes
         self.training_images, self.validation_images = len(self.samples), len(self.validation)
-        self.remarks = self.samples.remarks + self.validation.remarks
+        counts = {name: split.counts() for name, split in (("train", self.samples), ("val", self.validation))}
+        about = only_class(self.classes) + absent_classes(counts, self.unit)
+        self.remarks = [*self.samples.remarks, *self.validation.remarks, *about]
         self.objective = Objective(config.augmentation, config.optimizer, num_classes=len(self.classes))
 
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         inputs = self.config.input
-        decode = True if inputs.check == "decode" else None
-        for split in (self.samples, self.validation):
-            check_images(split.paths, decode=decode, max_pixels=inputs.max_pixels)
+        paths = [*self.samples.paths, *self.validation.paths]
+        decode = {"auto": None, "decode": True, "none": False}[inputs.check]
+        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels, reading=inputs.reading)
+        if decode is not False:
+            self.remarks = [*self.remarks, *remarks_on(self.config, self.samples.paths)]
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.samples.paths[index]) for index in indices]
 
     def digest(self) -> str:
         lines = (f"{path.name}\t{label}\n" for path, label in zip(self.samples.paths, self.samples.labels, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def order(self, processes: Processes) -> Sampler:
         return Sampler.of(self.config, samples=len(self.samples), processes=processes)
 
     def build_model(self) -> nn.Module:
-        return build_model(self.config.model, num_classes=len(self.classes), size=self.config.input.size)
+        inputs = self.config.input
+        return build_model(
+            self.config.model,
+            num_classes=len(self.classes),
+            size=inputs.size,
+            in_chans=inputs.reading.model_channels,
+        )
 
     def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
         return start_from(model, checkpoint, classes=self.classes)

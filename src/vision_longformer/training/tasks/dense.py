@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import nn
 from torch.utils.data import Dataset
 
-from vision_longformer.datasets.classification import check_images
-from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.checks import absent_classes, checking_images
 from vision_longformer.datasets.dense_loaders import DenseImages, training_scale
-from vision_longformer.datasets.semantic import SemanticSplit
+from vision_longformer.datasets.labels import Split, Wanted, What, class_counts, class_names, read_labels
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import (
@@ -24,9 +24,10 @@ from vision_longformer.training.dense_models import (
     start_dense_from,
 )
 from vision_longformer.training.sampler import Sampler
-from vision_longformer.training.tasks.base import Task
+from vision_longformer.training.tasks.base import Task, remarks_on
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Steps, finish
 
 
 class DenseTrained(Trained):
@@ -34,13 +35,29 @@ class DenseTrained(Trained):
 
     Attributes:
         build: Its builder.
+        needs: What it learns, and what is needed of labels to measure it.
     """
 
     build: ClassVar[Builder]
+    needs: ClassVar[What]
 
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Self:
         return cls(*load_dense(path, about, cls.build), about["task"])
+
+    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> Split:
+        wanted = Wanted(
+            self.needs,
+            classes=self.classes,
+            skip_invalid=skip_invalid,
+            read_labels=False,
+            reading=self.reading,
+        )
+        return finish(read_labels(Path(data), split, self.labels_as_in_training(wanted)))
+
+    def labels_as_in_training(self, wanted: Wanted) -> Wanted:
+        """Return how labels are read, with what the weights say of it."""
+        return wanted
 
 
 class DenseTask(Task):
@@ -49,40 +66,58 @@ class DenseTask(Task):
     Attributes:
         training: Its images.
         validation: Its images.
-        learned: "boxes", "masks" or "semantic".
     """
 
-    learned: ClassVar[str]
     trained: ClassVar[type[DenseTrained]]
+    training: Split
+    validation: Split
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        training: CocoSplit | SemanticSplit,
-        validation: CocoSplit | SemanticSplit,
-        classes: tuple[str, ...],
-    ) -> None:
-        self.config, self.training, self.validation, self.classes = config, training, validation, classes
-        self.training_images, self.validation_images = len(training), len(validation)
-        self.preprocessing = preprocessing_of(config)
-        sizes = [(height, width) for height, width in training.sizes.tolist()]
+    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
+        self.config, self.data = config, data[0]
+
+    def read(self) -> Steps[None]:
+        wanted = self.wanted()
+        self.training = yield from read_labels(self.data, "train", wanted)
+        self.classes = class_names(self.training, wanted.what)
+        self.validation = yield from read_labels(self.data, "val", replace(wanted, classes=self.classes))
+        splits = {"train": self.training, "val": self.validation}
+        self.training_images, self.validation_images = len(self.training), len(self.validation)
+        self.preprocessing = preprocessing_of(self.config)
+        sizes = [(height, width) for height, width in self.training.sizes.tolist()]
         self.preprocessing["scale"] = training_scale(sizes, self.preprocessing)
-        self.remarks = [
-            f"{split}: {count} left out ({reason})"
-            for split, images in (("train", training), ("val", validation))
-            for reason, count in images.skipped.items()
+        self.remarks = [*self.training.remarks, *self.validation.remarks]
+        self.remarks += [
+            f"{name}: {count} left out ({reason})"
+            for name, split in splits.items()
+            for reason, count in split.skipped.items()
         ]
+        counts = {name: found for name, split in splits.items() if (found := class_counts(split)) is not None}
+        self.remarks += absent_classes(counts, self.unit)
 
-    def check(self) -> None:
+    def wanted(self) -> Wanted:
+        """Return what is needed of labels, by the recipe."""
+        dense, inputs = self.config.dense, self.config.input
+        return Wanted(
+            self.trained.needs,
+            source=dense.labels,
+            class_name=dense.class_name,
+            label_values=dense.label_values,
+            skip_invalid=dense.skip_invalid,
+            read_labels=inputs.check != "none",
+            max_pixels=inputs.max_pixels,
+            reading=inputs.reading,
+        )
+
+    def check(self) -> Steps[None]:
         inputs = self.config.input
-        decode = True if inputs.check == "decode" else None
-        for split in (self.training, self.validation):
-            check_images(
-                [path_of(split, index) for index in range(len(split))], decode=decode, max_pixels=inputs.max_pixels
-            )
+        paths = [split.path(index) for split in (self.training, self.validation) for index in range(len(split))]
+        decode = {"auto": None, "decode": True, "none": False}[inputs.check]
+        yield from checking_images(paths, decode=decode, max_pixels=inputs.max_pixels, reading=inputs.reading)
+        if decode is not False:
+            self.remarks = [*self.remarks, *remarks_on(self.config, paths[: len(self.training)])]
 
     def files(self, indices: Sequence[int]) -> list[str]:
-        return [str(path_of(self.training, index)) for index in indices]
+        return [str(self.training.path(index)) for index in indices]
 
     def order(self, processes: Processes) -> Sampler:
         return Sampler.of(self.config, samples=len(self.training), processes=processes, sizes=self.training.sizes)
@@ -98,7 +133,7 @@ class DenseTask(Task):
             self.training,
             self.config,
             self.preprocessing,
-            learned=self.learned,
+            learned=self.trained.needs,
             max_pixels=self.config.input.max_pixels,
         )
 
@@ -108,8 +143,3 @@ class DenseTask(Task):
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         save_dense(model, path, config=self.config, classes=self.classes, preprocessing=self.preprocessing)
-
-
-def path_of(split: CocoSplit | SemanticSplit, index: int) -> Path:
-    """Return the file of an image."""
-    return split.path(index) if isinstance(split, CocoSplit) else split.folder / split.images[index]

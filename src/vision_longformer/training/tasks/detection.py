@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from vision_longformer.datasets.coco import CocoSplit, read_coco
+from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch
+from vision_longformer.datasets.labels import What
 from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
@@ -23,6 +24,7 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import Builder
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
+from vision_longformer.utils.devices import images_on
 
 
 class Detector(DenseTrained):
@@ -30,12 +32,7 @@ class Detector(DenseTrained):
 
     gives = "objects"
     build: ClassVar[Builder] = staticmethod(build_retinanet)
-    with_masks: ClassVar[bool] = False
-
-    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> CocoSplit:
-        return read_coco_split(
-            Path(data), split, with_masks=self.with_masks, skip_invalid=skip_invalid, classes=self.classes
-        )
+    needs: ClassVar[What] = "boxes"
 
     def evaluate(
         self, split: CocoSplit, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
@@ -50,33 +47,30 @@ class MaskDetector(Detector):
     """A trained Mask R-CNN."""
 
     build = staticmethod(build_mask_rcnn)
-    with_masks = True
+    needs = "masks"
 
 
 class Detection(DenseTask):
-    """DIR/train.json and DIR/val.json with their images in DIR/train and DIR/val."""
+    """Objects in boxes (see `datasets.labels`)."""
 
     best = "box_ap"
-    learned = "boxes"
+    unit = "object"
     trained: ClassVar[type[Detector]] = Detector
+    training: CocoSplit
+    validation: CocoSplit
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         try:
             library()
         except ImportError as error:
             raise ValueError(str(error)) from error
-        how: dict[str, Any] = {"with_masks": self.trained.with_masks, "skip_invalid": config.dense.skip_invalid}
-        training = read_coco_split(data[0], "train", **how)
-        validation = read_coco_split(data[0], "val", **how, classes=training.classes)
-        super().__init__(config, training, validation, training.classes)
-        self.training: CocoSplit
-        self.validation: CocoSplit
+        super().__init__(config, data)
 
     def digest(self) -> str:
         return digest_of(self.training)
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
-        found = model(batch.images.to(device, non_blocking=True), batch.sizes, batch.targets)
+        found = model(images_on(device, batch.images), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
 
 
@@ -84,7 +78,6 @@ class InstanceSegmentation(Detection):
     """The same, with masks."""
 
     best = "mask_ap"
-    learned = "masks"
     trained = MaskDetector
 
 
@@ -93,17 +86,11 @@ def limit_of(trained: Trained) -> int:
     return int(cast(RetinaNet | MaskRCNN, trained.model).config.detections)
 
 
-def read_coco_split(
-    data: Path, split: str, *, with_masks: bool, skip_invalid: bool, classes: tuple[str, ...] | None = None
-) -> CocoSplit:
-    """Read DIR/SPLIT.json; see `read_coco` for what is raised."""
-    annotations = data / f"{split}.json"
-    return read_coco(annotations, data / split, with_masks=with_masks, skip_invalid=skip_invalid, classes=classes)
-
-
 def digest_of(split: CocoSplit) -> str:
     """Return a digest of the names, boxes and labels of a split."""
-    digest = hashlib.sha256("\n".join(split.file_names[index] for index in range(len(split))).encode())
+    digest = hashlib.sha256(
+        "\n".join(split.file_names[index] for index in range(len(split))).encode("utf-8", "surrogateescape")
+    )
     for array in (split.ends, split.boxes, split.labels, split.is_crowd):
         digest.update(array.tobytes())
     return digest.hexdigest()

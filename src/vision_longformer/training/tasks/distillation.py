@@ -26,6 +26,7 @@ from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.images import AS_STORED
 from vision_longformer.training.classifiers import build_model, preprocessing_of, save_weights, start_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.distillation import (
@@ -53,6 +54,7 @@ from vision_longformer.training.teachers import (
 )
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.distributed import Processes
+from vision_longformer.utils.steps import Progress, Steps
 
 MAX_VALIDATION = 2000  # images
 BASIS_SHARDS = 8  # that the principal components are found on
@@ -106,7 +108,7 @@ class Distillation(Task):
 
     # --- preparation --------------------------------------------------------------------------------------------
 
-    def prepare(self, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def prepare(self, where: Preparation) -> Steps[None]:
         device, processes = where.device, where.processes
         cache = Path(self.options.cache) if self.options.cache is not None else where.folder.path / "cache"
         cache.mkdir(parents=True, exist_ok=True)
@@ -120,8 +122,9 @@ class Distillation(Task):
                     stored_side=self.options.stored_side,
                     max_pixels=self.config.input.max_pixels,
                     threads=self.config.compute.workers,
+                    reading=self.config.input.reading,
                 )
-            yield "images decoded", done, len(self.paths)
+            yield Progress("images decoded", done, len(self.paths))
         processes.wait()
         self.images = PackedImages(cache, len(self.paths))
         self._split()
@@ -148,7 +151,7 @@ class Distillation(Task):
             more = f", and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
             self.remarks = [f"{len(unreadable)} images left out: {'; '.join(unreadable[:3])}{more}"]
 
-    def _ask_teacher(self, cache: Path, where: Preparation) -> Iterator[tuple[str, int, int]]:
+    def _ask_teacher(self, cache: Path, where: Preparation) -> Steps[None]:
         """Find the basis of the teacher's features, and what it says of all fixed views."""
         device, processes = where.device, where.processes
         folder = cache / "teacher"
@@ -161,7 +164,7 @@ class Distillation(Task):
             for number, shard in enumerate(chosen):
                 if processes.is_first:
                     features.append(self._said_of(self._readable(shard), 0, device).features.cpu())
-                yield "shards whose features were looked at", number + 1, len(chosen)
+                yield Progress("shards whose features were looked at", number + 1, len(chosen))
             if processes.is_first:
                 write_basis(folder, Basis.of(torch.cat(features), self.options.components))
         processes.wait()
@@ -175,7 +178,7 @@ class Distillation(Task):
                 images = images_of(own, len(self.paths))
                 said = [self._said_of_shard(images, v, device) for v in range(self.options.views)]
                 write_said(folder, own, said)
-            yield "images seen by the teacher", done, len(self.paths)
+            yield Progress("images seen by the teacher", done, len(self.paths))
         processes.wait()
         self.said = KeptSaid(folder, len(shards_of(len(self.paths))))
 
@@ -190,8 +193,8 @@ class Distillation(Task):
     def _said_of_shard(self, images: range, view: int, device: torch.device) -> Said:
         """Return what the teacher says of a view of every image of a shard; zeros for those that cannot be read."""
         readable = [image for image in images if self.images.sides[image] > 0]
-        logits = torch.zeros(len(images), len(self.classes))
-        features = torch.zeros(len(images), self.basis.components.shape[1])
+        logits = torch.zeros(len(images), len(self.classes), dtype=torch.float32)
+        features = torch.zeros(len(images), self.basis.components.shape[1], dtype=torch.float32)
         if readable:
             said = self._said_of(readable, view, device)
             places = torch.tensor(readable) - images.start
@@ -209,7 +212,9 @@ class Distillation(Task):
     def _about_images(self) -> dict[str, Any]:
         lines = "".join(f"{name}\t{path.stat().st_size}\n" for name, path in zip(self.names, self.paths, strict=True))
         digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-        return {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        about = {"images": len(self.paths), "digest": digest, "stored_side": self.options.stored_side}
+        reading = self.config.input.reading
+        return about if reading == AS_STORED else about | {"reading": reading.to_dict()}
 
     def _about_teacher(self) -> dict[str, Any]:
         augmentation = self.config.augmentation
@@ -245,7 +250,7 @@ class Distillation(Task):
 
     def _cut(self, images: Sequence[int], boxes: NDArray[np.float32], size: int, device: torch.device) -> Tensor:
         all_boxes = torch.from_numpy(boxes).to(device)
-        views = torch.zeros(len(images), 3, size, size, device=device)
+        views = torch.zeros(len(images), 3, size, size, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
             for places, squares in self.images.gather(images, device):
                 views[places] = resample(squares, all_boxes[places], size)
@@ -258,8 +263,9 @@ class Distillation(Task):
 
     # --- training -----------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self) -> Steps[None]:
         """Nothing: every image was decoded in preparation, and those that cannot be read were left out."""
+        yield from ()
 
     def files(self, indices: Sequence[int]) -> list[str]:
         return [str(self.paths[index]) for index in indices]
@@ -331,8 +337,8 @@ class Distillation(Task):
         count = len(self.validation)
         place = {int(image): number for number, image in enumerate(self.validation)}
         teacher, student = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
-        divergence = torch.zeros(count)
-        features = torch.zeros(count, backbone.num_features)
+        divergence = torch.zeros(count, dtype=torch.float32)
+        features = torch.zeros(count, backbone.num_features, dtype=torch.float32)
 
         def take(batch: Batch) -> None:
             first = [0] * len(batch.indices)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from vision_longformer.datasets.checks import only_class, refuse_nothing_to_learn
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch
-from vision_longformer.datasets.semantic import BACKGROUND, SemanticSplit, coco_classes, read_semantic
+from vision_longformer.datasets.labels import Split, Wanted
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
 from vision_longformer.images import MAX_PIXELS
-from vision_longformer.segmentation.semantic import build_semantic_fpn
-from vision_longformer.training.config import TrainConfig
+from vision_longformer.segmentation.config import SemanticConfig
+from vision_longformer.segmentation.semantic import SemanticFPN, build_semantic_fpn
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
-from vision_longformer.training.tasks.detection import digest_of, read_coco_split
+from vision_longformer.training.tasks.detection import digest_of
+from vision_longformer.utils.devices import images_on
+from vision_longformer.utils.steps import Steps
 
 
 class SemanticModel(DenseTrained):
@@ -27,54 +29,45 @@ class SemanticModel(DenseTrained):
 
     gives = "pixels"
     build = staticmethod(build_semantic_fpn)
+    needs = "classes"
 
-    def read(self, data: str | Path, split: str, *, skip_invalid: bool = False) -> CocoSplit | SemanticSplit:
-        data, classes = Path(data), self.classes
-        assert classes is not None
-        if classes[0] != BACKGROUND or not (data / f"{split}.json").is_file():  # labels of objects begin with it
-            return read_semantic(data, split, classes=classes, skip_invalid=skip_invalid)
-        return read_coco_split(data, split, with_masks=True, skip_invalid=skip_invalid, classes=classes[1:])
+    def labels_as_in_training(self, wanted: Wanted) -> Wanted:
+        values = self.preprocessing.get("label_values")
+        ignored = cast(SemanticFPN, self.model).config.ignored_label
+        return replace(wanted, label_values=None if values is None else tuple(values), ignored=ignored)
 
-    def evaluate(
-        self, split: CocoSplit | SemanticSplit, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS
-    ) -> SemanticResult | None:
+    def evaluate(self, split: Split, how: EvaluationSetup, *, max_pixels: int = MAX_PIXELS) -> SemanticResult | None:
         assert self.classes is not None
         model = self.model.to(how.device)
         return evaluate_semantic(model, split, self.classes, self.preprocessing, how, max_pixels=max_pixels)
 
 
 class Semantic(DenseTask):
-    """COCO files with masks, or index images; `dense.labels` says which (see `datasets.semantic`)."""
+    """Objects, or index images (see `datasets.labels`)."""
 
     best = "miou"
-    learned = "semantic"
+    unit = "pixel"
     trained = SemanticModel
 
-    def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
-        folder, skip_invalid = data[0], config.dense.skip_invalid
-        training: CocoSplit | SemanticSplit
-        if config.dense.labels == "coco":
-            how: dict[str, Any] = {"with_masks": True, "skip_invalid": skip_invalid}
-            training = read_coco_split(folder, "train", **how)
-            validation: CocoSplit | SemanticSplit = read_coco_split(folder, "val", **how, classes=training.classes)
-            classes = coco_classes(training)
-        else:
-            training = read_semantic(folder, "train", skip_invalid=skip_invalid)
-            validation = read_semantic(folder, "val", skip_invalid=skip_invalid)
-            classes = training.classes
-        super().__init__(config, training, validation, classes)
-        for split in (training, validation):
-            if isinstance(split, SemanticSplit):
-                self.remarks = [*self.remarks, *split.remarks]
+    def read(self) -> Steps[None]:
+        yield from super().read()
+        refuse_nothing_to_learn(self.training)
+        self.remarks = [*only_class(self.classes), *self.remarks]
+        if self.config.dense.label_values is not None:
+            self.preprocessing["label_values"] = list(self.config.dense.label_values)
+
+    def wanted(self) -> Wanted:
+        ignored = self.config.dense.head.get("ignored_label", SemanticConfig.ignored_label)
+        return replace(super().wanted(), ignored=ignored)
 
     def digest(self) -> str:
         if isinstance(self.training, CocoSplit):
             return digest_of(self.training)
         names = (f"{self.training.images[n]}\t{self.training.labels[n]}" for n in range(len(self.training)))
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         assert batch.semantic is not None
-        images, labels = batch.images.to(device, non_blocking=True), batch.semantic.to(device, non_blocking=True)
+        images, labels = images_on(device, batch.images), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}

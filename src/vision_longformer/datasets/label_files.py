@@ -1,0 +1,147 @@
+"""Images with a label image each: where both lie, and whether their sizes agree.
+
+DIR/SPLIT/images and DIR/SPLIT/masks (or labels) hold files of the same names; or DIR/SPLIT and DIR/SPLIT_masks (or
+SPLIT_labels) do; or a label lies beside its image. A label is a PNG or a TIFF, and its name is that of the image, or
+that name and one of `ENDINGS`, as Cellpose and others write it: cell_masks.tif for cell.png, and cell_img.png. Beside
+its image, a label without such an ending must be a PNG, and the image none.
+
+Labels refer to the pixels of an image as stored or upright, whichever their size fits, as those of COCO files do
+(see `datasets.coco`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+
+from vision_longformer.datasets.problems import some
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, describe_image, read_indices
+from vision_longformer.images.errors import image_errors
+from vision_longformer.images.find import images_below
+from vision_longformer.images.reader import Array, check_pixels
+
+FOLDERS = ("masks", "labels")
+SUFFIXES = (".png", ".tif", ".tiff")
+ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
+IMAGE_ENDINGS = ("_img", "_image")
+NO_IMAGES = ("_flows", "_cp_output")  # that Cellpose leaves beside images
+
+
+class Pair(NamedTuple):
+    """An image, and the files that can be its label: one, if all is well."""
+
+    image: Path
+    labels: tuple[Path, ...]
+    expected: Path  # where there is none
+
+
+def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
+    """Find the images of a split, in the order of their names, the label of each, and say what was passed over.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There is more than one folder of labels.
+    """
+    folder = data / split
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images")
+    places = [place for name in FOLDERS for place in (folder / name, data / f"{split}_{name}") if place.is_dir()]
+    if len(places) > 1:
+        raise ValueError(f"{folder}: has several folders of labels, {some([str(place) for place in places])}; keep one")
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    below = images_below(images)
+    files = [path for path in below.images if not any(place in path.parents for place in places)]
+    if places:
+        root = places[0]
+        labels = _by_name(root, [path for path in images_below(root).images if path.suffix.lower() in SUFFIXES])
+        taken: set[Path] = set()
+    else:
+        labels, root = _beside(images, files), images
+        taken = {label for found in labels.values() for label in found}
+    pairs = []
+    for image in files:
+        if image in taken or image.stem.endswith(NO_IMAGES):
+            continue
+        names = [image.relative_to(images).parent / f"{stem}{end}" for stem in _stems(image) for end in ("", *ENDINGS)]
+        found = tuple(label for name in names for label in labels.get(name, ()) if label != image)
+        expected = root / image.relative_to(images).with_suffix(".png")
+        pairs.append(Pair(image, found, expected.with_stem(f"{image.stem}_masks") if expected == image else expected))
+    return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
+
+
+def fitted(pair: Pair, reading: Reading = AS_STORED) -> tuple[tuple[int, int], bool]:
+    """Return a label's (height, width), and whether it is that of the image turned upright by a quarter.
+
+    Raises:
+        ImageError: There is no label or more than one, or its size is another.
+    """
+    image, labels, expected = pair
+    if not labels:
+        raise ImageError(f"{image}: its label {expected} is missing")
+    if len(labels) > 1:
+        raise ImageError(f"{image}: has several labels, {some([str(label) for label in labels])}; keep one")
+    stored = describe_image(image, reading=reading, upright=False).size
+    size = describe_image(labels[0], upright=False).size
+    if stored == size:
+        return size, False
+    if describe_image(image, reading=reading).size == size:
+        return size, True
+    raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {labels[0]} has {size[1]}×{size[0]}")
+
+
+def read_whole_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Return the (H, W) whole numbers of a label image: gray values of 8 to 32 bits, or a palette's indices.
+
+    Rows and columns are as the file has them, whatever it says of its orientation.
+
+    Raises:
+        ImageError: It cannot be read, or has several channels or fractions.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return read_indices(path, max_pixels=max_pixels)
+    # not by a reader of pixels, which stretches few bits, inverts where white is zero, and looks palettes up
+    with image_errors(str(path)), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        if series.ndim != 2 or series.dtype.kind not in "iub":
+            raise ImageError(
+                f"{path}: has the shape {series.shape} and the type {series.dtype}, expected one channel of whole "
+                "numbers"
+            )
+        check_pixels(str(path), (series.shape[0], series.shape[1]), max_pixels)
+        return np.asarray(series.asarray())
+
+
+def layouts(split: str) -> str:
+    """Return where label images may lie, for messages."""
+    return f"{split}/images/ and {split}/masks/, {split}/ and {split}_masks/, or NAME_masks.png beside NAME in {split}/"
+
+
+def _by_name(folder: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+    return found
+
+
+def _beside(folder: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Return the labels among files that are images and labels."""
+    by_name = _by_name(folder, files)
+
+    def is_label(path: Path) -> bool:
+        name = path.relative_to(folder).with_suffix("")
+        if path.suffix.lower() == ".png" and any(other.suffix.lower() != ".png" for other in by_name[name]):
+            return True
+        stems = [name.name.removesuffix(end) for end in ENDINGS if name.name.endswith(end)]
+        images = (name.with_name(stem + end) for stem in stems if stem for end in ("", *IMAGE_ENDINGS))
+        return path.suffix.lower() in SUFFIXES and any(image in by_name for image in images)
+
+    return _by_name(folder, [path for path in files if is_label(path)])
+
+
+def _stems(image: Path) -> list[str]:
+    """Return the names that a label may begin with."""
+    return [image.stem, *(image.stem.removesuffix(end) for end in IMAGE_ENDINGS if image.stem.endswith(end))]
