@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from vision_longformer.utils import locks
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
 
 pytestmark = pytest.mark.process
@@ -137,6 +138,16 @@ def test_what_two_killed_processes_left_goes(kind: str, tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 2
     write(kind, tmp_path / "x", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_left_behind(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    with another_writer(kind, tmp_path / "x"):
+        write(kind, tmp_path / "x", "whole")
+        assert read(tmp_path / "x") == "whole"
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_threads_that_still_write_leave_nothing(tmp_path: Path) -> None:

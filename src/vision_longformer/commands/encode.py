@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
-from vision_longformer.commands.progress import follow, summary
+from vision_longformer.commands.progress import Tally, followed, summary
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OnBand, OutputError, Result, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import check_format
+from vision_longformer.features.results import OnBand, Result
+from vision_longformer.features.shards import parse_shard
+from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import AS_STORED
 from vision_longformer.images.find import find_images
@@ -38,11 +45,14 @@ def run(arguments: Arguments) -> int:
         if Path(arguments.output).is_file():
             raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
-        sources = find_images(arguments.images, remark=tell)
+        batch = _batch(arguments.batch)
+        shard = None if arguments.shard is None else parse_shard(arguments.shard, os.environ)
+        every = find_images(arguments.images, remark=tell)
+        sources = every if shard is None else shard.of(every)
         name, model = chosen_model(arguments)
         encoder = Encoder(
             model,
-            stages=arguments.stages,
+            stages=() if arguments.format == "parquet" else arguments.stages,
             max_side=arguments.max_side,
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device),
@@ -56,12 +66,16 @@ def run(arguments: Arguments) -> int:
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
     if remark:
         tell(f"warning: {remark}")
-    report = None if arguments.no_report else Report(Path(arguments.output), title=name, remark=remark)
+    output = Path(arguments.output)
+    has_report = not arguments.no_report and shard is None  # processes would write theirs over each other
+    report = Report(output, title=name, remark=remark) if has_report else None
 
     def begin(on_band: OnBand) -> Iterator[Result]:
+        settings = settings_of(encoder, dtype=arguments.dtype, reading=reading)
+        record = RunRecord(output, every, settings=settings, kind=arguments.format)
         results = encode_files(
             sources,
-            Path(arguments.output),
+            output,
             encoder,
             model_name=name,
             dtype=arguments.dtype,
@@ -69,21 +83,33 @@ def run(arguments: Arguments) -> int:
             pictures=report is not None,
             reading=reading,
             limits=limits,
+            batch=batch,
+            verify=arguments.verify,
             on_band=on_band,
         )
+        results = record.follow(results)
         return results if report is None else report.follow(results)
 
+    tally = Tally()
     try:
         with stopped_by_sigterm():
-            finished = follow(begin, total=len(sources), console=Console(stderr=True))
+            for result in followed(begin, total=len(sources), console=Console(stderr=True)):
+                tally.add(result)
     except OutputError as error:
         tell(str(error))
         return 1
-    page = "" if arguments.no_report else f"; look at {Path(arguments.output) / 'index.html'}"
-    there = any(result.status != "failed" for result in finished)
-    where = f"Features are in {arguments.output}{page}." if there else f"There are no features{page}."
-    print(f"{summary(finished)} {where}")
-    return int(any(result.status == "failed" for result in finished))
+    page = "" if report is None else f"; look at {output / 'index.html'}"
+    there = tally.encoded or tally.skipped
+    print(f"{summary(tally)} {f'Features are in {output}{page}.' if there else f'There are no features{page}.'}")
+    return int(tally.failed > 0)
+
+
+def _batch(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f'--batch {text}: must be a whole number, 1 or more, or "auto"')
+    return int(text)
 
 
 def _limits(arguments: Arguments) -> Limits:

@@ -11,7 +11,7 @@ from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
-FORMATS = ("auto", "safetensors", "zarr", "geotiff")
+FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
 MODELS = (
     "vision_longformer_tiny",
@@ -27,7 +27,8 @@ PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
-    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled."
+    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled; parquet: "
+    "embeddings alone, many in a file."
 )
 WAY_HELP = (
     "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
@@ -40,7 +41,7 @@ CONTINUATION = (
 
 
 def encode() -> Parser:
-    parser = Parser(description="Turn images into feature files, one for each, and a report to look at.")
+    parser = Parser(description="Turn images into feature files, and a report to look at.")
     add = parser.add_argument
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
@@ -54,7 +55,22 @@ def encode() -> Parser:
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
+    batch_help = "Most images of a batch; auto: 32, or fewer of large ones. Each gets the features that it gets alone."
+    add("--batch", type=str, default="auto", metavar="N", help=batch_help)
+    add("--verify", action="store_true", help="Read done images too, to see whether they are the same.")
+    shard_help = (
+        "Which share of the images to encode, of how many, such as 3/16; auto: as torchrun or a SLURM array says. "
+        "Shares go into the same DIR, and have no report; `vil status` counts them together."
+    )
+    add("--shard", type=str | None, metavar="K/N", help=shard_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
+    return parser
+
+
+def status() -> Parser:
+    parser = Parser(description="Tell how many images `vil encode` has done, which failed and why, and what is left.")
+    parser.add_argument("folder", type=str, metavar="DIR", help="The --output of vil encode.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, with all that failed.")
     return parser
 
 
@@ -216,7 +232,7 @@ def predict() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
+    add("--precision", choices=PRECISIONS, default="float32", help=f"{PRECISION_HELP} Streamed images: float32.")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -253,7 +269,6 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser
@@ -299,8 +314,8 @@ def doctor() -> Parser:
     return parser
 
 
-_APPLYING = (encode, models, convert, export, compare, benchmark, plan)
-_LEARNING = (train, pretrain, evaluate, predict, probe, search, clusters, doctor)
+_APPLYING = (encode, status, search, clusters, models, convert, export, compare, benchmark, plan)
+_LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
 COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow
-from vision_longformer.features.extract import OnBand, OutputError
+from vision_longformer.features.failures import OutputError
+from vision_longformer.features.results import OnBand
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.formats import DEFAULTS, check_outputs
 from vision_longformer.prediction.journal import RUN, JournalError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from vision_longformer.features.extract import read_metadata
+from vision_longformer.features.descriptions import read_metadata
 
 Index = int | slice | EllipsisType
 
@@ -127,20 +127,37 @@ def _from_zarr(path: Path, metadata: dict[str, Any]) -> StoredFeatures:
 def _from_safetensors(path: Path, metadata: dict[str, Any]) -> StoredFeatures:
     file = safe_open(path, framework="numpy")
     stages = tuple(metadata["stages"])
-    slices = {name: file.get_slice(name) for name in (*(f"stage{stage}" for stage in stages), "valid")}
-    kinds = {"F16": np.float16, "F32": np.float32, "BOOL": np.bool_}
-    arrays = {
-        name: StoredArray(part, tuple(part.get_shape()), np.dtype(kinds[part.get_dtype()]))
-        for name, part in slices.items()
-    }
+    slices = [file.get_slice(f"stage{stage}") for stage in stages]
+    kinds = {"F16": np.float16, "F32": np.float32}
     return StoredFeatures(
         stages=stages,
-        maps=tuple(arrays[f"stage{stage}"] for stage in stages),
+        maps=tuple(StoredArray(part, tuple(part.get_shape()), np.dtype(kinds[part.get_dtype()])) for part in slices),
         global_tokens=(),
         embedding=torch.from_numpy(file.get_tensor("embedding")),
-        valid=arrays["valid"],
+        valid=_valid(file, (metadata["encoded_size"][0], metadata["encoded_size"][1])),
         metadata=metadata,
     )
+
+
+def _valid(file: Any, size: tuple[int, int]) -> StoredArray:
+    """Return the (H, W) mask of a safetensors file: eight pixels in a byte, or in older files one; none if all are."""
+    source: Any = np.broadcast_to(np.True_, size)
+    if "valid" in file.keys():  # noqa: SIM118, it is no mapping
+        source = file.get_slice("valid")
+        source = source if source.get_dtype() == "BOOL" else _PackedMask(source, size[1])
+    return StoredArray(source, size, np.dtype(np.bool_))
+
+
+class _PackedMask:
+    """An (H, W) mask whose rows are packed, eight pixels in a byte, the first in the highest bit."""
+
+    def __init__(self, source: Any, width: int) -> None:
+        self._source, self._width = source, width
+
+    def __getitem__(self, parts: tuple[int | slice, ...]) -> NDArray[np.bool_]:
+        rows, columns = parts
+        packed = np.asarray(self._source[rows, :])
+        return np.unpackbits(packed, axis=-1, count=self._width).view(np.bool_)[..., columns]
 
 
 def _tensor(array: Any) -> Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,14 @@ from vision_longformer.features.formats.chunks import BAND_BYTES, bands
 from vision_longformer.features.formats.encoded import Encoded, MapRows
 from vision_longformer.utils.tensor_files import bytes_of
 
-NAMES = {torch.float16: "F16", torch.float32: "F32", torch.bool: "BOOL"}
+NAMES = {torch.float16: "F16", torch.float32: "F32", torch.uint8: "U8"}
 ALIGNMENT = 8
 
 
 def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *, dtype: torch.dtype) -> None:
-    """Write `stage1` and so on as (C, H, W), `embedding` (C,), and `valid` (H, W), boolean.
+    """Write `stage1` and so on as (C, H, W), `embedding` (C,), and `valid` where a pixel is missing.
+
+    `valid` is (H, ⌈W/8⌉) bytes: a row's pixels eight in a byte, the first in the highest bit, 1 where there is one.
 
     Args:
         path: Of the file.
@@ -42,8 +45,9 @@ def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *,
         f"stage{stage}": ((features.shape[2], *features.shape[:2]), dtype)
         for stage, features in zip(encoded.stages, encoded.maps, strict=True)
     }
-    shapes |= {"embedding": (tuple(encoded.embedding.shape), dtype), "valid": (encoded.size, torch.bool)}
-    header, places, size = _header(shapes, metadata)
+    shapes["embedding"] = (tuple(encoded.embedding.shape), dtype)
+    packed = {"valid": ((encoded.size[0], -(-encoded.size[1] // 8)), torch.uint8)}
+    header, places, size = _header(shapes | packed, metadata)  # `valid` comes last
     with path.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + size)
@@ -51,9 +55,11 @@ def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *,
             _write_map(file, len(header) + places[f"stage{stage}"], features, dtype)
         file.seek(len(header) + places["embedding"])
         file.write(_bytes(encoded.embedding.to(dtype)))
-        file.seek(len(header) + places["valid"])
-        for top, bottom in _pieces(encoded.size[0], encoded.size[1] * 16):  # read as float32, in several channels
-            file.write(_bytes(encoded.valid.read(top, bottom)))
+        if not _write_valid(file, len(header) + places["valid"], encoded):
+            without, *_ = _header(shapes, metadata)
+            file.truncate(len(header) + places["valid"])
+            file.seek(0)
+            file.write(_padded(without[8:], len(header) - 8))
 
 
 def _header(
@@ -67,8 +73,23 @@ def _header(
         end += math.prod(shape) * dtype.itemsize
         entries[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [places[name], end]}
     text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text, places, end
+    return _padded(text, len(text) + -len(text) % ALIGNMENT), places, end
+
+
+def _padded(text: bytes, length: int) -> bytes:
+    """Return a header, spaces at its end, after its length."""
+    return length.to_bytes(8, "little") + text.ljust(length)
+
+
+def _write_valid(file: BinaryIO, start: int, encoded: Encoded) -> bool:
+    """Write which pixels are there from byte `start` on; return whether any is missing."""
+    is_missing = False
+    file.seek(start)
+    for top, bottom in _pieces(encoded.size[0], encoded.size[1] * 16):  # read as float32, in several channels
+        valid = encoded.valid.read(top, bottom).cpu().numpy()
+        is_missing |= not valid.all()
+        file.write(np.packbits(valid, axis=1).data)
+    return is_missing
 
 
 def _write_map(file: BinaryIO, start: int, features: MapRows, dtype: torch.dtype) -> None:

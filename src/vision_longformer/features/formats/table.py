@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from vision_longformer.config import ModelConfig
-from vision_longformer.features.formats import geotiff, zarr_folder
+from vision_longformer.features.formats import geotiff, parquet, zarr_folder
 from vision_longformer.features.formats.encoded import Encoded
 from vision_longformer.features.formats.safetensors_file import write_safetensors
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
@@ -21,8 +21,13 @@ METADATA_KEY = "vision_longformer"
 
 Format = Literal["safetensors", "zarr", "geotiff"]
 FORMATS: tuple[Format, ...] = ("safetensors", "zarr", "geotiff")
-Choice = Format | Literal["auto"]  # safetensors for what fits into memory, else Zarr
-_NEEDS = {"zarr": ("zarr", zarr_folder.MISSING), "geotiff": ("rasterio", geotiff.MISSING)}
+# "auto": safetensors for what fits into memory, else Zarr; "parquet": embeddings alone, many in a file
+Choice = Format | Literal["auto", "parquet"]
+_NEEDS = {
+    "zarr": ("zarr", zarr_folder.MISSING),
+    "geotiff": ("rasterio", geotiff.MISSING),
+    "parquet": ("pyarrow", parquet.MISSING),
+}
 
 
 def check_format(kind: Choice) -> None:
