@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.explore.search import Box, Index, index_folder, region_vector, stored_query
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
+from vision_longformer.images import AS_STORED, Reading, open_reader
+from vision_longformer.images.pixels import whole_pixels
 from vision_longformer.pretrained import find_weights
 from vision_longformer.reports.search_page import Found, write_search_page
 from vision_longformer.utils.atomic_files import replacing
@@ -80,21 +83,26 @@ def _vector(index: Index, features: Path, arguments: Arguments) -> Tensor:
     if arguments.checkpoint is None and index.metadata.get("model") is None:
         raise ValueError("--checkpoint: say with which weights the images were encoded")
     model = load(find_weights(arguments.checkpoint or index.metadata["model"]))
-    encoder = _encoder(model, index.metadata, stage=arguments.stage)
-    encoded = encoder.encode(path)
+    reading = Reading(**index.metadata.get("reading", {}))
+    encoder = _encoder(model, index.metadata, reading, stage=arguments.stage)
+    if reading == AS_STORED:
+        encoded = encoder.encode(path)
+    else:
+        with contextlib.closing(open_reader(path, **vars(reading))) as reader:
+            encoded = encoder.encode(whole_pixels(reader, model.in_chans))
     if arguments.stage is None:
         return encoded.embedding
     return _region(encoded.maps[0], model.config.strides[arguments.stage - 1], arguments)
 
 
-def _encoder(model: VisionLongformer, metadata: dict[str, Any], *, stage: int | None) -> Encoder:
+def _encoder(model: VisionLongformer, metadata: dict[str, Any], reading: Reading, *, stage: int | None) -> Encoder:
     """Return what encodes a query as the images were.
 
     Raises:
         ValueError: The model is another one.
     """
     encoder = Encoder(model, stages=[] if stage is None else [stage], max_side=metadata.get("max_side"))
-    own = settings_of(encoder, dtype=str(metadata["dtype"]))
+    own = settings_of(encoder, dtype=str(metadata["dtype"]), reading=reading)
     if differing := [key for key in SAME if own[key] != metadata[key]]:
         raise ValueError(f"the images were encoded with other weights or settings ({', '.join(differing)})")
     return encoder

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from vision_longformer.utils.atomic_files import replacing
 FOLDER = ".index"  # below the features
 VERSION = 1
 PART = 1 << 16  # entries that are compared at once
+ROUNDING = 5e-4  # bounds the error of a product of unit vectors in half precision: 2.2e-4 was seen
 CELLS = 8  # regions along the longer side of an image
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels of the encoded image
@@ -118,14 +120,15 @@ class Index:
                 f"the vector has shape {tuple(vector.shape)}, not {tuple(self.mean.shape)} as in the index"
             )
         wanted = F.normalize(vector.float() - self.mean, dim=0)
-        parts = [
-            torch.from_numpy(self.vectors[first : first + PART].astype(np.float32)) @ wanted
-            for first in range(0, len(self), PART)
-        ]
-        similarity = torch.cat(parts)
+        coarse = torch.cat([self._part(first) @ wanted.half() for first in range(0, len(self), PART)]).float()
+        most = len(self) if each is not None else min(count, len(self))
+        least = float(coarse.topk(most).values[-1]) - 2 * ROUNDING
+        near = torch.nonzero(coarse >= least)[:, 0]  # holds the best, whatever rounding did
+        similarity = torch.from_numpy(self.vectors[near.numpy()].astype(np.float32)) @ wanted
+        best = similarity.topk(most)
+        places = near[best.indices].tolist()
         found, taken = list[Match](), dict[int, int]()
-        best = similarity.topk(min(count if each is None else len(self), len(self)))
-        for place, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        for place, value in zip(places, best.values.tolist(), strict=True):
             image = int(self.image_of[place])
             taken[image] = taken.get(image, 0) + 1
             if each is None or taken[image] <= each:
@@ -135,6 +138,12 @@ class Index:
                 break
         return found
 
+    def _part(self, first: int) -> Tensor:
+        """Return vectors from `first` on, as they are stored: products of half precision are several times as fast."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the file is not writable, which nobody does
+            return torch.from_numpy(self.vectors[first : first + PART])
+
     def save(self, folder: Path, *, state: str) -> None:
         """Write the index into a folder, with what tells whether it is still true (see `index_folder`).
 
@@ -142,7 +151,12 @@ class Index:
             OSError: It cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"vectors": self.vectors, "boxes": self.boxes, "image_of": self.image_of, "mean": self.mean.numpy()}
+        arrays: dict[str, NDArray[Any]] = {
+            "vectors": self.vectors,
+            "boxes": self.boxes,
+            "image_of": self.image_of,
+            "mean": self.mean.numpy(),
+        }
         for name, array in arrays.items():
             with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, array)
