@@ -66,7 +66,7 @@ class Wanted:
         return self.classes[1:] if self.classes is not None and self.what == "classes" else self.classes
 
 
-class Source(NamedTuple):
+class LabelSource(NamedTuple):
     """A form of labels.
 
     Attributes:
@@ -220,20 +220,22 @@ def _read_geojson(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
 
 
 SOURCES = {
-    "coco": Source(True, _coco_is_there, _read_coco, lambda split: f"{split}.json (COCO's) and its images in {split}/"),
-    "geojson": Source(
+    "coco": LabelSource(
+        True, _coco_is_there, _read_coco, lambda split: f"{split}.json (COCO's) and its images in {split}/"
+    ),
+    "geojson": LabelSource(
         True,
         _geojson_is_there,
         _read_geojson,
         lambda split: f"{split}/NAME.tif with its polygons in {split}/NAME.geojson (QuPath's, or of `vil predict`)",
     ),
-    "index": Source(
+    "index": LabelSource(
         False,
         _index_is_there,
         _read_index,
         lambda split: f"classes.txt and images whose pixels hold classes: {layouts(split)}",
     ),
-    "instances": Source(
+    "instances": LabelSource(
         True,
         _instances_are_there,
         _read_instances,
