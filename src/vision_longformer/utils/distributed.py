@@ -1,9 +1,11 @@
-"""One process or many: what training needs of torch.distributed, and nothing of it where there is one process."""
+"""One process or many: what a run needs of torch.distributed, and nothing of it where there is one process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -79,6 +81,43 @@ class Processes:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def share(self, value: T) -> T:
+        """Return what the first process has; it is pickled on the way."""
+        return self.gather(value)[0]
+
+    def exchange(self, given: Mapping[int, Tensor], taken: Mapping[int, Tensor]) -> None:
+        """Give tensors to other processes, and fill others with what they give; each by the number of the process."""
+        calls = [dist.P2POp(dist.isend, tensor, rank) for rank, tensor in given.items()]
+        calls += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in taken.items()]
+        if calls:
+            for call in dist.batch_isend_irecv(calls):
+                call.wait()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise in all processes what is raised in one of them; no other call that waits for them may be inside.
+
+        It is the error of the first process that has one.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            if self.count == 1:
+                raise
+            error = raised
+        if self.count == 1:
+            return
+        errors = self.gather(None if error is None else _portable(error))
+        number = next((rank for rank, found in enumerate(errors) if found is not None), None)
+        if number is None:
+            return
+        if number == self.rank and error is not None:
+            raise error
+        found = errors[number]
+        assert found is not None
+        raise found
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
@@ -103,6 +142,16 @@ def join(device: str) -> Processes:
         store = _store_of_this_attempt(processes)
         dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
     return processes
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error as another process can raise it."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # whatever its class does
+        pass
+    return ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _store_of_this_attempt(processes: Processes) -> Any:
