@@ -124,8 +124,10 @@ class Store:
             device: Where their rows and the tokens go.
         """
         found: dict[tuple[int, ...], tuple[str, State]] = {}
-        for name in (FILE, NEXT) if self._fingerprint is not None else ():
-            if state := _load(self._folder, name, self._fingerprint, tops, dtype=dtype, device=device):
+        for name in (FILE, NEXT):
+            if self._fingerprint is not None and (
+                state := _load(self._folder, name, self._fingerprint, tops, dtype=dtype, device=device)
+            ):
                 found[state.place] = (name, state)
         common = set.intersection(*map(set, self._processes.gather(list(found))))
         chosen = found[max(common)] if common else None

@@ -88,9 +88,7 @@ class StageMap:
 class MemoryMap(StageMap):
     """A map in memory; `read` returns views."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, *, top: int = 0
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, *, top: int = 0) -> None:
         super().__init__(shape, dtype, top=top)
         self._tokens: Tensor = torch.empty(shape, dtype=dtype, device=device)
 

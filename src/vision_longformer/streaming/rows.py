@@ -42,7 +42,8 @@ class Stream:
 
     Attributes:
         size: (height, width) of the whole map.
-        rows: Some of its rows; each begins where the one before ended. Who takes them may keep them, but not change them.
+        rows: Some of its rows; each begins where the one before ended. Who takes them may keep them, but not change
+            them.
     """
 
     size: tuple[int, int]

@@ -22,7 +22,7 @@ from vision_longformer.streaming.allocation import Trimmer
 from vision_longformer.streaming.block import StreamedBlock
 from vision_longformer.streaming.checkpoint import Checkpoint, Finished, Output, Store
 from vision_longformer.streaming.embedding import StreamedEmbedding
-from vision_longformer.streaming.layout import Layout, Step, passes
+from vision_longformer.streaming.layout import Layout, Pass, Step, passes
 from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
 from vision_longformer.streaming.result import Pool
 from vision_longformer.streaming.rows import Rows, Stream

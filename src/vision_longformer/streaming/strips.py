@@ -99,7 +99,9 @@ class Strips:
             {other: rows.tokens.contiguous() for other, rows in given.items()},
             {other: rows.tokens for other, rows in taken.items()},
         )
-        masks = {other: rows.tokens.new_empty(rows.tokens.shape[:2], dtype=torch.uint8) for other, rows in taken.items()}
+        masks = {
+            other: rows.tokens.new_empty(rows.tokens.shape[:2], dtype=torch.uint8) for other, rows in taken.items()
+        }
         self.processes.exchange({other: _mask(rows) for other, rows in given.items()}, masks)
         return [Rows(rows.top, rows.tokens, masks[other].bool()) for other, rows in taken.items()]
 
@@ -109,9 +111,9 @@ class Strips:
 
     def _pixels(self, rank: int) -> Span:
         """Return the rows of pixels of a process; with more processes than rows of chunks, some have none."""
-        unit = math.lcm(*(
-            stride * stage.step for stride, stage in zip(self.config.strides, self.config.stages, strict=True)
-        ))
+        unit = math.lcm(
+            *(stride * stage.step for stride, stage in zip(self.config.strides, self.config.stages, strict=True))
+        )
         units, count = -(-self.size[0] // unit), self.processes.count
         top, bottom = (min(-(-units * number // count) * unit, self.size[0]) for number in (rank, rank + 1))
         return top, bottom

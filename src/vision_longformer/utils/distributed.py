@@ -25,11 +25,13 @@ class Processes:
         count: How many.
         rank: This one, from 0.
         local_rank: This one among those of the same machine, from 0.
+        local_count: How many there are on the same machine.
     """
 
     count: int = 1
     rank: int = 0
     local_rank: int = 0
+    local_count: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -131,9 +133,9 @@ def join(device: str) -> Processes:
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Processes()
-    processes = Processes(
-        int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    )
+    count, local = int(os.environ["WORLD_SIZE"]), os.environ.get("LOCAL_RANK", "0")
+    local_count = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    processes = Processes(count, int(os.environ["RANK"]), int(local), local_count)
     if processes.count > 1:
         on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         if on_gpu:
