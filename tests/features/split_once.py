@@ -10,17 +10,19 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 import vil
 from vision_longformer.features import split
+from vision_longformer.streaming import stream
 
 
 def main(folder: Path) -> int:
     """Encode `large.tif`, which lies in the folder."""
     first, mark = os.environ["RANK"] == "0", folder / "killed"
-    original, shares = split.stream, list[float]()
+    shares = list[float]()
 
     def watched(*arguments: Any, progress: Any, **options: Any) -> Any:
         def see(state: Any) -> None:
@@ -30,12 +32,11 @@ def main(folder: Path) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             progress(state)
 
-        return original(*arguments, progress=see, **options)
+        return stream(*arguments, progress=see, **options)
 
-    split.stream = watched
-    code = vil.main(
-        ["encode", str(folder / "large.tif"), "--output", str(folder / "out"), "--split", "--way", "spilled"]
-    )
+    command = ["encode", str(folder / "large.tif"), "--output", str(folder / "out"), "--split", "--way", "spilled"]
+    with mock.patch.object(split, "stream", watched):
+        code = vil.main(command)
     if first:
         torch.save(shares[0], folder / "first-share.pt")
     return code

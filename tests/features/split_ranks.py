@@ -161,8 +161,11 @@ def main(folder: Path) -> None:
     images = make_images(folder / "images")
     assert len(SIZES) <= figures.MAX_PICTURED
     print(json.dumps(compare(images, folder / "two", 2)), flush=True)
-    small = {"choose_chunk": lambda shape, itemsize: (16, 32), "MASK_CHUNK": 64}
-    with mock.patch.multiple(zarr_folder, **small), mock.patch.object(zarr_strips, "MASK_CHUNK", 64):
+    with (
+        mock.patch.object(zarr_folder, "choose_chunk", lambda shape, itemsize: (16, 32)),
+        mock.patch.object(zarr_folder, "MASK_CHUNK", 64),
+        mock.patch.object(zarr_strips, "MASK_CHUNK", 64),
+    ):
         print(json.dumps(compare(images, folder / "three", 3)), flush=True)
         print(json.dumps(fail(images, folder / "full")), flush=True)
     print(json.dumps(kill(images, folder / "killed")), flush=True)

@@ -67,15 +67,18 @@ class Writer:
             return True
         return False
 
-    def done(self, source: Source, *, state: str | None = None, digest: str | None = None) -> dict[str, Any] | None:
+    def done(
+        self, source: Source, *, state: str | None = None, digest: str | None = None, verify: bool = False
+    ) -> dict[str, Any] | None:
         """Return the description of the features of an image; None if they are not there, or of another image or model.
 
         Args:
             source: The image.
             state: Size and time of its file, if that is to say whether the image is the same.
             digest: Of its content, if that is to say so.
+            verify: Whether to read the features, and compare them with their digests.
         """
-        for metadata in stored_descriptions(self.output, source, self._kinds, self._parts):
+        for metadata in stored_descriptions(self.output, source, self._kinds, self._parts, verify=verify):
             same = state is not None and metadata.get("source_state") == state
             same |= digest is not None and metadata.get("source_sha256") == digest
             if same and is_made_with(metadata, self.settings):
@@ -172,9 +175,9 @@ def kinds_of(kind: Choice) -> tuple[Format, ...]:
 
 
 def stored_descriptions(
-    output: Path, source: Source, kinds: Collection[Format], parts: Parts | None
+    output: Path, source: Source, kinds: Collection[Format], parts: Parts | None, *, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Return the descriptions of all features of an image that are there, of whatever version of it."""
     found = [parts.find(source.name)] if parts is not None else []
-    found += [read_metadata(source.target(output, kind)) for kind in kinds]
+    found += [read_metadata(source.target(output, kind), contents=verify) for kind in kinds]
     return [metadata for metadata in found if metadata is not None]

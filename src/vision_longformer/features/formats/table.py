@@ -14,8 +14,10 @@ import torch
 from vision_longformer.config import ModelConfig
 from vision_longformer.features.formats import geotiff, parquet, zarr_folder
 from vision_longformer.features.formats.encoded import Encoded
+from vision_longformer.features.formats.manifest import check_files
 from vision_longformer.features.formats.safetensors_file import write_safetensors
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
+from vision_longformer.utils.digests import note_missing
 
 METADATA_KEY = "vision_longformer"
 
@@ -72,6 +74,33 @@ def read_folder_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the description in a folder of features; None if it is none, or damaged."""
     found = zarr_folder.read_zarr_metadata(folder) or geotiff.read_geotiff_metadata(folder)
     return found if found is not None and found.get("content") == "features" else None
+
+
+def check_folder(folder: Path, *, contents: bool = False) -> None:
+    """Compare a folder of features with the list of its files, which older ones lack.
+
+    Args:
+        folder: The folder.
+        contents: Whether to read every file.
+
+    Raises:
+        ValueError: A file is missing, new or damaged; names it.
+    """
+    is_zarr = (folder / zarr_folder.DESCRIPTION).exists()
+    files = zarr_folder.read_zarr_files(folder) if is_zarr else geotiff.read_geotiff_files(folder)
+    if files is None:
+        note_missing(folder / zarr_folder.DESCRIPTION)
+    else:
+        check_files(folder, files, without=zarr_folder.DESCRIPTION if is_zarr else geotiff.TOKENS, contents=contents)
+
+
+def is_whole_folder(folder: Path, *, contents: bool = False) -> bool:
+    """Tell whether `check_folder` finds nothing."""
+    try:
+        check_folder(folder, contents=contents)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def safetensors_bytes(config: ModelConfig, size: tuple[int, int], stages: Sequence[int], dtype: torch.dtype) -> int:

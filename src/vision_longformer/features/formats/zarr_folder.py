@@ -18,9 +18,15 @@ from torch import Tensor
 
 from vision_longformer.features.formats.chunks import bands, choose_chunk
 from vision_longformer.features.formats.encoded import Encoded, MapRows, ValidRows
+from vision_longformer.features.formats.manifest import Files, list_files
 from vision_longformer.features.formats.view import Pyramid, image_attributes, multiscale
+from vision_longformer.utils import strict_json
+from vision_longformer.utils.digests import digest
 
 METADATA_KEY = "vision_longformer"
+FILES_KEY = "vision_longformer_files"  # the list of all files but the description
+OWN = ""  # its entry for the description itself
+DESCRIPTION = "zarr.json"
 LEVEL = 3  # of compression
 MASK_CHUNK = 2048  # pixels of a side
 MASK_BYTES = 16 * 2**20  # of pixels that are read again at once
@@ -49,17 +55,53 @@ def write_zarr(folder: Path, encoded: Encoded, metadata: dict[str, Any], *, dtyp
         if features.valid is not None:
             mask[:] = features.valid.cpu().numpy()
     write_mask(create_mask(group, "valid", encoded.size), encoded.valid, 0, encoded.size[0])
-    describe(group, encoded, metadata, views, dtype=dtype)
+    describe(group, folder, encoded, metadata, views, dtype=dtype)
 
 
 def read_zarr_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the description in a Zarr folder; None if there is none, or it is damaged."""
     try:
-        attributes = json.loads((folder / "zarr.json").read_text())["attributes"]
-        metadata = attributes[METADATA_KEY]
+        metadata = _read(folder)["attributes"][METADATA_KEY]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return metadata if isinstance(metadata, dict) else None
+
+
+def read_zarr_files(folder: Path) -> Files | None:
+    """Return the list of the files in a Zarr folder beside its description; None if it has none, as it is older.
+
+    Raises:
+        ValueError: The description, or the list in it, is damaged.
+    """
+    try:
+        values = _read(folder)
+        files = values["attributes"].get(FILES_KEY)
+        if files is None:
+            return None
+        if files.pop(OWN) != _own_digest(values):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION}: is damaged {error}".rstrip()) from error
+    found: Files = files
+    return found
+
+
+def _list_files(folder: Path) -> None:
+    """Put the list of all other files into the description of a Zarr folder, and the description's own digest."""
+    values = _read(folder)
+    files: dict[str, Any] = dict(list_files(folder, without=DESCRIPTION))
+    values["attributes"][FILES_KEY] = files
+    files[OWN] = _own_digest(values)
+    (folder / DESCRIPTION).write_text(json.dumps(values, indent=2))
+
+
+def _own_digest(values: dict[str, Any]) -> str:
+    return digest(json.dumps(values, sort_keys=True).encode())
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = strict_json.parse((folder / DESCRIPTION).read_bytes())
+    return found
 
 
 def create_group(folder: Path) -> Any:
@@ -138,7 +180,13 @@ def create_mask(group: Any, name: str, size: tuple[int, int]) -> Any:
 
 
 def describe(
-    group: Any, encoded: Encoded, metadata: dict[str, Any], views: list[dict[str, Any]], *, dtype: torch.dtype
+    group: Any,
+    folder: Path,
+    encoded: Encoded,
+    metadata: dict[str, Any],
+    views: list[dict[str, Any]],
+    *,
+    dtype: torch.dtype,
 ) -> None:
     """Write tokens and embedding, and what says that the group is whole."""
     for stage, tokens in zip(encoded.stages, encoded.global_tokens, strict=True):
@@ -146,17 +194,23 @@ def describe(
     _write_tensor(group, "embedding", encoded.embedding.to(dtype), ["c"])
     viewed = image_attributes(views) if views else {}
     group.attrs.update({METADATA_KEY: metadata, **viewed})
+    _list_files(folder)
 
 
 def _compressors() -> list[Any]:
     import zarr
 
-    return [zarr.codecs.BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle")]
+    return [
+        zarr.codecs.BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"),
+        zarr.codecs.Crc32cCodec(),  # a damaged chunk is no other values, but an error
+    ]
 
 
 def _write_tensor(group: Any, name: str, tensor: Tensor, axes: list[str]) -> None:
     values = tensor.cpu().numpy()
     chunks = tuple(max(1, side) for side in values.shape)
-    array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, dimension_names=axes)
+    array = group.create_array(
+        name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=_compressors(), dimension_names=axes
+    )
     if values.size:
         array[:] = values

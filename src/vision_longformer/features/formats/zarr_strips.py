@@ -103,7 +103,7 @@ def write_zarr_strips(
                     write_view(group, f"stage{stage}", StoredMap(group, f"stage{stage}"), stride=stride)
                     for stage, stride in zip(encoded.stages, encoded.strides, strict=True)
                 ]
-                describe(group, encoded, metadata, views, dtype=dtype)
+                describe(group, folder, encoded, metadata, views, dtype=dtype)
         with processes.together():
             stack.close()
 
