@@ -176,7 +176,7 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", "--stages", "four"], "--stages four: must be a whole number"),
         (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
-        ([], "the following arguments are required: images"),
+        ([], "IMAGES is missing (see vil encode --help)"),
     ],
 )
 def test_usage_errors_are_one_sentence(
@@ -263,8 +263,8 @@ def test_a_missing_or_unknown_command_is_one_sentence(argv: list[str], capsys: p
 
 
 def test_an_unwritable_output_is_one_sentence(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert encode(photo, "--output", photo, NANO) == 1
-    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert encode(photo, "--output", photo, NANO) == 2
+    assert "is a file; name a folder for the features" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_interrupting_leaves_no_half_file(

@@ -274,6 +274,38 @@ def probe() -> Parser:
     return parser
 
 
+def search() -> Parser:
+    parser = Parser(description="Find what in encoded images is most like an image, a region or a point.")
+    add = parser.add_argument
+    query_help = "An image: one of those that were encoded, by its name there, or any file."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote; an index is kept in it.")
+    add("query", type=str, metavar="QUERY", help=query_help)
+    add("--stage", type=int | None, metavar="N", help="Look for regions, by the maps of this stage; else for images.")
+    add("--point", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="Of QUERY: what is like this place?")
+    add("--box", nargs=4, type=int, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="Of QUERY: what is like this?")
+    add("--count", type=int, default=10, metavar="N", help="How many to find.")
+    add("--each", type=int | None, metavar="N", help="How many of one image at most.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights that the images were encoded with, for a file.")
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    add("--output", type=str | None, metavar="DIR", help="Write a page of what was found, DIR/index.html.")
+    add("--json", type=str | None, metavar="FILE", help="Write what was found as JSON.")
+    return parser
+
+
+def clusters() -> Parser:
+    parser = Parser(description="Group encoded images that are alike, and draw a map of them.")
+    add = parser.add_argument
+    count_help = "How many clusters, by k-means; by default as many as HDBSCAN finds, and images that belong to none."
+    layout_help = "Of the map: pca, tsne, which shows neighbours better and takes longer, or umap, if it is installed."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for index.html and clusters.csv.")
+    add("--count", type=int | None, metavar="N", help=count_help)
+    add("--smallest", type=int, default=5, metavar="N", help="The fewest images of a cluster that HDBSCAN finds.")
+    add("--layout", choices=["pca", "tsne", "umap"], default="pca", help=layout_help)
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    return parser
+
+
 def doctor() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
@@ -282,7 +314,7 @@ def doctor() -> Parser:
     return parser
 
 
-_APPLYING = (encode, status, models, convert, export, compare, benchmark, plan)
+_APPLYING = (encode, status, search, clusters, models, convert, export, compare, benchmark, plan)
 _LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
 COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
 
