@@ -24,7 +24,6 @@ from vision_longformer.padding import Padding, Size, check_batch, find_level_pad
 from vision_longformer.segmentation.config import SemanticConfig
 from vision_longformer.segmentation.norm import RealGroupNorm
 
-
 LEAST_WEIGHT = 0.1  # what lies in a real position takes at least a quarter from it; elsewhere results have no meaning
 
 

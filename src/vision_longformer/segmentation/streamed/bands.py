@@ -36,7 +36,9 @@ class HeadBands:
         self._itemsize = parameter.itemsize
         self.sizes = [size_at(size, stride) for stride in model.config.strides]
         self._band_bytes, self._band_rows = OF_HEAD * band_bytes, band_rows
-        self.work = {(level, step): self._work(level, step) for level in range(len(self.sizes)) for step in range(level or 1)}
+        self.work = {
+            (level, step): self._work(level, step) for level in range(len(self.sizes)) for step in range(level or 1)
+        }
         self.work_of_logits = sum(self._work(level, (level or 1) - 1) for level in range(len(self.sizes)))
 
     @property

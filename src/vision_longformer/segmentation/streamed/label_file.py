@@ -33,7 +33,8 @@ class LabelFile:
         self.size, self.dtype = size, dtype
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         try:
-            self._file = tempfile.TemporaryFile(dir=self._folder)
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                self._file = os.dup(file.fileno())
         except OSError as error:
             raise explained(self._folder, error) from error
 
@@ -43,11 +44,12 @@ class LabelFile:
         Raises:
             WorkFolderError: The disk is full, or cannot be written.
         """
-        try:
-            self._file.write(np.ascontiguousarray(rows, self.dtype))
-            self._file.flush()
-        except OSError as error:
-            raise explained(self._folder, error) from error
+        left = np.ascontiguousarray(rows, self.dtype).reshape(-1).view(np.uint8)
+        while left.size:
+            try:
+                left = left[os.write(self._file, left.data) :]
+            except OSError as error:
+                raise explained(self._folder, error) from error
 
     def rows(self, top: int, bottom: int) -> NDArray[Any]:
         """Return rows `top` to `bottom`, (n, W), read from the file."""
@@ -55,10 +57,15 @@ class LabelFile:
         data = bytearray((bottom - top) * row)
         left, place = memoryview(data), top * row
         while left:
-            count = os.preadv(self._file.fileno(), [left[: 2**30]], place)
+            count = os.preadv(self._file, [left[: 2**30]], place)
             left, place = left[count:], place + count
         return np.frombuffer(data, self.dtype).reshape(bottom - top, self.size[1])
 
     def array(self) -> NDArray[Any]:
         """Return all of it, (H, W): not read, but mapped into memory, for reading only."""
-        return np.memmap(self._file, self.dtype, mode="r", shape=self.size)
+        with open(os.dup(self._file), "rb") as file:
+            return np.memmap(file, self.dtype, mode="r", shape=self.size)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)

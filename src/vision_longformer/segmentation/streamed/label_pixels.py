@@ -26,7 +26,7 @@ def label_pixels_streamed(
     std: Sequence[float],
     work_folder: Path | None = None,
     on_band: Callable[[float], None] | None = None,
-) -> tuple[LabelFile, bool]:
+) -> tuple[LabelFile, LabelFile | None]:
     """Return what `segmentation.tiled.label_pixels` would say if it looked at the whole image, as a file.
 
     Args:
@@ -41,18 +41,19 @@ def label_pixels_streamed(
 
     Returns:
         The (H, W) most probable classes: uint8, or uint16 if there are more than 255; the largest value of the type
-        where a pixel is missing. And whether one is.
+        where a pixel is missing. And (H, W) booleans, false there; None where no pixel is missing.
 
     Raises:
         ImageError: The image cannot be read.
         MemoryError: There was less memory than was free before.
         WorkFolderError: Maps, or the result, cannot be kept in the work folder.
     """
-    dtype = np.dtype(np.uint8 if model.config.num_classes <= np.iinfo(np.uint8).max else np.uint16)
-    labels, missing = LabelFile(reader.info.size, dtype, folder=work_folder), False
+    few = model.config.num_classes <= np.iinfo(np.uint8).max
+    dtype, no_label = (np.dtype(np.uint8), 2**8 - 1) if few else (np.dtype(np.uint16), 2**16 - 1)
+    labels, valid = LabelFile(reader.info.size, dtype, folder=work_folder), None
     whole = Tile(0, 0, *reader.info.size)
     with folder_of_maps(work_folder, spilled=strategy.spilled) as folder, memory_errors(whole):
-        for _, logits, real in stream_logits(
+        for top, logits, real in stream_logits(
             model,
             reader,
             mean=mean,
@@ -62,8 +63,12 @@ def label_pixels_streamed(
             progress=on_band,
         ):
             rows = logits.argmax(dim=0).cpu().numpy()  # (n, W)
-            if real is not None:
-                missing = True
-                rows = np.where(real.numpy(), rows, np.iinfo(dtype).max)
-            labels.append(rows)
-    return labels, missing
+            there = np.ones(rows.shape, bool) if real is None else real.numpy()
+            if real is not None and valid is None:
+                valid = LabelFile(reader.info.size, np.dtype(bool), folder=work_folder)
+                for _ in range(top):
+                    valid.append(np.ones((1, rows.shape[1]), bool))
+            if valid is not None:
+                valid.append(there)
+            labels.append(np.where(there, rows, no_label))
+    return labels, valid

@@ -51,7 +51,8 @@ def stream_logits(
 
     Yields:
         From the top to the bottom of the image: the number of a band's first row, its (K, n, W) logits, zero where a
-        pixel is missing, and (n, W) booleans, false there; None where none of them is. For that, the image is read once more.
+        pixel is missing, and (n, W) booleans, false there; None where none of them is. For that, the image is
+        read once more.
 
     Raises:
         ValueError: The model cannot be streamed or is in training mode, or a number is out of range.
