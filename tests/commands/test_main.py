@@ -379,7 +379,11 @@ def test_a_command_that_runs_has_the_whole_package() -> None:
 def test_choices_are_those_of_the_rooms_that_have_them() -> None:
     assert ("auto", *FORMATS, "parquet") == options.FORMATS
     assert ("auto", *STRATEGIES) == options.WAYS
-    assert options.encode().get_defaults().max_pixels == options.plan().get_defaults().max_pixels == MAX_PIXELS
+    assert (
+        options.encode_parser().get_defaults().max_pixels
+        == options.plan_parser().get_defaults().max_pixels
+        == MAX_PIXELS
+    )
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
