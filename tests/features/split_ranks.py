@@ -162,7 +162,7 @@ def main(folder: Path) -> None:
     assert len(SIZES) <= figures.MAX_PICTURED
     print(json.dumps(compare(images, folder / "two", 2)), flush=True)
     with (
-        mock.patch.object(zarr_folder, "choose_chunk", lambda shape, itemsize: (16, 32)),
+        mock.patch.object(zarr_folder, "choose_chunk", return_value=(16, 32)),
         mock.patch.object(zarr_folder, "MASK_CHUNK", 64),
         mock.patch.object(zarr_strips, "MASK_CHUNK", 64),
     ):
