@@ -259,6 +259,28 @@ def probe() -> Parser:
     return parser
 
 
+def explore() -> Parser:
+    parser = Parser(
+        description="Open a page over your own images, on this machine alone: see what is alike, segment by strokes."
+    )
+    add = parser.add_argument
+    images_help = "Images, which are encoded first, or feature files of `vil encode`, best with all four stages."
+    output_help = "Folder for features, strokes and what is taken away; created if need be."
+    strokes_help = "File of strokes, kept by the contents of images; by default strokes.json below --output."
+    add("images", nargs="+", type=str, metavar="IMAGE|FEATURES", help=images_help)
+    add("--output", default="explored", type=str, metavar="DIR", help=output_help)
+    add("--image", type=str | None, metavar="FILE", help="The image of a feature file, where it is not beside it.")
+    add("--strokes", type=str | None, metavar="FILE", help=strokes_help)
+    _add_model(parser)
+    parser.set_defaults({"stages": [1, 2, 3, 4]})
+    _add_reading(parser)
+    memory_help = "That encoding may take, such as 4GB; by default what the process holds and 60% of what is free."
+    add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
+    add("--port", type=int, default=0, metavar="N", help="Of the page; 0 takes any that is free.")
+    add("--no-browser", action="store_true", help="Print the address and open nothing.")
+    return parser
+
+
 def doctor() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
@@ -267,7 +289,7 @@ def doctor() -> Parser:
     return parser
 
 
-_APPLYING = (encode, models, convert, export, compare, benchmark, plan)
+_APPLYING = (encode, explore, models, convert, export, compare, benchmark, plan)
 _LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
 COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
 
