@@ -19,8 +19,8 @@ from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
 from vision_longformer.commands import options
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import read_metadata
 from vision_longformer.features.formats import FORMATS, table
 from vision_longformer.features.load import load_features
 from vision_longformer.images import MAX_PIXELS
@@ -62,7 +62,7 @@ def test_an_image_becomes_the_last_map_in_half_precision_and_a_report(
     features = load_file(output / "x.png.safetensors")
     assert features["stage4"].shape == (256, 2, 3)
     assert features["stage4"].dtype == torch.float16
-    assert features.keys() == {"stage4", "embedding", "valid"}
+    assert features.keys() == {"stage4", "embedding"}
     shown = capsys.readouterr()
     assert shown.out.startswith("1 encoded (")
     assert str(output / "index.html") in shown.out
@@ -170,10 +170,13 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
         (["x.png", "--format", "jpeg"], "jpeg"),
+        (["x.png", "--batch", "0"], '--batch 0: must be a whole number, 1 or more, or "auto"'),
+        (["x.png", "--shard", "0/4"], "shard 0/4: the first number must lie between 1 and the second"),
+        (["x.png", "--shard", "third"], "'third' is no share: write which of how many, such as 3/16"),
         (["x.png", "--stages", "four"], "--stages four: must be a whole number"),
         (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
-        ([], "the following arguments are required: images"),
+        ([], "IMAGES is missing (see vil encode --help)"),
     ],
 )
 def test_usage_errors_are_one_sentence(
@@ -240,7 +243,7 @@ def test_a_package_that_a_format_needs_is_named(
     photo: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    for kind, extra in (("zarr", "zarr"), ("geotiff", "geo")):
+    for kind, extra in (("zarr", "zarr"), ("geotiff", "geo"), ("parquet", "parquet")):
         assert encode(photo, "--output", output, NANO, "--format", kind) == 2
         assert f"pip install 'vision-longformer[{extra}]'" in one_line(capsys.readouterr().err)
     assert not output.exists()
@@ -250,7 +253,7 @@ def test_a_photograph_is_no_geotiff(photo: Path, output: Path, capsys: pytest.Ca
     pytest.importorskip("rasterio")
     assert encode(photo, "--output", output, NANO, "--format", "geotiff", "--no-report") == 1
     assert "it does not say where on earth it lies" in capsys.readouterr().err
-    assert not output.exists()
+    assert [entry.name for entry in output.iterdir()] == [".run"]
 
 
 @pytest.mark.parametrize("argv", [[], ["sing"], ["encode"]])
@@ -260,8 +263,8 @@ def test_a_missing_or_unknown_command_is_one_sentence(argv: list[str], capsys: p
 
 
 def test_an_unwritable_output_is_one_sentence(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert encode(photo, "--output", photo, NANO) == 1
-    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert encode(photo, "--output", photo, NANO) == 2
+    assert "is a file; name a folder for the features" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_interrupting_leaves_no_half_file(
@@ -273,7 +276,7 @@ def test_interrupting_leaves_no_half_file(
     monkeypatch.setattr(table, "write_safetensors", interrupted)
     assert encode(photo, "--output", output, NANO) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
-    assert list(output.iterdir()) == []
+    assert [entry.name for entry in output.iterdir()] == [".run"]
 
 
 @pytest.mark.slow
@@ -282,13 +285,13 @@ def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_pat
     program = (
         "import os, signal, sys\n"
         "import vil\n"
-        "from vision_longformer.features import extract\n"
+        "from vision_longformer.features import writer\n"
         "def stop(*arguments, **options):\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    finally:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "extract.write_features = stop\n"
+        "writer.write_features = stop\n"
         "sys.exit(vil.main(sys.argv[1:]))\n"
     )
     command = ["encode", str(photo), "--output", str(tmp_path / "out"), NANO, "--way=spilled", "--no-report"]
@@ -298,9 +301,9 @@ def test_sigterm_ends_in_order_and_what_was_spilled_goes_on(photo: Path, tmp_pat
     sentence = "vil: stopped by SIGTERM; what was finished is kept, and running again goes on from there"
     assert stopped.stderr.splitlines()[-1] == sentence
     assert "Traceback" not in stopped.stderr
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [".work"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [".run", ".work"]
     assert main(command) == 0
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["x.png.safetensors"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [".run", "x.png.safetensors"]
 
 
 def test_sigterm_does_what_it_did_once_the_work_is_over(photo: Path, output: Path) -> None:
@@ -374,9 +377,13 @@ def test_a_command_that_runs_has_the_whole_package() -> None:
 
 
 def test_choices_are_those_of_the_rooms_that_have_them() -> None:
-    assert ("auto", *FORMATS) == options.FORMATS
+    assert ("auto", *FORMATS, "parquet") == options.FORMATS
     assert ("auto", *STRATEGIES) == options.WAYS
-    assert options.encode().get_defaults().max_pixels == options.plan().get_defaults().max_pixels == MAX_PIXELS
+    assert (
+        options.encode_parser().get_defaults().max_pixels
+        == options.plan_parser().get_defaults().max_pixels
+        == MAX_PIXELS
+    )
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,19 @@ def test_real_detectors_go_through_tiles(build: Any) -> None:
     assert (found.boxes[:, 2:] <= (259, 201)).all()
 
 
+@pytest.mark.parametrize("build", [retinanet, mask_rcnn])
+def test_detectors_compute_in_half_precision(build: Any) -> None:
+    model, pixels = build(torch.float32), noise(101, 130)
+    scores = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found = find_objects(model, pixels, tiling=Tiling(model, tile=256), **PLAIN)
+        assert found.scores.dtype == np.float64
+        scores.append(found.scores[:10])
+    assert not np.array_equal(scores[0], scores[1])
+    assert np.allclose(scores[0], scores[1], atol=0.05)
+
+
 def test_masks_are_joined_across_seams() -> None:
     picture = blank(203, 267)
     shapes = [rectangle(picture, 5, 20, 260, 60), disc(picture, 130, 130, 62), rectangle(picture, 90, 196, 100, 203)]

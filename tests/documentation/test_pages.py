@@ -51,6 +51,7 @@ def _features_of_the_photograph() -> None:
 def _features_of_a_photo_and_a_scene() -> None:
     _photo()
     _encode("photo.jpg", "--format", "zarr")
+    _encode("photo.jpg", "--format", "parquet")
     transform = rasterio.transform.from_origin(500_000, 5_400_000, 1, 1)
     raster = {"driver": "GTiff", "height": 600, "width": 800, "count": 3, "dtype": "uint8"}
     with rasterio.open("scene.tif", "w", **raster, crs="EPSG:32632", transform=transform) as scene:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vision_longformer import ModelConfig, StageConfig, VisionLongformer, Windowed
 from vision_longformer.features.encoder import Encoder
+from vision_longformer.images import ImageError
 
 HEIGHT, WIDTH = 51, 70
 
@@ -151,3 +153,89 @@ def test_other_channel_counts_are_normalised_evenly() -> None:
 def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Encoder(model(), **options)
+
+
+# --- many images ------------------------------------------------------------------------------------------------
+
+SIZES = [(40, 51), (41, 50), (1, 1), (97, 30), (40, 50), (90, 33), (38, 52), (7, 200)]
+
+
+def collection() -> list[NDArray[Any]]:
+    """Images of mixed sizes; some have opacity, and one transparent pixels."""
+    generator = np.random.default_rng(1)
+    images = [generator.integers(1, 256, (*size, 3 + index % 2)).astype(np.uint8) for index, size in enumerate(SIZES)]
+    images[1][5:20, :, 3] = 0
+    return images
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"last_tokens": 2}, {"global_pool": "", "num_classes": 0}, {"last_tokens": 1, "global_pool": "token"}],
+)
+def test_images_in_batches_get_the_features_that_they_get_alone(
+    dtype: torch.dtype, tolerance: float, options: dict[str, Any]
+) -> None:
+    encoder = Encoder(model(**options))
+    encoder.model.to(dtype)
+    images = collection()
+    found = list(encoder.encode_many(images, batch=5))
+    assert [id(image) for image, _ in found] == [id(image) for image in images]
+    for image, features in found:
+        alone = encoder.encode(image)
+        assert torch.equal(features.valid, alone.valid)
+        tensors = (*features.maps, *features.global_tokens, features.embedding)
+        expected = (*alone.maps, *alone.global_tokens, alone.embedding)
+        for tensor, other in zip(tensors, expected, strict=True):
+            assert tensor.is_contiguous()
+            torch.testing.assert_close(tensor, other, rtol=tolerance, atol=tolerance)
+
+
+def test_images_are_taken_as_they_are_needed() -> None:
+    taken = []
+
+    def images() -> Iterator[NDArray[Any]]:
+        for number in range(1000):
+            taken.append(number)
+            yield np.full((8, 8), 0.5)
+
+    many = Encoder(model()).encode_many(images(), batch=2, workers=1)
+    next(many)
+    assert len(taken) < 10
+
+
+def test_an_image_that_cannot_be_read_ends_it_or_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    Image.fromarray(photo()).save(tmp_path / "x.png")
+    paths = [tmp_path / name for name in ("x.png", "text.png", "none.png", "x.png")]
+    encoder = Encoder(model())
+    with pytest.raises(ImageError, match=r"text\.png: it is not an image"):
+        list(encoder.encode_many(paths))
+    failed: list[Path] = []
+    found = [path for path, _ in encoder.encode_many(paths, on_error=lambda path, _: failed.append(path))]
+    assert found == [paths[0], paths[3]]
+    assert failed == paths[1:3]
+
+
+def test_little_memory_makes_small_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(model())
+    counts: list[int] = []
+    plain = Encoder.encode_batch
+
+    def noted(self: Encoder, pixels: Any) -> Any:
+        counts.append(len(pixels))
+        return plain(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_batch", noted)
+    expected = [features.embedding for _, features in encoder.encode_many([photo()] * 8)]
+    assert counts == [8]
+    counts.clear()
+    found = [features.embedding for _, features in encoder.encode_many([photo()] * 8, memory=1)]
+    assert counts == [1] * 8
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"batch": 0}, "batch=0: must be"), ({"workers": 0}, "workers=0")])
+def test_impossible_limits_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Encoder(model()).encode_many([], **options)

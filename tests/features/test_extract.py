@@ -12,13 +12,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vision_longformer import VisionLongformer, create_model
+from vision_longformer.features import extract
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, Result, encode_files, read_metadata
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import table
+from vision_longformer.features.load import load_features
+from vision_longformer.features.results import Result
 from vision_longformer.images import Reading
+from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import find_images
 
 HEIGHT, WIDTH = 45, 77
@@ -112,22 +118,22 @@ def test_files_hold_the_features_and_all_about_them(tmp_path: Path, output: Path
     encode([photo], output, model, stages=[2, 4], dtype="float16")
     expected = Encoder(model, stages=[2, 4]).encode(photo)
     found = load_file(output / "x.png.safetensors")
-    assert sorted(found) == ["embedding", "stage2", "stage4", "valid"]
+    assert sorted(found) == ["embedding", "stage2", "stage4"]
     for name, tensor in (("stage2", expected.maps[0]), ("stage4", expected.maps[1]), ("embedding", expected.embedding)):
         assert torch.equal(found[name], tensor.half())
-    assert torch.equal(found["valid"], expected.valid)
 
     with safe_open(output / "x.png.safetensors", framework="pt") as file:
-        assert list(file.metadata()) == ["vision_longformer"]
+        assert "vision_longformer" in file.metadata()
         metadata = json.loads(file.metadata()["vision_longformer"])
     assert metadata == read_metadata(output / "x.png.safetensors")
     for key in ("config_sha256", "weights_sha256", "source_sha256"):
         assert len(metadata.pop(key)) == 64
+    assert metadata.pop("source_state") == f"{photo.stat().st_size}:{photo.stat().st_mtime_ns}"
     assert metadata.pop("versions").keys() == {"vision_longformer", "torch"}
     assert metadata.pop("mean") == pytest.approx([0.485, 0.456, 0.406])
     assert metadata.pop("std") == pytest.approx([0.229, 0.224, 0.225])
     assert metadata == {
-        "format_version": 1,
+        "format_version": 2,
         "content": "features",
         "source": "x.png",
         "original_size": [HEIGHT, WIDTH],
@@ -138,6 +144,41 @@ def test_files_hold_the_features_and_all_about_them(tmp_path: Path, output: Path
         "dtype": "float16",
         "max_side": None,
     }
+
+
+@pytest.mark.parametrize("transparent", [[], [(0, 0)], [(3, 70), (44, 76)]])
+def test_which_pixels_are_missing_is_kept_in_bits_where_some_are(
+    tmp_path: Path, output: Path, model: VisionLongformer, transparent: list[tuple[int, int]]
+) -> None:
+    pixels = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
+    for place in transparent:
+        pixels[place] = 0
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    encode([tmp_path / "x.png"], output, model)
+    stored = load_file(output / "x.png.safetensors").get("valid")
+    assert (stored is None) == (not transparent)
+    assert stored is None or stored.shape == (HEIGHT, 10)
+    valid = load_features(output / "x.png.safetensors").valid
+    assert valid.shape == (HEIGHT, WIDTH)
+    assert np.array_equal(valid[...], pixels[..., 3] > 0)
+    assert np.array_equal(valid[3:40, 60:], (pixels[..., 3] > 0)[3:40, 60:])
+    assert np.array_equal(valid[44], pixels[44, :, 3] > 0)
+
+
+def test_files_of_the_first_version_are_read_and_skipped(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
+    """They have `valid` as booleans, always, and do not say when the image was written."""
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model, stages=[4])
+    target = output / "x.png.safetensors"
+    metadata = read_metadata(target)
+    assert metadata is not None
+    del metadata["source_state"]
+    metadata["format_version"] = 1
+    valid = torch.rand(HEIGHT, WIDTH) > 0.5
+    about = {"vision_longformer": json.dumps(metadata)}
+    save_file(load_file(target) | {"valid": valid}, target, metadata=about)
+    assert np.array_equal(load_features(target).valid[...], valid.numpy())
+    assert statuses(encode([photo], output, model, stages=[4])) == ["skipped"]
 
 
 def test_full_precision_and_smaller_sizes_can_be_asked_for(
@@ -170,6 +211,88 @@ def test_a_second_run_skips_what_is_done(tmp_path: Path, output: Path, model: Vi
     before = (output / "x.png.safetensors").stat().st_mtime_ns
     assert statuses(encode([photo], output, model)) == ["skipped"]
     assert (output / "x.png.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_image_is_known_by_size_and_time_and_else_read(
+    tmp_path: Path, output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = save_photo(tmp_path / "x.png")
+    encode([photo], output, model)
+    read: list[Path] = []
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return content_digest(path)
+
+    monkeypatch.setattr(extract, "content_digest", noted)
+    assert statuses(encode([photo], output, model)) == ["skipped"]
+    assert read == []
+    assert statuses(encode([photo], output, model, verify=True)) == ["skipped"]
+    assert read == [photo]
+    os.utime(photo, ns=(0, 0))
+    assert statuses(encode([photo], output, model)) == ["skipped"]
+    assert read == [photo, photo]
+
+
+def test_verifying_finds_other_bytes_of_the_same_size_and_time(
+    tmp_path: Path, output: Path, model: VisionLongformer
+) -> None:
+    photo = tmp_path / "x.npy"
+    np.save(photo, np.zeros((40, 50), np.uint8))
+    encode([photo], output, model)
+    status = photo.stat()
+    np.save(photo, np.ones((40, 50), np.uint8))
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert statuses(encode([photo], output, model)) == ["skipped"]
+    assert statuses(encode([photo], output, model, verify=True)) == ["encoded"]
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+def test_images_of_like_size_go_together_and_come_in_order(
+    tmp_path: Path, output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(40, 50), (90, 30), (41, 50), (40, 48), (88, 31), (200, 200)]
+    paths = [tmp_path / f"{number}.png" for number in range(len(sizes))]
+    for path, (height, width) in zip(paths, sizes, strict=True):
+        pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    batches: list[list[tuple[int, ...]]] = []
+    plain = Encoder.encode_batch
+
+    def noted(self: Encoder, pixels: Any) -> Any:
+        batches.append([tuple(one.valid.shape) for one in pixels])
+        return plain(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_batch", noted)
+    results = encode(paths, output, model, dtype="float32", stages=[2, 4])
+    assert [result.source.path for result in results] == paths
+    assert statuses(results) == ["encoded"] * len(paths)
+    assert batches == [[(40, 48), (40, 50), (41, 50)], [(88, 31), (90, 30)], [(200, 200)]]
+    for path in paths:
+        alone, found = Encoder(model, stages=[2, 4]).encode(path), load_file(output / f"{path.name}.safetensors")
+        torch.testing.assert_close(found["stage2"], alone.maps[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found["embedding"], alone.embedding, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_is_no_larger_than_asked_for(
+    tmp_path: Path, output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    paths = [save_photo(tmp_path / f"{number}.png") for number in range(5)]
+    counts: list[int] = []
+    plain = Encoder.encode_batch
+
+    def noted(self: Encoder, pixels: Any) -> Any:
+        counts.append(len(pixels))
+        return plain(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_batch", noted)
+    encode(paths, output, model, batch=batch)
+    assert max(counts) == batch
+    with pytest.raises(ValueError, match="batch=0: must be at least 1"):
+        encode(paths, output, model, batch=0)
 
 
 def test_what_the_model_is_called_changes_nothing(tmp_path: Path, output: Path, model: VisionLongformer) -> None:
@@ -240,16 +363,17 @@ def test_running_out_of_memory_fails_one_image(
     tmp_path: Path, output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [save_photo(tmp_path / name) for name in ("a.png", "b.png")]
-    answers: Iterator[Exception | None] = iter([RuntimeError("DefaultCPUAllocator: can't allocate memory"), None])
-    plain = Encoder.encode
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    answers: Iterator[Exception | None] = iter([error, error, None])  # both together, and each alone
+    plain = Encoder.encode_batch
 
-    def sometimes(self: Encoder, image: Any) -> Any:
+    def sometimes(self: Encoder, pixels: Any) -> Any:
         error = next(answers)
         if error:
             raise error
-        return plain(self, image)
+        return plain(self, pixels)
 
-    monkeypatch.setattr(Encoder, "encode", sometimes)
+    monkeypatch.setattr(Encoder, "encode_batch", sometimes)
     results = encode(paths, output, model)
     assert statuses(results) == ["failed", "encoded"]
     assert "not enough memory" in results[0].message

@@ -12,8 +12,9 @@ import torch
 
 from features.test_extract import HEIGHT, WIDTH, encode, save_photo, statuses
 from vision_longformer import VisionLongformer, create_model
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, read_metadata
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats.table import safetensors_bytes
 from vision_longformer.features.load import load_features
 from vision_longformer.features.resume import PLAN, WorkFolder
@@ -209,7 +210,7 @@ def test_what_could_not_be_written_is_refused_before_work_begins(
         assert "its maps would be spilled, and writing Zarr needs zarr: pip install" in result.message
     with monkeypatch.context() as patch:
         patch.setattr("vision_longformer.features.strategies.stream", begun.append)
-        patch.setattr("vision_longformer.features.extract.safetensors_bytes", lambda *_: 10**15)
+        patch.setattr("vision_longformer.features.writer.safetensors_bytes", lambda *_: 10**15)
         (result,) = encode([photo], output, model, kind="safetensors", limits=spilled)
         assert "choose Zarr (--format zarr), which is written in pieces" in result.message
     assert begun == []

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 
 from reports.pages import Page
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.features import extract, strategies
+from vision_longformer.features import strategies, writer
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, Result, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import write_features
 from vision_longformer.features.load import load_features
+from vision_longformer.features.results import Result
 from vision_longformer.features.resume import PLAN
 from vision_longformer.features.strategies import Limits, work_folder_of
 from vision_longformer.images.find import find_images
@@ -82,7 +84,7 @@ def test_every_way_gives_the_features_of_the_whole_image(
     for name, tensor in zip(("stage2", "stage4"), expected.maps, strict=True):
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["embedding"], expected.embedding, rtol=1e-4, atol=1e-5)
-    assert torch.equal(found["valid"], expected.valid)
+    assert torch.equal(load_features(tmp_path / "out" / "x.png.safetensors").valid.tensor(), expected.valid)
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["x.png.safetensors"]
 
 
@@ -251,11 +253,11 @@ def test_an_image_that_cannot_be_read_for_the_report_keeps_its_features(
         write_features(*arguments, **options)
         os.truncate(raster, 500)
 
-    monkeypatch.setattr(extract, "write_features", write_and_lose)
+    monkeypatch.setattr(writer, "write_features", write_and_lose)
     (result,) = encode(raster, tmp_path / "out", model, "spilled", pictures=True)
     sentence = "its picture is missing from the report, as it could not be read again: it is damaged or cut short"
     assert (result.status, result.message) == ("encoded", sentence)
-    assert set(load_file(tmp_path / "out" / "x.tif.safetensors")) == {"stage2", "stage4", "embedding", "valid"}
+    assert set(load_file(tmp_path / "out" / "x.tif.safetensors")) == {"stage2", "stage4", "embedding"}
     page = Page(tmp_path / "out" / "index.html")
     assert sentence in page.text
     assert [image["alt"] for image in page.images] == ["Stage 2 of x.tif", "Stage 4 of x.tif"]

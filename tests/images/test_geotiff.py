@@ -129,3 +129,9 @@ def test_damaged_rasters_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         open_reader(path).read_rows(0, HEIGHT)
     assert str(caught.value).startswith(f"{path}: it is ")
+
+
+def test_a_place_that_lies_in_a_file_beside_the_raster_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", values(3, "uint8"), PROFILE="BASELINE")
+    assert (tmp_path / "a.tif.aux.xml").is_file()
+    assert read_georeference(tmp_path / "a.tif")["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]

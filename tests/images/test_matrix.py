@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vision_longformer import Encoder, VisionLongformer
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Images
-from vision_longformer.images import ImageError, open_reader, read_pixels, unit_rows
+from vision_longformer.images import AS_STORED, ImageError, open_reader, read_pixels, unit_rows
 from vision_longformer.prediction.classes import predict
 from vision_longformer.variants import CONFIGS
 
@@ -202,6 +202,8 @@ def expected(kind: Kind, file: File) -> Tensor:
 class Seen(nn.Module):
     """A classifier that keeps what it is shown."""
 
+    num_classes = 2
+
     def forward(self, images: Tensor) -> Tensor:
         self.images = images
         return torch.zeros(1, 2)
@@ -260,7 +262,10 @@ def test_every_door_gives_what_independent_readers_do(
         assert (torch.from_numpy(np.array(trained_on)).int() - colours.int()).abs().max() <= 1
         shown = Seen()
         classifier: Any = SimpleNamespace(
-            model=shown, classes=("a", "b"), transform=lambda: lambda image: torch.from_numpy(np.array(image))
+            model=shown,
+            classes=("a", "b"),
+            reading=AS_STORED,
+            transform=lambda: lambda image: torch.from_numpy(np.array(image)),
         )
         (prediction,) = predict(classifier, [path], top=1, device=torch.device("cpu"))
         assert prediction.error == ""

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from images.test_tiff import HEIGHT, WIDTH, assert_rows, values
-from vision_longformer.images import ArrayReader, ChosenReader, ImageError, PillowReader, open_reader
+from vision_longformer.images import ArrayReader, ChosenReader, ImageError, PillowReader, open_reader, read_pixels
 from vision_longformer.images.tiff import TiffReader
 
 
@@ -245,3 +245,28 @@ def test_a_zip_file_that_holds_no_array_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zarr.zip").write_bytes(b"PK, or not")
     with pytest.raises(ImageError, match=r"a\.zarr\.zip: it is no Zarr array, or a damaged one"):
         open_reader(tmp_path / "a.zarr.zip")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": ">u2", "zarr_format": 2, "order": "F", "chunks": (16, 16, 3)},
+        {"dtype": "u2", "chunks": (8, 8, 3), "shards": (16, 16, 3)},
+        {"dtype": "u2", "chunks": (16, 16, 3), "fill_value": 7},
+        {"dtype": "f4", "chunks": (16, 16, 3), "fill_value": np.nan},
+    ],
+    ids=["big-endian in Fortran's order", "shards", "a value for what is not there", "NaN for what is not there"],
+)
+def test_zarr_of_any_layout(tmp_path: Path, options: dict[str, Any]) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(40, 50, 3), **options)
+    stored = np.random.default_rng(0).random((40, 50, 3))
+    stored = stored.astype("f4") if options["dtype"] == "f4" else (stored * 65535).round().astype("u2")
+    array[:16] = stored[:16]
+    expected = np.full(stored.shape, options.get("fill_value", 0), stored.dtype)
+    expected[:16] = stored[:16]
+    there = ~np.isnan(expected.astype(float)).any(axis=2)
+    pixels = read_pixels(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(pixels.valid.numpy(), there)
+    scale = 1 if stored.dtype == np.float32 else 65535
+    np.testing.assert_allclose(pixels.values.numpy(), np.where(there[..., None], expected / scale, 0), atol=1e-6)

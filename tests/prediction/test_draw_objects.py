@@ -113,3 +113,11 @@ def test_objects_are_drawn_on_a_smaller_picture() -> None:
     drawn = np.array(draw_objects(Image.new("RGB", (150, 100)), found, labels=False, size=SIZE))
     rows, columns = np.nonzero(drawn.any(axis=2))
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (30, 80, 25, 75)
+
+
+def test_labels_hide_no_small_object() -> None:
+    alone = changed(objects([[100, 100, 140, 140]]), 128)[80:99, 100:150]
+    assert alone.any()
+    beside = objects([[100, 100, 140, 140], [102, 86, 112, 96]])  # where the label of the first would be
+    seen = np.array(draw_objects(Image.new("RGB", SIZE[::-1], (128,) * 3), beside, classes=["cat", "dog"], labels=True))
+    assert (seen[88:94, 104:110] == 128).all()

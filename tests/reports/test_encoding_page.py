@@ -15,8 +15,9 @@ from PIL import Image
 from reports.pages import HOSTILE, Page
 from vision_longformer import ModelConfig, VisionLongformer
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import Result, encode_files
+from vision_longformer.features.extract import encode_files
 from vision_longformer.features.figures import Figure
+from vision_longformer.features.results import Result
 from vision_longformer.images.find import Source
 from vision_longformer.images.thumbnails import encode_picture
 from vision_longformer.reports import encoding_page

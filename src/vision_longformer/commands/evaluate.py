@@ -15,10 +15,12 @@ from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.datasets.classification import Samples
+from vision_longformer.datasets.notes import remarks_on_notes
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
-from vision_longformer.images import ImageError
+from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
@@ -44,6 +46,8 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     _tell_what_was_left_out(split)
+    for remark in remarks_on_notes(_paths(split), trained.reading, max_pixels=MAX_PIXELS):
+        tell(remark)
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -89,6 +93,10 @@ def _tell_what_was_left_out(split: Any) -> None:
         tell(remark)
     for reason, count in getattr(split, "skipped", {}).items():
         tell(f"left out: {count} ({reason})")
+
+
+def _paths(split: Any) -> list[Path]:
+    return list(split.paths) if isinstance(split, Samples) else [split.path(index) for index in range(len(split))]
 
 
 def _table(result: Result) -> Table:

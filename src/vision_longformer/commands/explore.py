@@ -17,8 +17,8 @@ from vision_longformer.explore.head import require_explore
 from vision_longformer.explore.opened import OpenedImage, check_same_backbone, close_all, open_features, open_image
 from vision_longformer.explore.session import Session
 from vision_longformer.explore.strokes import Project
+from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import read_metadata
 from vision_longformer.features.strategies import Limits
 from vision_longformer.pretrained import backbones, shipped
 from vision_longformer.utils.devices import choose_device

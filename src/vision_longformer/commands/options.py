@@ -11,7 +11,7 @@ from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
-FORMATS = ("auto", "safetensors", "zarr", "geotiff")
+FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
 MODELS = (
     "vision_longformer_tiny",
@@ -27,7 +27,8 @@ PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
-    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled."
+    "rasters, for images that say where on earth they lie; auto: safetensors, or zarr where maps are spilled; parquet: "
+    "embeddings alone, many in a file."
 )
 WAY_HELP = (
     "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
@@ -39,8 +40,8 @@ CONTINUATION = (
 )
 
 
-def encode() -> Parser:
-    parser = Parser(description="Turn images into feature files, one for each, and a report to look at.")
+def encode_parser() -> Parser:
+    parser = Parser(description="Turn images into feature files, and a report to look at.")
     add = parser.add_argument
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
@@ -54,18 +55,39 @@ def encode() -> Parser:
     add("--way", choices=WAYS, default="auto", help=WAY_HELP)
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
+    batch_help = "Most images of a batch; auto: 32, or fewer of large ones. Each gets the features that it gets alone."
+    add("--batch", type=str, default="auto", metavar="N", help=batch_help)
+    add(
+        "--verify",
+        action="store_true",
+        help="Read done images and their features too, to see whether they are the same and whole.",
+    )
+    shard_help = (
+        "Which share of the images to encode, of how many, such as 3/16; auto: as torchrun or a SLURM array says. "
+        "Shares go into the same DIR, and have no report; `vil status` counts them together."
+    )
+    add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
+    add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     return parser
 
 
-def models() -> Parser:
+def status_parser() -> Parser:
+    parser = Parser(description="Tell how many images `vil encode` has done, which failed and why, and what is left.")
+    parser.add_argument("folder", type=str, metavar="DIR", help="The --output of vil encode.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, with all that failed.")
+    return parser
+
+
+def models_parser() -> Parser:
     parser = Parser(description="List the models with their sizes, costs and published accuracies.")
     parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser
 
 
-def convert() -> Parser:
+def convert_parser() -> Parser:
     parser = Parser(description="Turn a checkpoint of the published code into a file of this library.")
     add = parser.add_argument
     arch_help = "Its architecture: l1,h3,d96,n1,s1,g1,p4,f7,a0_l2,..."
@@ -90,7 +112,7 @@ def convert() -> Parser:
     return parser
 
 
-def export() -> Parser:
+def export_parser() -> Parser:
     parser = Parser(description="Write a model as an ONNX file, for ONNX Runtime, OpenVINO and others.")
     add = parser.add_argument
     add("model", type=str, metavar="CHECKPOINT|MODEL", help="Weights of this library, or a name of `vil models`.")
@@ -102,7 +124,7 @@ def export() -> Parser:
     return parser
 
 
-def compare() -> Parser:
+def compare_parser() -> Parser:
     parser = Parser(
         description="Measure attention mechanisms side by side: time, memory, multiply-adds, parameters by resolution."
     )
@@ -115,7 +137,7 @@ def compare() -> Parser:
     return parser
 
 
-def benchmark() -> Parser:
+def benchmark_parser() -> Parser:
     parser = Parser(
         description="Measure models side by side, ours and any of timm's: time, memory, share of the machine's peak."
     )
@@ -131,7 +153,7 @@ def benchmark() -> Parser:
     return parser
 
 
-def plan() -> Parser:
+def plan_parser() -> Parser:
     parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
     add = parser.add_argument
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
@@ -146,7 +168,7 @@ def plan() -> Parser:
     return parser
 
 
-def train() -> Parser:
+def train_parser() -> Parser:
     parser = Parser(description=f"Train a classifier, a detector or a segmentation model. {CONTINUATION}")
     add = parser.add_argument
     add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
@@ -157,7 +179,7 @@ def train() -> Parser:
     return parser
 
 
-def pretrain() -> Parser:
+def pretrain_parser() -> Parser:
     parser = Parser(
         description="Pretrain a model on images without labels: it learns to say of them what a trained classifier "
         f"says. {CONTINUATION}"
@@ -171,7 +193,7 @@ def pretrain() -> Parser:
     return parser
 
 
-def evaluate() -> Parser:
+def evaluate_parser() -> Parser:
     parser = Parser(
         description="Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
         "intersection over union, by what they were trained for."
@@ -195,7 +217,7 @@ def evaluate() -> Parser:
     return parser
 
 
-def predict() -> Parser:
+def predict_parser() -> Parser:
     parser = Parser(
         description="Name the most probable classes of images; or draw the objects or the classes of pixels that a "
         "detector or a segmentation model finds in images of any size."
@@ -216,7 +238,7 @@ def predict() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
+    add("--precision", choices=PRECISIONS, default="float32", help=f"{PRECISION_HELP} Streamed images: float32.")
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
@@ -234,7 +256,7 @@ def predict() -> Parser:
     return parser
 
 
-def probe() -> Parser:
+def probe_parser() -> Parser:
     parser = Parser(description="Measure what frozen features are worth on labelled images, before training anything.")
     add = parser.add_argument
     models_help = (
@@ -253,13 +275,12 @@ def probe() -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="Images at once.")
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, help=f"Classifiers: {PRECISION_HELP}")
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
     add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
     return parser
 
 
-def explore() -> Parser:
+def explore_parser() -> Parser:
     parser = Parser(
         description="Open a page over your own images, on this machine alone: see what is alike, segment by strokes."
     )
@@ -281,7 +302,39 @@ def explore() -> Parser:
     return parser
 
 
-def doctor() -> Parser:
+def search_parser() -> Parser:
+    parser = Parser(description="Find what in encoded images is most like an image, a region or a point.")
+    add = parser.add_argument
+    query_help = "An image: one of those that were encoded, by its name there, or any file."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote; an index is kept in it.")
+    add("query", type=str, metavar="QUERY", help=query_help)
+    add("--stage", type=int | None, metavar="N", help="Look for regions, by the maps of this stage; else for images.")
+    add("--point", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="Of QUERY: what is like this place?")
+    add("--box", nargs=4, type=int, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="Of QUERY: what is like this?")
+    add("--count", type=int, default=10, metavar="N", help="How many to find.")
+    add("--each", type=int | None, metavar="N", help="How many of one image at most.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights that the images were encoded with, for a file.")
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    add("--output", type=str | None, metavar="DIR", help="Write a page of what was found, DIR/index.html.")
+    add("--json", type=str | None, metavar="FILE", help="Write what was found as JSON.")
+    return parser
+
+
+def clusters_parser() -> Parser:
+    parser = Parser(description="Group encoded images that are alike, and draw a map of them.")
+    add = parser.add_argument
+    count_help = "How many clusters, by k-means; by default as many as HDBSCAN finds, and images that belong to none."
+    layout_help = "Of the map: pca, tsne, which shows neighbours better and takes longer, or umap, if it is installed."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for index.html and clusters.csv.")
+    add("--count", type=int | None, metavar="N", help=count_help)
+    add("--smallest", type=int, default=5, metavar="N", help="The fewest images of a cluster that HDBSCAN finds.")
+    add("--layout", choices=["pca", "tsne", "umap"], default="pca", help=layout_help)
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    return parser
+
+
+def doctor_parser() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
     parser.add_argument("--output", type=str | None, metavar="DIR", help=output_help)
@@ -289,9 +342,25 @@ def doctor() -> Parser:
     return parser
 
 
-_APPLYING = (encode, explore, models, convert, export, compare, benchmark, plan)
-_LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
-COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
+COMMANDS: dict[str, Callable[[], Parser]] = {
+    "encode": encode_parser,
+    "status": status_parser,
+    "explore": explore_parser,
+    "search": search_parser,
+    "clusters": clusters_parser,
+    "models": models_parser,
+    "convert": convert_parser,
+    "export": export_parser,
+    "compare": compare_parser,
+    "benchmark": benchmark_parser,
+    "plan": plan_parser,
+    "train": train_parser,
+    "pretrain": pretrain_parser,
+    "evaluate": evaluate_parser,
+    "predict": predict_parser,
+    "probe": probe_parser,
+    "doctor": doctor_parser,
+}
 
 
 def _add_model(parser: Parser) -> None:

@@ -18,7 +18,7 @@ from vision_longformer.weights import WEIGHTS_NAME
 
 # Options of the command alone, by what a model gives.
 FOR_OUTPUT = ("outputs", "no_pictures")
-FOR_CLASSIFIERS = ("format", "precision")
+FOR_CLASSIFIERS = ("format",)
 UNFIT_COMMAND = {"classes": FOR_OUTPUT, "objects": FOR_CLASSIFIERS, "pixels": FOR_CLASSIFIERS}
 PREDICTORS: dict[str, Callable[..., int]] = {
     "classes": predict_classes,
@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
-    with autocast(device, arguments.precision or "float32"):
+    with autocast(device, arguments.precision):
         return PREDICTORS[trained.gives](trained, sources, arguments, device)
 
 

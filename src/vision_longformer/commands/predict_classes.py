@@ -38,6 +38,8 @@ def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: A
     for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
         if prediction.error:
             tell(f"failed: {prediction.error}")
+        if prediction.note:
+            tell(f"{prediction.path}: {prediction.note}")
         predictions.append(prediction)
     if arguments.output is None:
         if form == "table":

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vision_longformer.features.extract import OnBand, Result
+from vision_longformer.features.results import OnBand, Result
 from vision_longformer.images.find import Source
 from vision_longformer.utils.words import duration
 
 LOG_SECONDS = 60.0  # between the lines of a log
+
+
+@dataclass
+class Tally:
+    """What became of the images so far.
+
+    Attributes:
+        encoded: How many were encoded.
+        skipped: How many had been before.
+        failed: How many could not be.
+        megapixels: Millions of pixels that were encoded.
+        seconds: That took.
+    """
+
+    encoded: int = 0
+    skipped: int = 0
+    failed: int = 0
+    megapixels: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        setattr(self, result.status, getattr(self, result.status) + 1)
+        if result.status == "encoded":
+            self.megapixels += result.megapixels
+            self.seconds += result.seconds
 
 
 class Done(Protocol):
@@ -51,7 +78,18 @@ def follow(
     console: Console,
     so_far: Callable[[DoneResult], str] = lambda _: "",
 ) -> list[DoneResult]:
-    """Show progress and every failure while the work goes on; return all results.
+    """Do as `followed`, and return all results."""
+    return list(followed(begin, total=total, console=console, so_far=so_far))
+
+
+def followed(
+    begin: Callable[[OnBand], Iterable[DoneResult]],
+    *,
+    total: int,
+    console: Console,
+    so_far: Callable[[DoneResult], str] = lambda _: "",
+) -> Iterator[DoneResult]:
+    """Show progress and every failure while the work goes on, and pass results on, of which none is kept.
 
     Args:
         begin: Begins the work, which calls what it is given after each band of a streamed image.
@@ -69,7 +107,6 @@ def follow(
         TextColumn("{task.fields[streamed]}"),
         TimeRemainingColumn(),
     )
-    finished: list[DoneResult] = []
     seconds = megapixels = 0.0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total, rate="–", so_far="", streamed="")
@@ -80,14 +117,13 @@ def follow(
                 console.print(Text(f"vil: {line}"), soft_wrap=True)
 
         for result in begin(StreamedShare(show)):
-            finished.append(result)
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
                 console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
             seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
             rate = f"{megapixels / seconds:.2f}" if seconds else "–"
             progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
-    return finished
+            yield result
 
 
 class StreamedShare:
@@ -117,15 +153,12 @@ class StreamedShare:
         self._show(line, often_enough)
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(tally: Tally) -> str:
     """Say how many images were encoded, how fast, how many had been before, and how many failed."""
-    count = {status: [r for r in results if r.status == status] for status in ("encoded", "skipped", "failed")}
-    encoded = count["encoded"]
-    parts = [f"{len(encoded)} encoded"]
-    if encoded:
-        seconds = sum(result.seconds for result in encoded)
-        megapixels = sum(result.megapixels for result in encoded)
-        parts[0] += f" ({megapixels:.1f} megapixels in {seconds:.1f} s, {megapixels / seconds:.2f} megapixels/s)"
-    parts += [f"{len(count['skipped'])} done before"] if count["skipped"] else []
-    parts += [f"{len(count['failed'])} failed"] if count["failed"] else []
+    parts = [f"{tally.encoded} encoded"]
+    if tally.encoded:
+        rate = tally.megapixels / tally.seconds
+        parts[0] += f" ({tally.megapixels:.1f} megapixels in {tally.seconds:.1f} s, {rate:.2f} megapixels/s)"
+    parts += [f"{tally.skipped} done before"] if tally.skipped else []
+    parts += [f"{tally.failed} failed"] if tally.failed else []
     return ", ".join(parts) + "."

@@ -8,7 +8,8 @@ from pathlib import Path
 from vision_longformer.explore.opened import OpenedImage
 from vision_longformer.explore.session import Session
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.extract import OutputError, encode_files
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.failures import OutputError
 from vision_longformer.features.load import load_features
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images.find import Source

@@ -27,6 +27,7 @@ from vision_longformer.images import ImageError
 
 HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY = 2**20  # bytes: a stroke of the most points
+TOO_LARGE = f"what was sent is larger than {MAX_BODY:,} bytes"
 STATIC = {
     "": ("index.html", "text/html; charset=utf-8"),
     "style.css": ("style.css", "text/css; charset=utf-8"),
@@ -96,6 +97,8 @@ class _Web:
             return _refuse(415, "what is sent must be JSON")
         try:
             body = json.loads(await request.body() or b"{}")
+        except _TooLargeError:
+            return _refuse(413, TOO_LARGE)
         except ValueError:
             return _refuse(400, "what was sent is no JSON")
         if not isinstance(body, dict):
@@ -166,13 +169,7 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         answer = self._refusal(scope, headers)
         if answer is None:
-            body = _LimitedBody(receive)
-            try:
-                await self.app(scope, body.receive, _with_headers(send))
-            except _TooLargeError:
-                await _refuse(413, f"what was sent is larger than {MAX_BODY:,} bytes")(
-                    scope, receive, _with_headers(send)
-                )
+            await self.app(scope, _LimitedBody(receive), _with_headers(send))
             return
         await answer(scope, receive, _with_headers(send))
 
@@ -191,7 +188,7 @@ class Guard:
             return _refuse(403, "requests of other pages are refused")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY:
-            return _refuse(413, f"what was sent is larger than {MAX_BODY:,} bytes")
+            return _refuse(413, TOO_LARGE)
         return None
 
 
@@ -203,7 +200,7 @@ class _LimitedBody:
     def __init__(self, receive: Receive) -> None:
         self._receive, self._seen = receive, 0
 
-    async def receive(self) -> Any:
+    async def __call__(self) -> Any:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if self._seen > MAX_BODY:

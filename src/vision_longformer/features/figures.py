@@ -19,6 +19,7 @@ from vision_longformer.features.strategies import EncodedImage
 from vision_longformer.images import ImageError, Pixels, Reader
 from vision_longformer.images.thumbnails import Picture, encode_picture, heat_overlay, photograph
 
+MAX_PICTURED = 300  # images of a run; those beyond are only listed
 NAMES = 5  # classes that are named
 PHOTO_WIDTH = 960  # pixels of the photograph and of the attention laid over it
 

@@ -149,15 +149,17 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
             f"values of type {array.dtype} have no defined range: say which become black and white with --value-range "
             "(value_range in Python), or scale them to floats in [0, 1]"
         )
-    values, valid = _fit_channels(values, channels)
+    valid = torch.ones(values.shape[:2], dtype=torch.bool)
+    if array.dtype.kind == "f":
+        valid = ~values.isnan().any(dim=-1)
+    values, valid = _fit_channels(values, valid, channels)
     if not bool(valid.all()):
         values = torch.where(valid[..., None], values, 0)
     return values, valid
 
 
-def _fit_channels(values: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Return (H, W, `channels`) values, and (H, W) booleans, false at opacity 0 and at NaN."""
-    valid = ~values.isnan().any(dim=-1)
+def _fit_channels(values: Tensor, valid: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Return (H, W, `channels`) values, and the (H, W) booleans `valid`, false at opacity 0 too."""
     stored = values.shape[-1]
     if stored == channels:
         return values, valid

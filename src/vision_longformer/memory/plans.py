@@ -7,6 +7,7 @@ GPU it is what PyTorch holds there.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -20,10 +21,10 @@ import torch
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.config import ModelConfig
 from vision_longformer.images import ImageInfo
-from vision_longformer.memory.activations import WORKSPACE_BYTES, forecast_memory, pass_bytes
+from vision_longformer.memory.activations import FLOAT_BYTES, WORKSPACE_BYTES, forecast_memory, pass_bytes
 from vision_longformer.memory.speed import Speed
 from vision_longformer.memory.streaming import TYPICAL, Needs, Stored, choose_band_bytes, forecast_streaming
-from vision_longformer.padding import Size
+from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.layout import Layout
 from vision_longformer.streaming.streamable import check_streamable
@@ -99,6 +100,7 @@ def plan(
     image: ImageInfo | None = None,
     disk: int | None = None,
     band_bytes: int | None = None,
+    every_block: bool = False,
     speed: Speed | None = None,
 ) -> Plan:
     """Choose the fastest strategy to encode an image.
@@ -116,6 +118,7 @@ def plan(
         image: How the image is stored; by default 8-bit RGB in tiles.
         disk: Bytes that files may take; None for any number.
         band_bytes: What the bands of one block may hold at most, where they fit.
+        every_block: Whether a streamed map is held before every block, as it is where several processes share an image.
         speed: Of the machine, for forecasts of time.
 
     Raises:
@@ -144,7 +147,12 @@ def plan(
                 layout, spilled = Layout(config, size, itemsize, band_bytes or BAND_BYTES), strategy == "spilled"
                 band, needs = choose_band_bytes(
                     lambda band: forecast_streaming(
-                        replace(layout, band_bytes=band), stored, wanted=wanted, spilled=spilled, resume=spilled
+                        replace(layout, band_bytes=band),
+                        stored,
+                        wanted=wanted,
+                        spilled=spilled,
+                        resume=spilled,
+                        every_block=every_block,
                     ),
                     most=layout.band_bytes,
                     memory=memory - held,
@@ -174,6 +182,53 @@ def _whole_bytes(config: ModelConfig, size: Size, stored: Stored, wanted: set[in
     stages = {*wanted, len(config.stages) - 1}
     of_pass = pass_bytes(config, size, stages=stages, itemsize=itemsize) + WORKSPACE_BYTES
     return max(of_reading, read + normalised + of_pass)
+
+
+def batch_bytes(
+    config: ModelConfig, size: Size, *, batch: int, stages: Sequence[int], itemsize: int = FLOAT_BYTES
+) -> int:
+    """Return what a batch takes beside the model and the decoded images: normalised, passing, and taken apart.
+
+    Args:
+        config: Of the model.
+        size: (height, width) of the batch in pixels.
+        batch: Images in it.
+        stages: Whose maps are kept, counted from 1.
+        itemsize: Bytes of a value.
+
+    Raises:
+        ValueError: The model refuses images of this size.
+    """
+    wanted = {*(stage - 1 for stage in stages), len(config.stages) - 1}
+    values = config.in_chans * math.prod(size)
+    values += sum(config.stages[stage].width * math.prod(size_at(size, config.strides[stage])) for stage in wanted)
+    passing = pass_bytes(config, size, batch=batch, stages=wanted, itemsize=itemsize)
+    return batch * values * itemsize + passing + WORKSPACE_BYTES
+
+
+def largest_batch(
+    config: ModelConfig, size: Size, *, most: int, memory: int, stages: Sequence[int], itemsize: int = FLOAT_BYTES
+) -> int:
+    """Return how many images of a size may go through a model at once: `most`, a half of it, a quarter, and so on.
+
+    Args:
+        config: Of the model.
+        size: (height, width) of the batch in pixels.
+        most: To begin with.
+        memory: Bytes for `batch_bytes`.
+        stages: Whose maps are kept, counted from 1.
+        itemsize: Bytes of a value.
+
+    Returns:
+        0 if there is not enough memory for a single one, or the model refuses images of this size.
+    """
+    batch = most
+    try:
+        while batch and batch_bytes(config, size, batch=batch, stages=stages, itemsize=itemsize) > memory:
+            batch //= 2
+    except ValueError:
+        return 0
+    return batch
 
 
 def held_memory(model: VisionLongformer) -> int:

@@ -25,12 +25,14 @@ class Prediction:
         classes: The most probable classes, most probable first; empty if the image cannot be read.
         probabilities: Of each.
         error: Why the image cannot be read; "" if it can.
+        note: What of the file was left out; "" if nothing was.
     """
 
     path: Path
     classes: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str = ""
+    note: str = ""
 
 
 def predict(
@@ -53,10 +55,11 @@ def predict(
         try:
             with closing(open_reader(path, **vars(trained.reading))) as reader:
                 numbers, probabilities = classify(trained, reader, top=top, device=device)
+                note = reader.info.note
         except ImageError as error:
             yield Prediction(path, error=str(error))
             continue
-        yield Prediction(path, tuple(names[number] for number in numbers), probabilities)
+        yield Prediction(path, tuple(names[number] for number in numbers), probabilities, note=note)
 
 
 @torch.inference_mode()

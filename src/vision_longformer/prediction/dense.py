@@ -109,9 +109,10 @@ def look(
     progress.begin(size)
     if options.scale == 1 and (strategy := streaming_strategy(model, size, tiling)) is not None:
         folder = options.work_folder
-        found = find_objects_streamed(
-            model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
-        )
+        with torch.autocast(device.type, enabled=False):  # row-wise execution writes into buffers of one type
+            found = find_objects_streamed(
+                model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
+            )
         return Seen(1, streamed=True, objects=found)
     check_pixels(reader.info.name, size, MAX_PIXELS)
     image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)

@@ -24,6 +24,7 @@ SMALLEST_TEXT, LARGEST_TEXT = 11, 120  # pixels
 MASK_OPACITY = 0.35
 SHADED = 0.01  # of the image: what most objects must cover to be shaded; smaller ones would be solid blocks
 CROWDED = 4.0  # a label needs a box at least a quarter as wide as itself
+HIDDEN = 0.2  # of an object: what a label may cover
 LABELLED = 0.1  # of the image: what all labels may cover together; else there are none
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -95,7 +96,7 @@ def draw_objects(
         taken: list[Place] = []
         for number in reversed(worst_first):
             colour = class_colour(int(found.labels[number]))
-            _label(draw, boxes[number], texts[number], colour, font, shown, taken)
+            _label(draw, number, boxes, texts[number], colour, font, shown, taken)
     return drawn
 
 
@@ -191,29 +192,36 @@ def _have_room(
 
 def _label(
     draw: ImageDraw.ImageDraw,
-    box: NDArray[np.floating],
+    number: int,
+    boxes: NDArray[np.floating],
     text: str,
     colour: Colour,
     font: Font,
     size: Size,
     taken: list[Place],
 ) -> None:
-    """Write a label above a box, else inside it at its top, else below it; nowhere if other labels are there."""
+    """Write a label above a box, else inside it, else below it; nowhere if it would hide an object or a label."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(1, round((bottom - top) / 5))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x1, y1, x2, y2 = (float(edge) for edge in box)
+    x1, y1, x2, y2 = (float(edge) for edge in boxes[number])
     if x2 - x1 < width / CROWDED:
         return
     x = max(0.0, min(x1, size[1] - width))
     for y in (y1 - height, y1, y2 - height, y2):
         place = (x, y, x + width, y + height)
-        if y < 0 or y + height > size[0] or any(_meet(place, other) for other in taken):
+        if y < 0 or y + height > size[0] or any(_meet(place, other) for other in taken) or _hides(place, boxes):
             continue
         taken.append(place)
         draw.rectangle(place, fill=colour)
         draw.text((x + pad - left, y + pad - top), text, fill=text_colour(colour), font=font)
         return
+
+
+def _hides(place: Place, boxes: NDArray[np.floating]) -> bool:
+    """Return whether a label covers more than a little of an object."""
+    sides = np.maximum(0, np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2]))
+    return bool((sides.prod(axis=1) > HIDDEN * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).any())
 
 
 def _meet(one: Place, other: Place) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.features.extract import explaining
+from vision_longformer.features.failures import explaining
 from vision_longformer.prediction.measures import ImageFacts
 from vision_longformer.prediction.results import ObjectsResult, RegionsResult, SemanticResult
 from vision_longformer.utils.atomic_files import check_writable, replacing

@@ -126,9 +126,7 @@ class Predictor:
         if isinstance(trained, StrokeModel):
             for name in NOT_FOR_STROKES:
                 if getattr(options, name) is not None:
-                    raise ValueError(
-                        f"{name}: is not for a head of `vil explore`, which takes images as they are"
-                    )
+                    raise ValueError(f"{name}: is not for a head of `vil explore`, which takes images as they are")
         elif trained.gives != "classes":
             tiles: dict[str, Any] = {"tile": options.tile, "overlap": options.overlap, "memory": options.memory}
             self._tiling = Tiling(trained.model, **tiles)

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from vision_longformer.features.extract import OutputError, explaining
-from vision_longformer.images import ImageError
+from vision_longformer.features.failures import OutputError, explaining
+from vision_longformer.images import ImageError, describe_image
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
 from vision_longformer.padding import Size
@@ -159,7 +159,8 @@ class PredictionRun:
         self._write(result, entry, self.formats)
         entry["seconds"] = time.perf_counter() - start
         self.journal.write(source.name, entry)
-        return self._outcome(source, "predicted", entry)
+        note = describe_image(source.path, reading=self.predictor.trained.reading).note
+        return replace(self._outcome(source, "predicted", entry), message=note)
 
     def target(self, name: str, entry: Entry) -> Path:
         """Return the file or folder of a format of an image: its name, suffix kept, so that x.jpg and x.png stay apart.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vision_longformer.features.extract import Result, explaining
-from vision_longformer.features.figures import PHOTO_WIDTH, Figure
+from vision_longformer.features.failures import explaining
+from vision_longformer.features.figures import MAX_PICTURED, PHOTO_WIDTH, Figure
+from vision_longformer.features.results import Result
 from vision_longformer.images.thumbnails import INFERNO, Picture, shrink_picture
 from vision_longformer.memory.plans import Plan
 from vision_longformer.reports.memory_chart import memory_part
@@ -20,7 +22,7 @@ from vision_longformer.utils.words import counted
 
 FULL_IMAGES = 12  # up to here pictures keep their size; a page of more images shows smaller ones
 SMALL_WIDTH = 220
-MAX_PICTURED = 300  # images beyond are only listed
+MAX_LISTED = 1000  # images, and as many failures beyond them: a million rows would be no page
 CACHE = ".report"
 
 
@@ -36,6 +38,8 @@ class Report:
     def __init__(self, output: Path, *, title: str, remark: str = "") -> None:
         self.output, self.title, self.remark = output, title, remark
         self._entries: list[dict[str, Any]] = []
+        self._counts: Counter[str] = Counter()
+        self._failures = 0  # listed beyond `MAX_LISTED`
 
     def follow(self, results: Iterable[Result]) -> Iterator[Result]:
         """Pass results on as they come, without their figures, and write the page once they are over.
@@ -46,7 +50,7 @@ class Report:
         with trace_memory() as memory:
             start = memory.now()
             for result in results:
-                memory.spans.append(_span(result.plan, start, memory.now()))
+                _add_span(memory.spans, _span(result.plan, start, memory.now()))
                 self.add(result)
                 yield dataclasses.replace(result, figures=())
                 start = memory.now()
@@ -54,6 +58,11 @@ class Report:
 
     def add(self, result: Result) -> None:
         """Add an image. Its pictures are kept for this page and for those of later runs, which skip the image."""
+        self._counts[result.status] += 1
+        if len(self._entries) - self._failures >= MAX_LISTED:
+            if result.status != "failed" or self._failures >= MAX_LISTED:
+                return
+            self._failures += 1
         entry = _entry(result)
         if result.status == "encoded":
             waiting = self._waiting(result.source.name)
@@ -78,12 +87,13 @@ class Report:
         is_large = len(done) <= FULL_IMAGES
         shown = {
             "title": self.title,
-            "summary": _summary(self._entries),
+            "summary": _summary(self._counts),
             "remark": self.remark,
             "gradient": ", ".join(f"#{colour}" for colour in INFERNO),
             "max_pictured": MAX_PICTURED if len(done) > MAX_PICTURED else None,
             "is_large": is_large,
             "pictured": self._pictured(done[:MAX_PICTURED], max_width=PHOTO_WIDTH if is_large else SMALL_WIDTH),
+            "max_listed": MAX_LISTED if self._counts.total() > len(self._entries) else None,
             "memory": None if memory is None else memory_part(memory),
             "entries": self._entries,
         }
@@ -130,12 +140,21 @@ def _entry(result: Result) -> dict[str, Any]:
     }
 
 
-def _summary(entries: list[dict[str, Any]]) -> str:
-    count = {status: sum(entry["status"] == status for entry in entries) for status in ("skipped", "failed")}
-    parts = [f"{counted(len(entries) - sum(count.values()), 'image')} encoded"]
-    parts += [f"{count['skipped']} encoded earlier"] if count["skipped"] else []
-    parts += [f"{count['failed']} failed"] if count["failed"] else []
+def _summary(counts: Counter[str]) -> str:
+    parts = [f"{counted(counts['encoded'], 'image')} encoded"]
+    parts += [f"{counts['skipped']:,} encoded earlier"] if counts["skipped"] else []
+    parts += [f"{counts['failed']:,} failed"] if counts["failed"] else []
     return ", ".join(parts) + "."
+
+
+def _add_span(spans: list[Span], span: Span) -> None:
+    """Add a span; the last of many grows instead."""
+    if len(spans) < MAX_LISTED:
+        spans.append(span)
+        return
+    last = spans[-1]
+    forecast = max(filter(None, (last.forecast, span.forecast)), default=None)
+    spans[-1] = Span(last.start, span.end, forecast, max(filter(None, (last.whole, span.whole)), default=None))
 
 
 def _span(plan: Plan | None, start: float, end: float) -> Span:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from vision_longformer.features.extract import explaining
+from vision_longformer.features.failures import explaining
 from vision_longformer.images.thumbnails import Picture
 from vision_longformer.prediction.colours import class_colour, pixel_class_colour
 from vision_longformer.prediction.journal import Entry

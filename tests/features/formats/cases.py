@@ -14,7 +14,9 @@ STRIDES = (4, 16)
 STAGES = (1, 3)
 CHANNELS = (5, 7)
 PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": [10.0, 0.0, 500_000.0, 0.0, -10.0, 5_400_000.0]}
-METADATA = {"content": "features", "format_version": 1, "stages": list(STAGES), "model": "nano"}
+METADATA = {"content": "features", "format_version": 1, "stages": list(STAGES), "model": "nano"} | {
+    "encoded_size": [HEIGHT, WIDTH]
+}
 
 
 def valid_pixels() -> torch.Tensor:

@@ -2,31 +2,30 @@
 
 H×W map or image, n rows, C channels
 
-A safetensors file is the length of its header in 8 bytes, the header in JSON, and the tensors' bytes one after the
-other: https://github.com/huggingface/safetensors#format. The library itself writes tensors that are in memory.
+The header comes last, as it holds the digests of what is written, which is read once more for them (see
+`utils.tensor_files`).
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vision_longformer.features.formats.chunks import BAND_BYTES, bands
 from vision_longformer.features.formats.encoded import Encoded, MapRows
-from vision_longformer.utils.tensor_files import bytes_of
-
-NAMES = {torch.float16: "F16", torch.float32: "F32", torch.bool: "BOOL"}
-ALIGNMENT = 8
+from vision_longformer.utils.digests import digests_of
+from vision_longformer.utils.tensor_files import Header, bytes_of, write_whole
 
 
 def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *, dtype: torch.dtype) -> None:
-    """Write `stage1` and so on as (C, H, W), `embedding` (C,), and `valid` (H, W), boolean.
+    """Write `stage1` and so on as (C, H, W), `embedding` (C,), and `valid` where a pixel is missing.
+
+    `valid` is (H, ⌈W/8⌉) bytes: a row's pixels eight in a byte, the first in the highest bit, 1 where there is one.
 
     Args:
         path: Of the file.
@@ -42,33 +41,33 @@ def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *,
         f"stage{stage}": ((features.shape[2], *features.shape[:2]), dtype)
         for stage, features in zip(encoded.stages, encoded.maps, strict=True)
     }
-    shapes |= {"embedding": (tuple(encoded.embedding.shape), dtype), "valid": (encoded.size, torch.bool)}
-    header, places, size = _header(shapes, metadata)
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + size)
+    shapes["embedding"] = (tuple(encoded.embedding.shape), dtype)
+    packed = {"valid": ((encoded.size[0], -(-encoded.size[1] // 8)), torch.uint8)}
+    header = Header.of(shapes | packed, metadata)  # `valid` comes last
+    with path.open("w+b", buffering=0) as file:
+        file.truncate(header.start + header.size)
         for stage, features in zip(encoded.stages, encoded.maps, strict=True):
-            _write_map(file, len(header) + places[f"stage{stage}"], features, dtype)
-        file.seek(len(header) + places["embedding"])
-        file.write(_bytes(encoded.embedding.to(dtype)))
-        file.seek(len(header) + places["valid"])
-        for top, bottom in _pieces(encoded.size[0], encoded.size[1] * 16):  # read as float32, in several channels
-            file.write(_bytes(encoded.valid.read(top, bottom)))
+            _write_map(file, header.start + header.entries[f"stage{stage}"].begin, features, dtype)
+        file.seek(header.start + header.entries["embedding"].begin)
+        write_whole(file, _bytes(encoded.embedding.to(dtype)))
+        if not _write_valid(file, header.start + header.entries["valid"].begin, encoded):
+            header = Header.of(shapes, metadata, start=header.start)
+            file.truncate(header.start + header.size)
+        file.seek(header.start)
+        text = header.sealed(digests_of(file, header.size, block=header.block))
+        file.seek(0)
+        write_whole(file, text)
 
 
-def _header(
-    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], metadata: dict[str, str]
-) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each tensor begins after it, and the bytes of all tensors."""
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    places, end = {}, 0
-    for name, (shape, dtype) in sorted(shapes.items(), key=lambda item: -item[1][1].itemsize):  # aligned
-        places[name] = end
-        end += math.prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [places[name], end]}
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text, places, end
+def _write_valid(file: BinaryIO, start: int, encoded: Encoded) -> bool:
+    """Write which pixels are there from byte `start` on; return whether any is missing."""
+    is_missing = False
+    file.seek(start)
+    for top, bottom in _pieces(encoded.size[0], encoded.size[1] * 16):  # read as float32, in several channels
+        valid = encoded.valid.read(top, bottom).cpu().numpy()
+        is_missing |= not valid.all()
+        write_whole(file, np.packbits(valid, axis=1).data)
+    return is_missing
 
 
 def _write_map(file: BinaryIO, start: int, features: MapRows, dtype: torch.dtype) -> None:
@@ -79,7 +78,7 @@ def _write_map(file: BinaryIO, start: int, features: MapRows, dtype: torch.dtype
         rows = features.read(top, bottom).cpu().to(dtype).permute(2, 0, 1).contiguous()  # (C, n, W)
         for channel, values in enumerate(rows):
             file.seek(start + (channel * height + top) * row_bytes)
-            file.write(_bytes(values))
+            write_whole(file, _bytes(values))
 
 
 def _pieces(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vision_longformer.datasets.notes import remarks_on_notes
 from vision_longformer.datasets.value_ranges import remark_on_range
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training.config import TrainConfig
@@ -141,7 +142,8 @@ class Task(ABC):
 
 def remarks_on(config: TrainConfig, paths: Sequence[Path]) -> list[str]:
     """Return what a person should know of how training images are read, a sentence each."""
-    reading, remarks = config.input.reading, []
+    reading = config.input.reading
+    remarks = remarks_on_notes(paths, reading, max_pixels=config.input.max_pixels)
     if dark := remark_on_range(paths, reading, max_pixels=config.input.max_pixels):
         remarks.append(dark)
     if reading.model_channels != 3 and config.task == "classification" and config.augmentation.rand_augment:

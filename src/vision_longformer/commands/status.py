@@ -1,0 +1,29 @@
+"""`vil status`: how far a run of `vil encode` is, whoever did it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.features.status import read_status
+
+SHOWN = 20  # failures that are named
+
+
+def run(arguments: Arguments) -> int:
+    try:
+        status = read_status(Path(arguments.folder))
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    counts = {"images": status.images, "done": status.done, "failed": len(status.failed), "left": status.left}
+    if arguments.json:
+        failed = [{"image": name, "reason": reason} for name, reason in status.failed.items()]
+        print(json.dumps({**counts, "failed": failed}, indent=2))
+    else:
+        for name, reason in list(status.failed.items())[:SHOWN]:
+            print(f"failed: {name}: {reason}")
+        if len(status.failed) > SHOWN:
+            print(f"and {len(status.failed) - SHOWN} more, which --json lists")
+        print(f"{status.images} images: {status.done} done, {len(status.failed)} failed, {status.left} left.")
+    return int(status.done < status.images)
