@@ -109,6 +109,7 @@ function showSimilar(state, image) {
   }
   const asked = state.similar?.image === page.image ? state.similar : null;
   element("forget").disabled = !asked;
+  if (asked) element("as-regions").checked = asked.threshold !== null;
   for (const sign of ["add", "against"]) element(`sign-${sign}`).disabled = !asked;
   if (!asked && page.sign !== "new") chooseSign("new");
   element("count").textContent = !asked || asked.threshold === null

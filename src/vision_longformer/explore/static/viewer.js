@@ -20,7 +20,7 @@ export class Viewer {
     this.overlay = null;
     this.shown = { kind: null, revision: -1 };
     this.tiles = new Map(); // of the overlay's revision: promises of blobs
-    this.opacity = 0.55;
+    this.opacity = 0.45;
     this.osd.addHandler("tile-invalidated", (event) => this.renew(event));
   }
 
