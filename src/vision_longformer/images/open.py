@@ -123,7 +123,7 @@ def open_reader(
     """
     wanted = Reading(level, None if channels is None else tuple(channels), value_range)
     with image_errors(str(path)):
-        reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
+        reader = _open(path if isinstance(path, Path) else Path(path), level=level, array=array, max_pixels=max_pixels)
         try:
             if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
                 check_pixels(str(path), reader.info.size, max_pixels)
@@ -233,7 +233,7 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     with image_errors(str(path)):
         check_file(path)
-        with Path(path).open("rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(8)
 
 
