@@ -67,6 +67,8 @@ def encode_parser() -> Parser:
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
     )
     add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
+    add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     return parser
 
