@@ -64,7 +64,7 @@ class Wanted:
         return self.classes[1:] if self.classes is not None and self.what == "classes" else self.classes
 
 
-class Source(NamedTuple):
+class LabelSource(NamedTuple):
     """A form of labels.
 
     Attributes:
@@ -184,14 +184,16 @@ def _read_instances(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
 
 
 SOURCES = {
-    "coco": Source(True, _coco_is_there, _read_coco, lambda split: f"{split}.json (COCO's) and its images in {split}/"),
-    "index": Source(
+    "coco": LabelSource(
+        True, _coco_is_there, _read_coco, lambda split: f"{split}.json (COCO's) and its images in {split}/"
+    ),
+    "index": LabelSource(
         False,
         _index_is_there,
         _read_index,
         lambda split: f"classes.txt and images whose pixels hold classes: {layouts(split)}",
     ),
-    "instances": Source(
+    "instances": LabelSource(
         True,
         _instances_are_there,
         _read_instances,
