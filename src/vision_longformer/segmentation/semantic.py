@@ -69,6 +69,8 @@ class SemanticFPN(nn.Module):
         config: What to build on it.
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, features: Features, config: SemanticConfig) -> None:
         super().__init__()
         self.config = config
@@ -77,11 +79,25 @@ class SemanticFPN(nn.Module):
         self.predictor = nn.Conv2d(config.head_width, config.num_classes, kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.01)  # all classes are about equally likely at the start
         nn.init.zeros_(cast(Tensor, self.predictor.bias))
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def weigh_classes(self, weights: Sequence[float]) -> None:
+        """Weigh pixels in the loss by their class. Weights are no part of the model's state.
+
+        Args:
+            weights: (K,), none below 0.
+
+        Raises:
+            ValueError: There is not one for each class.
+        """
+        if len(weights) != self.config.num_classes:
+            raise ValueError(f"{len(weights)} weights for {self.config.num_classes} classes")
+        self.class_weights = torch.tensor(weights, dtype=torch.float32, device=self.predictor.weight.device)
 
     def forward(
         self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Return the loss "cross_entropy", a mean over the real pixels of the batch.
+        """Return the loss "cross_entropy", a mean over the real pixels of the batch, weighted by their classes.
 
         Args:
             images: (B, 3, H, W).
@@ -94,8 +110,13 @@ class SemanticFPN(nn.Module):
         """
         logits, pixels = self._classify(images, image_sizes)
         labels = self._check(targets, pixels, logits=logits)
-        total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
-        return {"cross_entropy": total / (labels != UNLABELLED).sum().clamp(min=1)}
+        weights = self.class_weights
+        total = F.cross_entropy(logits, labels, weight=weights, ignore_index=UNLABELLED, reduction="sum")
+        known = labels != UNLABELLED
+        if weights is None:
+            return {"cross_entropy": total / known.sum().clamp(min=1)}
+        weight = weights[labels[known]].sum()
+        return {"cross_entropy": total / weight.clamp(min=torch.finfo(weight.dtype).tiny)}
 
     def logits(
         self,
