@@ -55,7 +55,7 @@ def test_a_grid_has_every_labelled_pixel_once_as_the_whole_image_has_it(make: An
         _, window = place_of(windows.windows[number])
         place = slice(window.top, window.bottom), slice(window.left, window.right)
         seen[place] += 1
-        label_there = np.where(expected[place] == 255, UNLABELLED, expected[place])
+        label_there = np.where(expected[place] == 255, UNLABELLED, expected[place].astype(int))
         np.testing.assert_array_equal(read_label(windows, number, max_pixels=MAX_PIXELS), label_there)
         read = np.asarray(windows.read(number))
         assert read.shape[:2] == tuple(windows.sizes[number])
