@@ -145,7 +145,7 @@ def describe_image(
 
 
 def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
-    """Return where on earth a TIFF lies (see `images.geotiff`); empty if it is none, or does not say.
+    """Return where on earth a TIFF lies, turned upright (see `images.geotiff`); empty if it is none, or does not say.
 
     Args:
         path: Of the file.
@@ -158,12 +158,13 @@ def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[s
         return {}
     from vision_longformer.images.tiff import read_header
 
-    if not read_header(path).georeferenced and not _has_sidecar(path):
+    header = read_header(path)
+    if not header.georeferenced and not _has_sidecar(path):
         return {}
     from vision_longformer.images.geotiff import GeoReader
 
     with image_errors(str(path)), contextlib.closing(GeoReader(path, level=level)) as reader:
-        return reader.info.georeference
+        return UprightReader(reader, header.orientation).info.georeference
 
 
 def is_zarr(path: Path) -> bool:
