@@ -132,7 +132,7 @@ class FileMap(StageMap):
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows as a new (n, W, C) tensor.
@@ -146,7 +146,7 @@ class FileMap(StageMap):
             try:
                 count = os.preadv(self._file, [left[: 2**30]], place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             if count == 0:
                 raise WorkFolderError(f"{self.path}: it is cut short; remove it and begin again")
             left, place = left[count:], place + count
@@ -159,7 +159,7 @@ class FileMap(StageMap):
             try:
                 count = os.pwritev(self._file, [left[: 2**30]], place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             left, place = left[count:], place + count
 
     def check(self, digests: Tensor) -> None:
@@ -190,7 +190,7 @@ class FileMap(StageMap):
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise _explained(self.path, error) from error
+            raise explained(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -208,7 +208,8 @@ class FileMap(StageMap):
             self.close()
 
 
-def _explained(path: Path, error: OSError) -> WorkFolderError:
+def explained(path: Path, error: OSError) -> WorkFolderError:
+    """Return the error of a work folder, or a file in it, in a sentence that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WorkFolderError(f"{path}: the disk is full; make room there, or choose another work folder")
     return WorkFolderError(f"{path}: {(error.strerror or str(error)).lower()}")
