@@ -139,11 +139,13 @@ def open_reader(
     """
     wanted = Reading(level, None if channels is None else tuple(channels), value_range, mpp, magnification)
 
+    file = path if isinstance(path, Path) else Path(path)
+
     def opened(number: int) -> Reader:
-        return _upright(_open(Path(path), level=number, array=array, max_pixels=max_pixels), upright, max_pixels)
+        return _upright(_open(file, level=number, array=array, max_pixels=max_pixels), upright, max_pixels)
 
     with image_errors(str(path)):
-        reader = opened(level) if mpp is None and magnification is None else _at_scale(Path(path), wanted, opened)
+        reader = opened(level) if mpp is None and magnification is None else _at_scale(file, wanted, opened)
         try:
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)
@@ -187,7 +189,7 @@ def describe_image(
 
 
 def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
-    """Return where on earth a TIFF lies (see `images.geotiff`); empty if it is none, or does not say.
+    """Return where on earth a TIFF lies, turned upright (see `images.geotiff`); empty if it is none, or does not say.
 
     Args:
         path: Of the file.
@@ -200,12 +202,13 @@ def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[s
         return {}
     from vision_longformer.images.tiff import read_header
 
-    if not read_header(path).georeferenced and not _has_sidecar(path):
+    header = read_header(path)
+    if not header.georeferenced and not _has_sidecar(path):
         return {}
     from vision_longformer.images.geotiff import GeoReader
 
     with image_errors(str(path)), contextlib.closing(GeoReader(path, level=level)) as reader:
-        return reader.info.georeference
+        return UprightReader(reader, header.orientation).info.georeference
 
 
 def is_zarr(path: Path) -> bool:
@@ -275,7 +278,7 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     with image_errors(str(path)):
         check_file(path)
-        with Path(path).open("rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(8)
 
 
