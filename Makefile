@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PHOTO := examples/seeding_by_Clements_Engelhardt.jpg
 
-.PHONY: run test test-fast test-long check docs bench clean
+.PHONY: run test test-fast test-long sanitize check docs bench clean
 
 run: .venv/installed
 	$(BIN)/vil encode $(PHOTO) --output features

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -416,6 +417,27 @@ def test_outputs_are_chosen(finished: Callable[[str], Path], vil: Callable[..., 
         refused = vil(*base, "--output", tmp_path / "b", *options)
         assert (refused.code, message in refused.err) == (2, True), refused.err
     assert not (tmp_path / "b").exists()
+
+
+def test_ctrl_c_keeps_what_was_finished(
+    finished: Callable[[str], Path], vil: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished("detection")
+    base = ("predict", folder / "run/best.safetensors", folder / "data/val", "--output", tmp_path)
+    whole = predictor.Predictor.predict
+
+    def interrupted(self: predictor.Predictor, image: Path, **options: Any) -> object:
+        if image.name == "1.png":
+            raise KeyboardInterrupt
+        return whole(self, image, **options)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", interrupted)
+    shown = vil(*base)
+    assert (shown.code, "running again goes on from there" in shown.err) == (130, True)
+    assert len((tmp_path / "images.csv").read_text().splitlines()) == 2
+    monkeypatch.setattr(predictor.Predictor, "predict", whole)
+    again = vil(*base)
+    assert (again.code, "2 predicted, 1 done before" in again.out) == (0, True)
 
 
 def test_another_run_into_the_same_folder_is_refused(

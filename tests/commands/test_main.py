@@ -176,7 +176,7 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", "--stages", "four"], "--stages four: must be a whole number"),
         (["x.png", "--max-side", "many"], "--max-side many: must be a whole number"),
         (["x.png", "--sages", "4"], "--sages"),
-        ([], "the following arguments are required: images"),
+        ([], "IMAGES is missing (see vil encode --help)"),
     ],
 )
 def test_usage_errors_are_one_sentence(
@@ -263,8 +263,8 @@ def test_a_missing_or_unknown_command_is_one_sentence(argv: list[str], capsys: p
 
 
 def test_an_unwritable_output_is_one_sentence(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert encode(photo, "--output", photo, NANO) == 1
-    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert encode(photo, "--output", photo, NANO) == 2
+    assert "is a file; name a folder for the features" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_interrupting_leaves_no_half_file(
@@ -379,7 +379,11 @@ def test_a_command_that_runs_has_the_whole_package() -> None:
 def test_choices_are_those_of_the_rooms_that_have_them() -> None:
     assert ("auto", *FORMATS, "parquet") == options.FORMATS
     assert ("auto", *STRATEGIES) == options.WAYS
-    assert options.encode().get_defaults().max_pixels == options.plan().get_defaults().max_pixels == MAX_PIXELS
+    assert (
+        options.encode_parser().get_defaults().max_pixels
+        == options.plan_parser().get_defaults().max_pixels
+        == MAX_PIXELS
+    )
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,7 @@ def test_files_hold_the_features_and_all_about_them(tmp_path: Path, output: Path
         assert torch.equal(found[name], tensor.half())
 
     with safe_open(output / "x.png.safetensors", framework="pt") as file:
-        assert list(file.metadata()) == ["vision_longformer"]
+        assert "vision_longformer" in file.metadata()
         metadata = json.loads(file.metadata()["vision_longformer"])
     assert metadata == read_metadata(output / "x.png.safetensors")
     for key in ("config_sha256", "weights_sha256", "source_sha256"):

@@ -123,7 +123,7 @@ def test_maps_that_another_run_may_have_overwritten_are_not_taken(tmp_path: Path
     assert (bands.first.stage, bands.first.block) == (1, 1)
 
 
-@pytest.mark.parametrize("harm", ["remove", "cut"])
+@pytest.mark.parametrize("harm", ["remove", "cut", "a bit"])
 def test_a_checkpoint_without_its_map_is_none(tmp_path: Path, harm: str) -> None:
     model, array = build(MODELS["windowed"]), picture(60, 50)
     with pytest.raises(StoppedError):
@@ -133,6 +133,10 @@ def test_a_checkpoint_without_its_map_is_none(tmp_path: Path, harm: str) -> None
     held = next(tmp_path.glob("held-*.map"))
     if harm == "remove":
         held.unlink()
+    elif harm == "a bit":
+        data = bytearray(held.read_bytes())
+        data[len(data) // 2] ^= 1
+        held.write_bytes(bytes(data))
     else:
         os.truncate(held, held.stat().st_size - 1)
     begun = Stop()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from torch.optim import AdamW
 
 from vision_longformer.training import checkpoints
 from vision_longformer.training.checkpoints import Checkpoint, Progress
+from vision_longformer.utils.tensor_files import write_tensors
 
 pytestmark = pytest.mark.process
 
@@ -88,6 +91,58 @@ def test_what_is_no_checkpoint_is_refused_by_its_name(tmp_path: Path) -> None:
         checkpoints.read(path)
     with pytest.raises(ValueError, match=r"format_version is 8, this version of the library reads 1"):
         checkpoints.read(path, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("progress", "message"),
+    [
+        ({"eValuated_epochs": 2}, "its progress is "),
+        ({"step": "x"}, "its progress says step='x'"),
+        ({"step": -5}, "its progress says step=-5"),
+        ({"step": 2.5}, "its progress says step=2.5"),
+        ({"seconds": float("nan")}, "its progress says seconds=nan"),
+        (None, "its progress is None"),
+    ],
+)
+def test_progress_that_cannot_be_is_refused(tmp_path: Path, progress: dict[str, Any] | None, message: str) -> None:
+    path, whole = tmp_path / "last.safetensors", a_checkpoint()
+    state = None if progress is None else vars(whole.progress) | progress
+    about = {"format_version": 1, "content": "training", "progress": state}
+    write_tensors(path, whole.tensors, {"vision_longformer": json.dumps(about)})
+    with pytest.raises(ValueError, match=f"last.safetensors: is damaged: {message}"):
+        checkpoints.read(path)
+
+
+def test_a_part_that_no_run_has_is_refused(tmp_path: Path) -> None:
+    whole = a_checkpoint()
+    checkpoints.write(tmp_path / "x", Checkpoint(whole.tensors | {"optimizes.a.step": torch.ones(1)}, whole.progress))
+    with pytest.raises(ValueError, match=r"'optimizes\.a\.step' belongs to no part of it; these are model, ema, optim"):
+        checkpoints.read(tmp_path / "x")
+
+
+def test_an_entry_of_no_parameter_is_refused() -> None:
+    model = nn.Linear(3, 2)
+    for name, tensor in (("wEight.exp_avg", torch.zeros(2, 3)), ("weight.exp_avg", torch.zeros(3, 2))):
+        with pytest.raises(ValueError, match=r"is of no parameter of the model|the parameter \(2, 3\)"):
+            checkpoints.restore_optimizer(AdamW(model.parameters()), model, {name: tensor})
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
+def test_rot_of_a_checkpoint_is_noticed_or_changes_nothing(count: int, tmp_path: Path) -> None:
+    path, written = tmp_path / "last.safetensors", a_checkpoint()
+    checkpoints.write(path, written)
+    whole, silent = path.read_bytes(), 0
+    random.seed(4)
+    for _ in range(count):
+        data = bytearray(whole)
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        path.write_bytes(bytes(data))
+        with contextlib.suppress(ValueError):
+            found = checkpoints.read(path)
+            silent += 1
+            assert (found.progress, found.about) == (written.progress, written.about)
+            assert all(torch.equal(found.tensors[name], tensor) for name, tensor in written.tensors.items())
+    assert silent < count // 5  # in a file this small the name of the digests, and spaces, are a part of some size
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -163,3 +164,37 @@ def test_threads_that_still_write_leave_nothing(tmp_path: Path) -> None:
         raise KeyError
     thread.join()
     assert list(tmp_path.iterdir()) == []
+
+
+SAVER = """
+import sys, torch
+from pathlib import Path
+from vision_longformer.utils.tensor_files import read_tensors, write_tensors
+for number in range(10):
+    write_tensors(Path(sys.argv[1]), {"a": torch.full((300_000,), float(number))}, {})
+    read_tensors(Path(sys.argv[1]))
+"""
+
+
+def test_several_processes_save_tensors_to_one_path(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAVER, str(tmp_path / "x.safetensors")]
+    savers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(saver.communicate(timeout=300)[1], saver.returncode) for saver in savers] == [("", 0)] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_new_files_get_the_rights_of_others_without_a_change_of_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads would make files with it"))
+        with replacing(tmp_path / "x") as temporary:
+            temporary.write_text("1")
+        with replacing(tmp_path / "y", private=True) as temporary:
+            temporary.write_text("1")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "y").stat().st_mode) == 0o600

@@ -41,7 +41,7 @@ CONTINUATION = (
 )
 
 
-def encode() -> Parser:
+def encode_parser() -> Parser:
     parser = Parser(description="Turn images into feature files, and a report to look at.")
     add = parser.add_argument
     add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
@@ -58,31 +58,37 @@ def encode() -> Parser:
     add("--work-folder", type=str | None, metavar="DIR", help="Where maps are spilled; by default below --output.")
     batch_help = "Most images of a batch; auto: 32, or fewer of large ones. Each gets the features that it gets alone."
     add("--batch", type=str, default="auto", metavar="N", help=batch_help)
-    add("--verify", action="store_true", help="Read done images too, to see whether they are the same.")
+    add(
+        "--verify",
+        action="store_true",
+        help="Read done images and their features too, to see whether they are the same and whole.",
+    )
     shard_help = (
         "Which share of the images to encode, of how many, such as 3/16; auto: as torchrun or a SLURM array says. "
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
     )
     add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
+    add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     return parser
 
 
-def status() -> Parser:
+def status_parser() -> Parser:
     parser = Parser(description="Tell how many images `vil encode` has done, which failed and why, and what is left.")
     parser.add_argument("folder", type=str, metavar="DIR", help="The --output of vil encode.")
     parser.add_argument("--json", action="store_true", help="Print JSON, with all that failed.")
     return parser
 
 
-def models() -> Parser:
+def models_parser() -> Parser:
     parser = Parser(description="List the models with their sizes, costs and published accuracies.")
     parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser
 
 
-def convert() -> Parser:
+def convert_parser() -> Parser:
     parser = Parser(description="Turn a checkpoint of the published code into a file of this library.")
     add = parser.add_argument
     arch_help = "Its architecture: l1,h3,d96,n1,s1,g1,p4,f7,a0_l2,..."
@@ -107,7 +113,7 @@ def convert() -> Parser:
     return parser
 
 
-def export() -> Parser:
+def export_parser() -> Parser:
     parser = Parser(description="Write a model as an ONNX file, for ONNX Runtime, OpenVINO and others.")
     add = parser.add_argument
     add("model", type=str, metavar="CHECKPOINT|MODEL", help="Weights of this library, or a name of `vil models`.")
@@ -119,7 +125,7 @@ def export() -> Parser:
     return parser
 
 
-def compare() -> Parser:
+def compare_parser() -> Parser:
     parser = Parser(
         description="Measure attention mechanisms side by side: time, memory, multiply-adds, parameters by resolution."
     )
@@ -132,7 +138,7 @@ def compare() -> Parser:
     return parser
 
 
-def benchmark() -> Parser:
+def benchmark_parser() -> Parser:
     parser = Parser(
         description="Measure models side by side, ours and any of timm's: time, memory, share of the machine's peak."
     )
@@ -148,7 +154,7 @@ def benchmark() -> Parser:
     return parser
 
 
-def plan() -> Parser:
+def plan_parser() -> Parser:
     parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
     add = parser.add_argument
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
@@ -163,7 +169,7 @@ def plan() -> Parser:
     return parser
 
 
-def train() -> Parser:
+def train_parser() -> Parser:
     parser = Parser(description=f"Train a classifier, a detector or a segmentation model. {CONTINUATION}")
     add = parser.add_argument
     add("--recipe", type=str | None, metavar="NAME|FILE", help=RECIPE_HELP)
@@ -174,7 +180,7 @@ def train() -> Parser:
     return parser
 
 
-def pretrain() -> Parser:
+def pretrain_parser() -> Parser:
     parser = Parser(
         description="Pretrain a model on images without labels: it learns to say of them what a trained classifier "
         f"says. {CONTINUATION}"
@@ -188,7 +194,7 @@ def pretrain() -> Parser:
     return parser
 
 
-def evaluate() -> Parser:
+def evaluate_parser() -> Parser:
     parser = Parser(
         description="Measure weights on labelled images: top-1 and top-5 accuracy, COCO's average precision, or mean "
         "intersection over union, by what they were trained for."
@@ -212,7 +218,7 @@ def evaluate() -> Parser:
     return parser
 
 
-def predict() -> Parser:
+def predict_parser() -> Parser:
     parser = Parser(
         description="Name the most probable classes of images; or draw the objects or the classes of pixels that a "
         "detector or a segmentation model finds in images of any size."
@@ -251,7 +257,7 @@ def predict() -> Parser:
     return parser
 
 
-def probe() -> Parser:
+def probe_parser() -> Parser:
     parser = Parser(description="Measure what frozen features are worth on labelled images, before training anything.")
     add = parser.add_argument
     models_help = (
@@ -275,7 +281,39 @@ def probe() -> Parser:
     return parser
 
 
-def doctor() -> Parser:
+def search_parser() -> Parser:
+    parser = Parser(description="Find what in encoded images is most like an image, a region or a point.")
+    add = parser.add_argument
+    query_help = "An image: one of those that were encoded, by its name there, or any file."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote; an index is kept in it.")
+    add("query", type=str, metavar="QUERY", help=query_help)
+    add("--stage", type=int | None, metavar="N", help="Look for regions, by the maps of this stage; else for images.")
+    add("--point", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="Of QUERY: what is like this place?")
+    add("--box", nargs=4, type=int, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="Of QUERY: what is like this?")
+    add("--count", type=int, default=10, metavar="N", help="How many to find.")
+    add("--each", type=int | None, metavar="N", help="How many of one image at most.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights that the images were encoded with, for a file.")
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    add("--output", type=str | None, metavar="DIR", help="Write a page of what was found, DIR/index.html.")
+    add("--json", type=str | None, metavar="FILE", help="Write what was found as JSON.")
+    return parser
+
+
+def clusters_parser() -> Parser:
+    parser = Parser(description="Group encoded images that are alike, and draw a map of them.")
+    add = parser.add_argument
+    count_help = "How many clusters, by k-means; by default as many as HDBSCAN finds, and images that belong to none."
+    layout_help = "Of the map: pca, tsne, which shows neighbours better and takes longer, or umap, if it is installed."
+    add("features", type=str, metavar="FEATURES", help="A folder that `vil encode` wrote.")
+    add("--output", required=True, type=str, metavar="DIR", help="Folder for index.html and clusters.csv.")
+    add("--count", type=int | None, metavar="N", help=count_help)
+    add("--smallest", type=int, default=5, metavar="N", help="The fewest images of a cluster that HDBSCAN finds.")
+    add("--layout", choices=["pca", "tsne", "umap"], default="pca", help=layout_help)
+    add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
+    return parser
+
+
+def doctor_parser() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
     parser.add_argument("--output", type=str | None, metavar="DIR", help=output_help)
@@ -283,9 +321,24 @@ def doctor() -> Parser:
     return parser
 
 
-_APPLYING = (encode, status, models, convert, export, compare, benchmark, plan)
-_LEARNING = (train, pretrain, evaluate, predict, probe, doctor)
-COMMANDS: dict[str, Callable[[], Parser]] = {command.__name__: command for command in _APPLYING + _LEARNING}
+COMMANDS: dict[str, Callable[[], Parser]] = {
+    "encode": encode_parser,
+    "status": status_parser,
+    "search": search_parser,
+    "clusters": clusters_parser,
+    "models": models_parser,
+    "convert": convert_parser,
+    "export": export_parser,
+    "compare": compare_parser,
+    "benchmark": benchmark_parser,
+    "plan": plan_parser,
+    "train": train_parser,
+    "pretrain": pretrain_parser,
+    "evaluate": evaluate_parser,
+    "predict": predict_parser,
+    "probe": probe_parser,
+    "doctor": doctor_parser,
+}
 
 
 def _add_model(parser: Parser) -> None:

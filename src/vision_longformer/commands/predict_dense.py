@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import follow
 from vision_longformer.features.failures import OutputError
 from vision_longformer.features.results import OnBand
@@ -63,6 +63,9 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
                     tell(_about_left_out(outcome, limit_of(trained)))
             if not arguments.no_pictures:
                 write_prediction_page(run, title=str(arguments.checkpoint))
+    except KeyboardInterrupt:
+        tell("interrupted; what was finished is kept, and running again goes on from there")
+        return INTERRUPTED
     except JournalError as error:
         raise UsageError(f"--output {error}") from error
     except OutputError as error:

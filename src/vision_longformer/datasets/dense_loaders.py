@@ -5,7 +5,8 @@ B images, n objects of an image, H×W batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from vision_longformer.datasets.transforms import (
     transformed_boxes,
     transformed_map,
 )
+from vision_longformer.datasets.windows import CocoWindows
 from vision_longformer.detection.boxes import Target
 from vision_longformer.images import ImageError, Raster
 from vision_longformer.images.rasters import size_of
@@ -111,10 +113,9 @@ class DenseImages(Dataset[Any]):
     def _augmented(self, image: Raster, key: Key) -> DenseSample:
         assert self.config is not None
         dense, augmentation = self.config.dense, self.config.augmentation
-        size = size_of(image)
         seed_sample(self.config.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         how = draw(
-            size,
+            size_of(image),
             sides=dense.sides,
             max_side=dense.max_side,
             scale=dense.scale,
@@ -122,14 +123,28 @@ class DenseImages(Dataset[Any]):
             horizontal_flip=augmentation.horizontal_flip,
             vertical_flip=augmentation.vertical_flip,
         )
-        if augmentation.color_jitter and isinstance(image, Image.Image):
-            image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
+        return self._sample(
+            self.split,
+            key.image,
+            image,
+            how,
+            label=partial(read_label, self.split, key.image, max_pixels=self.max_pixels),
+        )
+
+    def _sample(
+        self, split: Split, index: int, image: Raster, how: Augmentation, *, label: Callable[[], NDArray[np.int64]]
+    ) -> DenseSample:
+        """Return an image of a split and what is on it, as it is to be seen; `label` gives classes of pixels."""
+        assert self.config is not None
+        size, jitter = size_of(image), self.config.augmentation.color_jitter
+        if jitter and isinstance(image, Image.Image):
+            image = ColorJitter(*(jitter,) * 3)(image)
         pixels = self._pixels(image, how)
         if self.learned == "classes":
-            label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
-            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
-        assert isinstance(self.split, CocoSplit)
-        return self._with_objects(self.split, pixels, key.image, size, how)
+            classes = transformed_map(label(), how)
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=classes)
+        assert isinstance(split, CocoSplit)
+        return self._with_objects(split, pixels, index, size, how)
 
     def _with_objects(self, split: CocoSplit, pixels: Tensor, index: int, size: Size, how: Augmentation) -> DenseSample:
         places = np.array([place for place in split.annotations(index) if not split.is_crowd[place]], np.int64)
@@ -188,13 +203,15 @@ def read_label(split: Split, index: int, *, max_pixels: int) -> NDArray[np.int64
     Raises:
         ImageError: The label cannot be read.
     """
-    if isinstance(split, SemanticSplit):
+    if isinstance(split, SemanticSplit | CocoWindows):
         return split.read_label(index, max_pixels=max_pixels)
     return coco_label(split, index)
 
 
 def ignored_label(split: Split) -> int | None:
     """Return what `read_label` gives for pixels that have no class; None where all have one."""
+    if isinstance(split, CocoWindows):
+        return split.ignored
     return split.coding.ignored if isinstance(split, SemanticSplit) else None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 import torch
 
 from vision_longformer.features.encoder import Encoder
-from vision_longformer.features.formats.table import METADATA_KEY, read_folder_metadata
+from vision_longformer.features.formats.table import METADATA_KEY, check_folder, is_whole_folder, read_folder_metadata
 from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.reader import identity
+from vision_longformer.utils import strict_json
+from vision_longformer.utils.tensor_files import IsAFolderError, check_bytes, open_file, read_header
 from vision_longformer.utils.version import __version__
 from vision_longformer.weights import weights_digest
 
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)  # the first one always has `valid`, a byte for each pixel, and no `source_state`
-LONGEST_HEADER = 100 * 2**20  # bytes, as safetensors has it
 
 
 @dataclass(frozen=True)
@@ -102,26 +102,41 @@ def state_of(path: Path) -> str:
     return identity(path)
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else."""
+def read_metadata(path: Path, *, check: bool = True, contents: bool = False) -> dict[str, Any] | None:
+    """Return the description in a feature file or folder; None if there is none, or it is damaged or something else.
+
+    Args:
+        path: The file or folder.
+        check: Whether to compare the description with its digest, and a folder with the list of its files.
+        contents: Whether to compare all else with its digests too, which reads it.
+    """
     try:
-        metadata = _read_safetensors_metadata(path)
-    except IsADirectoryError:
-        return read_folder_metadata(path)
+        metadata = _read_safetensors_metadata(path, check=check, contents=contents)
+    except IsAFolderError:
+        metadata = read_folder_metadata(path)
+        if metadata is not None and check and not is_whole_folder(path, contents=contents):
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return metadata if isinstance(metadata, dict) and metadata.get("content") == "features" else None
 
 
-def _read_safetensors_metadata(path: Path) -> Any:
-    """Return the description in a safetensors file that is as long as its header says: nothing else is looked at."""
-    with path.open("rb", buffering=8192) as file:
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        if length > LONGEST_HEADER:
-            raise ValueError(path)
-        header = json.loads(file.read(length))
-        size = file.seek(0, 2)
-    found = header.pop("__metadata__")
-    if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
-        raise ValueError(path)  # cut short
-    return json.loads(found[METADATA_KEY])
+def check_metadata(path: Path) -> None:
+    """Compare the description in a feature file or folder with its digest, and a folder with the list of its files.
+
+    Raises:
+        ValueError: Something is missing or damaged; names it.
+    """
+    if path.is_dir():
+        check_folder(path)
+    else:
+        _read_safetensors_metadata(path, check=True, contents=False)
+
+
+def _read_safetensors_metadata(path: Path, *, check: bool, contents: bool) -> Any:
+    """Return the description in a safetensors file that is as long as its header says."""
+    with open_file(path) as file:
+        header = read_header(file, path, verify=check)
+        if contents:
+            check_bytes(file, path, header, range(len(header.digests)))
+    return strict_json.parse(header.metadata.get(METADATA_KEY, "null"))

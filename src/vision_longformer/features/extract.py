@@ -84,7 +84,7 @@ def encode_files(
         reading: How to read all images; not with an encoder that shrinks them.
         limits: What encoding may take. What does not fit into memory is streamed.
         batch: Most images of a batch; "auto" takes what is fast.
-        verify: Read every file to see whether it is the same.
+        verify: Read every file to see whether it is the same, and all features to see whether they are whole.
         on_band: Called while a streamed image is encoded.
 
     Yields:
@@ -184,7 +184,7 @@ class _Job:
 
     def _done(self, source: Source, *, state: str | None = None, digest: str | None = None) -> Result | None:
         """Return that an image was done before, see `Writer.done`; else None."""
-        metadata = self.writer.done(source, state=state, digest=digest)
+        metadata = self.writer.done(source, state=state, digest=digest, verify=self.verify)
         if metadata is None:
             return None
         self._remove_work(source)  # of a run that was stopped once it had written the features

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
-from vision_longformer.features.descriptions import read_metadata
+from vision_longformer.features.descriptions import check_metadata, read_metadata
+from vision_longformer.features.formats.checked_file import CheckedFile
+from vision_longformer.utils.tensor_files import DamagedError
 
 Index = int | slice | EllipsisType
 
@@ -47,10 +48,18 @@ class StoredArray:
         given = index if isinstance(index, tuple) else (index,)
         parts = _without_ellipsis(given, len(self.shape))
         if not self._channels_last:
-            return np.asarray(self._source[parts])
+            return self._read(parts)
         channels, rows, columns = parts
-        found = np.asarray(self._source[rows, columns, channels])
+        found = self._read((rows, columns, channels))
         return np.moveaxis(found, -1, 0) if isinstance(channels, slice) else found
+
+    def _read(self, parts: tuple[int | slice, ...]) -> NDArray[Any]:
+        try:
+            return np.asarray(self._source[parts])
+        except (ValueError, RuntimeError, OSError) as error:  # of a checksum or a codec of Zarr
+            if isinstance(error, DamagedError | IndexError):
+                raise
+            raise ValueError(f"{self._source}: is damaged ({error})") from error
 
     def tensor(self) -> Tensor:
         """Read all of it."""
@@ -81,23 +90,32 @@ class StoredFeatures:
     metadata: dict[str, Any]
 
 
-def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
+def load_features(path: str | os.PathLike[str], *, verify: bool = True) -> StoredFeatures:
     """Open what `vil encode` wrote: a safetensors file or a Zarr folder.
+
+    What is read, now or later by slices, is compared with the digests that were written with it, each part once, when
+    it is read. Of a Zarr folder no file may be missing. Features without digests, which are older, open with a note.
+
+    Args:
+        path: The file or folder.
+        verify: Whether to compare with digests. The chunks of Zarr have checksums that zarr looks at in any case.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        ValueError: It holds no features, or is damaged.
+        ValueError: It holds no features, or is damaged. Reading a slice raises it too.
         ImportError: It is a Zarr folder, and zarr is not installed.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    metadata = read_metadata(path)
+    metadata = read_metadata(path, check=False)
     if metadata is None:
         raise ValueError(f"{path}: it is no feature file of `vil encode`, or a damaged one")
+    if verify:
+        check_metadata(path)
     try:
-        return _from_zarr(path, metadata) if path.is_dir() else _from_safetensors(path, metadata)
-    except (KeyError, OSError, TypeError) as error:
+        return _from_zarr(path, metadata) if path.is_dir() else _from_safetensors(path, metadata, verify=verify)
+    except (KeyError, OSError, TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{path}: it is damaged ({error})") from error
 
 
@@ -124,27 +142,26 @@ def _from_zarr(path: Path, metadata: dict[str, Any]) -> StoredFeatures:
     )
 
 
-def _from_safetensors(path: Path, metadata: dict[str, Any]) -> StoredFeatures:
-    file = safe_open(path, framework="numpy")
+def _from_safetensors(path: Path, metadata: dict[str, Any], *, verify: bool) -> StoredFeatures:
+    file = CheckedFile(path, verify=verify)
     stages = tuple(metadata["stages"])
-    slices = [file.get_slice(f"stage{stage}") for stage in stages]
-    kinds = {"F16": np.float16, "F32": np.float32}
+    slices = [file.array(f"stage{stage}") for stage in stages]
     return StoredFeatures(
         stages=stages,
-        maps=tuple(StoredArray(part, tuple(part.get_shape()), np.dtype(kinds[part.get_dtype()])) for part in slices),
+        maps=tuple(StoredArray(part, part.shape, part.dtype) for part in slices),
         global_tokens=(),
-        embedding=torch.from_numpy(file.get_tensor("embedding")),
+        embedding=torch.from_numpy(file.array("embedding")[...]),
         valid=_valid(file, (metadata["encoded_size"][0], metadata["encoded_size"][1])),
         metadata=metadata,
     )
 
 
-def _valid(file: Any, size: tuple[int, int]) -> StoredArray:
+def _valid(file: CheckedFile, size: tuple[int, int]) -> StoredArray:
     """Return the (H, W) mask of a safetensors file: eight pixels in a byte, or in older files one; none if all are."""
     source: Any = np.broadcast_to(np.True_, size)
-    if "valid" in file.keys():  # noqa: SIM118, it is no mapping
-        source = file.get_slice("valid")
-        source = source if source.get_dtype() == "BOOL" else _PackedMask(source, size[1])
+    if "valid" in file.header.entries:
+        source = file.array("valid")
+        source = source if source.dtype == np.bool_ else _PackedMask(source, size[1])
     return StoredArray(source, size, np.dtype(np.bool_))
 
 

@@ -15,10 +15,12 @@ from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats.parquet import Parts, Row
 from vision_longformer.features.formats.table import Choice, Format, check_format, safetensors_bytes, write_features
+from vision_longformer.features.formats.zarr_strips import write_zarr_strips
 from vision_longformer.features.strategies import EncodedImage
 from vision_longformer.images import AS_STORED, ImageError, Reading
 from vision_longformer.images.find import Source
 from vision_longformer.memory.plans import Plan
+from vision_longformer.streaming.strips import Strips
 from vision_longformer.utils.system_memory import gigabytes, resident_memory
 
 Dtype = Literal["float16", "float32"]
@@ -65,15 +67,18 @@ class Writer:
             return True
         return False
 
-    def done(self, source: Source, *, state: str | None = None, digest: str | None = None) -> dict[str, Any] | None:
+    def done(
+        self, source: Source, *, state: str | None = None, digest: str | None = None, verify: bool = False
+    ) -> dict[str, Any] | None:
         """Return the description of the features of an image; None if they are not there, or of another image or model.
 
         Args:
             source: The image.
             state: Size and time of its file, if that is to say whether the image is the same.
             digest: Of its content, if that is to say so.
+            verify: Whether to read the features, and compare them with their digests.
         """
-        for metadata in stored_descriptions(self.output, source, self._kinds, self._parts):
+        for metadata in stored_descriptions(self.output, source, self._kinds, self._parts, verify=verify):
             same = state is not None and metadata.get("source_state") == state
             same |= digest is not None and metadata.get("source_sha256") == digest
             if same and is_made_with(metadata, self.settings):
@@ -86,15 +91,7 @@ class Writer:
         Raises:
             OutputError: They cannot be written.
         """
-        metadata = describe(
-            source.name,
-            marks,
-            self.settings,
-            original_size=image.original_size,
-            encoded_size=image.encoded.size,
-            model_name=self._model_name,
-            georeference=image.encoded.georeference,
-        )
+        metadata = self._description(source, marks, image)
         if self._parts is not None:
             with explaining(self.output):
                 self._parts.add(Row(metadata, image.encoded.embedding.to(DTYPES[self._dtype])))
@@ -111,6 +108,29 @@ class Writer:
             if read_metadata(other) is not None
         ]
         return "; ".join(filter(None, said))
+
+    def write_together(self, source: Source, marks: SourceMarks, image: EncodedImage, strips: Strips) -> str:
+        """Write what several processes have of the features of an image, as Zarr; all of them call this.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        target = source.target(self.output, "zarr")
+        metadata = self._description(source, marks, image)
+        with explaining(target):
+            write_zarr_strips(target, image.encoded, strips, metadata, dtype=DTYPES[self._dtype])
+        return image.note
+
+    def _description(self, source: Source, marks: SourceMarks, image: EncodedImage) -> dict[str, Any]:
+        return describe(
+            source.name,
+            marks,
+            self.settings,
+            original_size=image.original_size,
+            encoded_size=image.encoded.size,
+            model_name=self._model_name,
+            georeference=image.encoded.georeference,
+        )
 
     def check(self, plan: Plan) -> None:
         """Refuse, before work begins, what could not be written at its end.
@@ -155,9 +175,9 @@ def kinds_of(kind: Choice) -> tuple[Format, ...]:
 
 
 def stored_descriptions(
-    output: Path, source: Source, kinds: Collection[Format], parts: Parts | None
+    output: Path, source: Source, kinds: Collection[Format], parts: Parts | None, *, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Return the descriptions of all features of an image that are there, of whatever version of it."""
     found = [parts.find(source.name)] if parts is not None else []
-    found += [read_metadata(source.target(output, kind)) for kind in kinds]
+    found += [read_metadata(source.target(output, kind), contents=verify) for kind in kinds]
     return [metadata for metadata in found if metadata is not None]

@@ -118,12 +118,18 @@ def whole_rgb(reader: Reader) -> Image.Image:
 
 def rgb_and_valid(reader: Reader) -> tuple[Image.Image, Mask | None]:
     """Read a whole image that is open, as `read_rgb` does; and which (H, W) pixels are valid, None where all are."""
-    info = reader.info
-    rows = reader.read_rows(0, info.height)
+    image, valid = rgb_of_rows(reader.info, reader.read_rows(0, reader.info.height))
+    if valid is not None and not valid.any():
+        raise ImageError(_nothing(reader.info))
+    return image, valid
+
+
+def rgb_of_rows(info: ImageInfo, rows: PixelRows) -> tuple[Image.Image, Mask | None]:
+    """Return rows or a window of an image as `read_rgb` does; and which pixels are valid, None where all are."""
     as_is = info.channels == 3 and info.dtype == np.uint8 and info.value_range is None
     if as_is and rows.valid is None:
         return Image.fromarray(np.ascontiguousarray(rows.values)), None
-    values, valid = _unit(info, rows, 3)
+    values, valid = to_unit(info, rows, 3)
     image = Image.fromarray(values.clamp_(0, 1).mul_(255).round_().byte().contiguous().numpy())
     return image, None if bool(valid.all()) else valid.numpy()
 
@@ -171,8 +177,12 @@ def _unit(info: ImageInfo, rows: PixelRows, channels: int) -> tuple[Tensor, Tens
     """Do what `to_unit` does for a whole image, of which something must be valid."""
     values, valid = to_unit(info, rows, channels)
     if not bool(valid.any()):
-        raise ImageError(f"{info.name}: all of its pixels are transparent or missing")
+        raise ImageError(_nothing(info))
     return values, valid
+
+
+def _nothing(info: ImageInfo) -> str:
+    return f"{info.name}: all of its pixels are transparent or missing"
 
 
 def _shrink(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,27 @@ class UnsupportedError(ImageError):
     """A file is whole, but of a kind that this reader cannot read; another one may."""
 
 
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row below it."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column to the right of it."""
+        return self.left + self.width
+
+
 class PixelRows(NamedTuple):
-    """Some rows of an image.
+    """Some rows of an image, or a window of it.
 
     Attributes:
         values: (n, W, C), as stored.
@@ -162,3 +181,25 @@ class Reader(Protocol):
     def close(self) -> None:
         """Close the file."""
         ...
+
+
+@runtime_checkable
+class WindowReader(Protocol):
+    """A reader that can decode a part of its image without the rest of its rows."""
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image. See `Reader.read_rows`."""
+        ...
+
+
+def read_window(reader: Reader, window: Window) -> PixelRows:
+    """Return a part of an image, and decode no more of it than its reader must.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    if isinstance(reader, WindowReader):
+        return reader.read_window(window)
+    values, valid = reader.read_rows(window.top, window.bottom)
+    columns = slice(window.left, window.right)
+    return PixelRows(values[:, columns], None if valid is None else valid[:, columns])

@@ -225,7 +225,7 @@ class Predictor:
             )
         about |= {"tiles": seen.tiles, "streamed": seen.streamed, "tolerance": self.options.simplify or 0.0}
         if seen.labels is not None:
-            return SemanticResult(labels=seen.labels, valid=seen.valid, **about)
+            return SemanticResult(labels=seen.labels, label_file=seen.label_file, valid=seen.valid, **about)
         assert seen.objects is not None
         return ObjectsResult(objects=seen.objects, **about)
 

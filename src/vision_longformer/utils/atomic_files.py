@@ -92,7 +92,8 @@ def _beside(target: Path, *, make: Callable[[Path], None]) -> Iterator[Path]:
         try:
             yield temporary
         finally:
-            _remove(temporary)
+            if lock.is_at(temporary):  # once renamed, another process may have made one of its name
+                _remove(temporary)
 
 
 def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, Lock]:

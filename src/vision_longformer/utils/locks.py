@@ -67,13 +67,15 @@ class Lock:
             raise LockedError(str(path)) from error
         except OSError:
             return
-        if not self._is_at(path):
+        if not self.is_at(path):
             self.release()
             raise LockedError(str(path))
 
-    def _is_at(self, path: Path) -> bool:
+    def is_at(self, path: Path) -> bool:
+        """Tell whether what is locked is still at `path`; where there are no locks, whether anything is."""
         try:
-            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), path.stat())
+            found = path.stat()
+            return self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), found)
         except FileNotFoundError:
             return False
 

@@ -45,8 +45,8 @@ def write_at(descriptor: int, buffer: memoryview, place: int) -> int:
     Raises:
         OSError: It cannot be written.
     """
-    if hasattr(os, "pwrite"):
-        return os.pwrite(descriptor, buffer[:LARGEST], place)
+    if hasattr(os, "pwritev"):
+        return os.pwritev(descriptor, [buffer[:LARGEST]], place)
     with _at(descriptor, place):
         return os.write(descriptor, buffer[:LARGEST])
 

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vision_longformer.features.formats.chunks import SIDE, bands, choose_chunk
 from vision_longformer.features.formats.encoded import Encoded, MapRows
+from vision_longformer.features.formats.manifest import Files, list_files
 from vision_longformer.features.formats.noting_file import NotingFile
 from vision_longformer.images.geotiff import scaled_georeference
+from vision_longformer.utils import strict_json
+from vision_longformer.utils.tensor_files import open_file, read_header, write_tensors
 
 METADATA_KEY = "vision_longformer"
+FILES_KEY = "vision_longformer_files"  # the list of all other files
 TOKENS = "tokens.safetensors"  # what is no raster
 CACHE_MEGABYTES = 64  # of tiles that wait to be written
 MISSING = "writing GeoTIFF needs rasterio: pip install 'vision-longformer[geo]'"
@@ -63,17 +65,28 @@ def write_geotiff(folder: Path, encoded: Encoded, metadata: dict[str, Any], *, d
     tensors: dict[str, Tensor] = {"embedding": encoded.embedding.to(dtype).contiguous()}
     for stage, tokens in zip(encoded.stages, encoded.global_tokens, strict=True):
         tensors[f"stage{stage}_global_tokens"] = tokens.to(dtype).contiguous()
-    save_file(tensors, folder / TOKENS, metadata={METADATA_KEY: text})
+    files = json.dumps(list_files(folder, without=TOKENS))
+    write_tensors(folder / TOKENS, tensors, {METADATA_KEY: text, FILES_KEY: files})
 
 
 def read_geotiff_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the description in a folder of rasters; None if there is none, or it is damaged."""
-    try:
-        with safe_open(folder / TOKENS, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-    except (SafetensorError, OSError, ValueError):
-        return None
+    metadata = _read(folder, METADATA_KEY)
     return metadata if isinstance(metadata, dict) else None
+
+
+def read_geotiff_files(folder: Path) -> Files | None:
+    """Return the list of the files in a folder of rasters; None if it has none, as it is older."""
+    files = _read(folder, FILES_KEY)
+    return files if isinstance(files, dict) else None
+
+
+def _read(folder: Path, key: str) -> Any:
+    try:
+        with open_file(folder / TOKENS) as file:
+            return strict_json.parse(read_header(file, folder / TOKENS).metadata.get(key, "null"))
+    except ValueError:
+        return None
 
 
 def _write_raster(path: Path, features: MapRows, place: dict[str, Any], text: str, *, dtype: torch.dtype) -> None:

@@ -2,17 +2,15 @@
 
 H×W map or image, n rows, C channels
 
-A safetensors file is the length of its header in 8 bytes, the header in JSON, and the tensors' bytes one after the
-other: https://github.com/huggingface/safetensors#format. The library itself writes tensors that are in memory.
+The header comes last, as it holds the digests of what is written, which is read once more for them (see
+`utils.tensor_files`).
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,10 +18,8 @@ from torch import Tensor
 
 from vision_longformer.features.formats.chunks import BAND_BYTES, bands
 from vision_longformer.features.formats.encoded import Encoded, MapRows
-from vision_longformer.utils.tensor_files import bytes_of
-
-NAMES = {torch.float16: "F16", torch.float32: "F32", torch.uint8: "U8"}
-ALIGNMENT = 8
+from vision_longformer.utils.digests import digests_of
+from vision_longformer.utils.tensor_files import Header, bytes_of, write_whole
 
 
 def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *, dtype: torch.dtype) -> None:
@@ -47,38 +43,20 @@ def write_safetensors(path: Path, encoded: Encoded, metadata: dict[str, str], *,
     }
     shapes["embedding"] = (tuple(encoded.embedding.shape), dtype)
     packed = {"valid": ((encoded.size[0], -(-encoded.size[1] // 8)), torch.uint8)}
-    header, places, size = _header(shapes | packed, metadata)  # `valid` comes last
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + size)
+    header = Header.of(shapes | packed, metadata)  # `valid` comes last
+    with path.open("w+b", buffering=0) as file:
+        file.truncate(header.start + header.size)
         for stage, features in zip(encoded.stages, encoded.maps, strict=True):
-            _write_map(file, len(header) + places[f"stage{stage}"], features, dtype)
-        file.seek(len(header) + places["embedding"])
-        file.write(_bytes(encoded.embedding.to(dtype)))
-        if not _write_valid(file, len(header) + places["valid"], encoded):
-            without, *_ = _header(shapes, metadata)
-            file.truncate(len(header) + places["valid"])
-            file.seek(0)
-            file.write(_padded(without[8:], len(header) - 8))
-
-
-def _header(
-    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], metadata: dict[str, str]
-) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each tensor begins after it, and the bytes of all tensors."""
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    places, end = {}, 0
-    for name, (shape, dtype) in sorted(shapes.items(), key=lambda item: -item[1][1].itemsize):  # aligned
-        places[name] = end
-        end += math.prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [places[name], end]}
-    text = json.dumps(entries).encode()
-    return _padded(text, len(text) + -len(text) % ALIGNMENT), places, end
-
-
-def _padded(text: bytes, length: int) -> bytes:
-    """Return a header, spaces at its end, after its length."""
-    return length.to_bytes(8, "little") + text.ljust(length)
+            _write_map(file, header.start + header.entries[f"stage{stage}"].begin, features, dtype)
+        file.seek(header.start + header.entries["embedding"].begin)
+        write_whole(file, _bytes(encoded.embedding.to(dtype)))
+        if not _write_valid(file, header.start + header.entries["valid"].begin, encoded):
+            header = Header.of(shapes, metadata, start=header.start)
+            file.truncate(header.start + header.size)
+        file.seek(header.start)
+        text = header.sealed(digests_of(file, header.size, block=header.block))
+        file.seek(0)
+        write_whole(file, text)
 
 
 def _write_valid(file: BinaryIO, start: int, encoded: Encoded) -> bool:
@@ -88,7 +66,7 @@ def _write_valid(file: BinaryIO, start: int, encoded: Encoded) -> bool:
     for top, bottom in _pieces(encoded.size[0], encoded.size[1] * 16):  # read as float32, in several channels
         valid = encoded.valid.read(top, bottom).cpu().numpy()
         is_missing |= not valid.all()
-        file.write(np.packbits(valid, axis=1).data)
+        write_whole(file, np.packbits(valid, axis=1).data)
     return is_missing
 
 
@@ -100,7 +78,7 @@ def _write_map(file: BinaryIO, start: int, features: MapRows, dtype: torch.dtype
         rows = features.read(top, bottom).cpu().to(dtype).permute(2, 0, 1).contiguous()  # (C, n, W)
         for channel, values in enumerate(rows):
             file.seek(start + (channel * height + top) * row_bytes)
-            file.write(_bytes(values))
+            write_whole(file, _bytes(values))
 
 
 def _pieces(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:

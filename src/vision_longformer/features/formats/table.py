@@ -14,8 +14,10 @@ import torch
 from vision_longformer.config import ModelConfig
 from vision_longformer.features.formats import geotiff, parquet, zarr_folder
 from vision_longformer.features.formats.encoded import Encoded
+from vision_longformer.features.formats.manifest import check_files
 from vision_longformer.features.formats.safetensors_file import write_safetensors
 from vision_longformer.utils.atomic_files import replacing, replacing_folder
+from vision_longformer.utils.digests import note_missing
 
 METADATA_KEY = "vision_longformer"
 
@@ -62,7 +64,7 @@ def write_features(
         with replacing(target) as temporary:
             write_safetensors(temporary, encoded, {METADATA_KEY: json.dumps(metadata)}, dtype=dtype)
         return
-    _check_replaceable(target)
+    check_replaceable(target)
     write = zarr_folder.write_zarr if kind == "zarr" else geotiff.write_geotiff
     with replacing_folder(target) as temporary:
         write(temporary, encoded, metadata, dtype=dtype)
@@ -72,6 +74,33 @@ def read_folder_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the description in a folder of features; None if it is none, or damaged."""
     found = zarr_folder.read_zarr_metadata(folder) or geotiff.read_geotiff_metadata(folder)
     return found if found is not None and found.get("content") == "features" else None
+
+
+def check_folder(folder: Path, *, contents: bool = False) -> None:
+    """Compare a folder of features with the list of its files, which older ones lack.
+
+    Args:
+        folder: The folder.
+        contents: Whether to read every file.
+
+    Raises:
+        ValueError: A file is missing, new or damaged; names it.
+    """
+    is_zarr = (folder / zarr_folder.DESCRIPTION).exists()
+    files = zarr_folder.read_zarr_files(folder) if is_zarr else geotiff.read_geotiff_files(folder)
+    if files is None:
+        note_missing(folder / zarr_folder.DESCRIPTION)
+    else:
+        check_files(folder, files, without=zarr_folder.DESCRIPTION if is_zarr else geotiff.TOKENS, contents=contents)
+
+
+def is_whole_folder(folder: Path, *, contents: bool = False) -> bool:
+    """Tell whether `check_folder` finds nothing."""
+    try:
+        check_folder(folder, contents=contents)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def safetensors_bytes(config: ModelConfig, size: tuple[int, int], stages: Sequence[int], dtype: torch.dtype) -> int:
@@ -90,7 +119,8 @@ def safetensors_bytes(config: ModelConfig, size: tuple[int, int], stages: Sequen
     return 4 * max(values, default=0) + 2 * dtype.itemsize * sum(values) + 2 * math.prod(size)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raise if a folder at `target` holds something else than features."""
     if not target.is_dir():
         if target.exists():
             raise FileExistsError("there is a file of this name")
