@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vision_longformer.datasets.dense_loaders import DenseImages, Preprocessing
+from vision_longformer.datasets.dense_loaders import DenseImages, Preprocessing, read_label
 from vision_longformer.datasets.labels import Split, What
 from vision_longformer.datasets.loaders import Key
 from vision_longformer.datasets.options import Recipe
 from vision_longformer.datasets.transforms import Augmentation, DenseSample
 from vision_longformer.datasets.window_sampling import WindowSampler
-from vision_longformer.datasets.windows import Windows, place_of, read_part, windows_of, without_missing
+from vision_longformer.datasets.windows import place_of, read_part, windows_of
 from vision_longformer.images import ImageError, Raster
 from vision_longformer.images.rasters import size_of
 from vision_longformer.images.reader import Mask
@@ -34,7 +34,6 @@ class WindowImages(DenseImages):
         config: Of the run.
         preprocessing: See `Preprocessing`.
         sampler: Draws windows.
-        ignored: Class of pixels that are missing; None where they have the class of their label.
         learned: See `DenseImages`, as for the next.
         max_pixels: See there.
     """
@@ -46,12 +45,11 @@ class WindowImages(DenseImages):
         preprocessing: Preprocessing,
         *,
         sampler: WindowSampler,
-        ignored: int | None,
         learned: What,
         max_pixels: int,
     ) -> None:
         super().__init__(split, config, preprocessing, learned=learned, max_pixels=max_pixels)
-        self.sampler, self.ignored = sampler, ignored
+        self.sampler = sampler
 
     def __getitem__(self, key: Key | int) -> tuple[DenseSample, int] | str:
         assert isinstance(key, Key)
@@ -77,7 +75,8 @@ class WindowImages(DenseImages):
             flip < augmentation.horizontal_flip,
             upside_down < augmentation.vertical_flip,
         )
-        sample = self._sample(windows, 0, image, how, label=partial(self._label, windows, valid))
+        label = partial(read_label, windows, 0, valid=valid, max_pixels=self.max_pixels)
+        sample = self._sample(windows, 0, image, how, label=label)
         return sample, int(chosen[0])
 
     def _choose(self, side: int) -> tuple[NDArray[np.int64], Raster, Mask | None]:
@@ -98,6 +97,3 @@ class WindowImages(DenseImages):
                 break
         assert best is not None
         return best[1:]
-
-    def _label(self, windows: Windows, valid: Mask | None) -> NDArray[np.int64]:
-        return without_missing(windows.stored_label(0, max_pixels=self.max_pixels), valid, self.ignored)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.label_files import read_whole_numbers
 from vision_longformer.datasets.object_runs import segmentations_of
-from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit, coco_label
+from vision_longformer.datasets.semantic import SemanticSplit
 from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reading, open_reader
 from vision_longformer.images.rasters import read_window_raster
 from vision_longformer.images.reader import Mask, Window
@@ -32,7 +32,7 @@ NONE = np.zeros((0, 5), np.int64)
 
 @dataclass(frozen=True, eq=False)
 class SemanticWindows(SemanticSplit):
-    """Windows of images with index images as labels. Pixels that the image does not have are of no class.
+    """Windows of images with index images as labels.
 
     Attributes:
         windows: (n, 5)
@@ -47,17 +47,12 @@ class SemanticWindows(SemanticSplit):
         """Return the file of a window's image."""
         return self.folder / self.images[int(self.windows[image, 0])]
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
-        """Return the pixels of a window."""
-        return read_with_valid(self, image, max_pixels=max_pixels)[0]
+    def read_and_valid(self, image: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Raster, Mask | None]:
+        """Return the pixels of a window, and which are valid. See `SemanticSplit.read_and_valid`."""
+        return _read(self, image, max_pixels=max_pixels)
 
     def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
         """Return the (h, w) classes of a window's pixels. See `SemanticSplit.read_label`."""
-        label = self.stored_label(image, max_pixels=max_pixels)
-        return without_missing(label, read_with_valid(self, image, max_pixels=max_pixels)[1], self.coding.ignored)
-
-    def stored_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
-        """Return the same without a look at which pixels are missing."""
         number, window = place_of(self.windows[image])
         path = self.folder / self.labels[number]
         return self.coding.decode(read_whole_numbers(path, max_pixels=max_pixels, window=window), path)
@@ -69,42 +64,28 @@ class CocoWindows(CocoSplit):
 
     Attributes:
         windows: (n, 5)
-        ignored: Class of pixels that the image does not have; None where these are background.
     """
 
     windows: NDArray[np.int64] = dataclasses.field(default_factory=lambda: NONE)
-    ignored: int | None = IGNORE_INDEX
 
     def path(self, image: int) -> Path:
         """Return the file of a window's image."""
         return self.folder / self.file_names[int(self.windows[image, 0])]
 
-    def read(self, image: int, *, max_pixels: int = MAX_PIXELS) -> Raster:
-        """Return the pixels of a window."""
-        return read_with_valid(self, image, max_pixels=max_pixels)[0]
-
-    def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
-        """Return the (h, w) classes of a window's pixels. See `semantic.coco_label`."""
-        valid = read_with_valid(self, image, max_pixels=max_pixels)[1]
-        return without_missing(self.stored_label(image), valid, self.ignored)
-
-    def stored_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
-        """Return the same without a look at which pixels are missing."""
-        return coco_label(self, image)
+    def read_and_valid(self, image: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Raster, Mask | None]:
+        """Return the pixels of a window, and which are valid. See `CocoSplit.read_and_valid`."""
+        return _read(self, image, max_pixels=max_pixels)
 
 
 Windows = SemanticWindows | CocoWindows
 
 
-def windows_of(
-    split: CocoSplit | SemanticSplit, windows: NDArray[np.int64], *, ignored: int | None = IGNORE_INDEX
-) -> Windows:
+def windows_of(split: CocoSplit | SemanticSplit, windows: NDArray[np.int64]) -> Windows:
     """Return windows as images of a split.
 
     Args:
         split: Of whole images.
         windows: (n, 5)
-        ignored: See `CocoWindows`.
     """
     sizes = windows[:, 3:].astype(np.int32)
     if isinstance(split, SemanticSplit):
@@ -126,15 +107,10 @@ def windows_of(
         "is_crowd": split.is_crowd[places],
         "segmentations": None if split.segmentations is None else segmentations_of(runs),
     }
-    return CocoWindows(**values, windows=windows, ignored=ignored)
+    return CocoWindows(**values, windows=windows)
 
 
-def read_with_valid(split: Windows, image: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Raster, Mask | None]:
-    """Return the pixels of a window, 0 where they are missing; and which are there, None where all are.
-
-    Raises:
-        ImageError: See `read_part`.
-    """
+def _read(split: Windows, image: int, *, max_pixels: int) -> tuple[Raster, Mask | None]:
     number, window = place_of(split.windows[image])
     upright = bool(split.upright[number])
     return read_part(split.path(image), window, reading=split.reading, upright=upright, max_pixels=max_pixels)
@@ -153,11 +129,6 @@ def read_part(
         if window.bottom > height or window.right > width:
             raise ImageError(f"{path}: has {width}×{height} pixels, fewer than its labels")
         return read_window_raster(reader, window, reading.model_channels)
-
-
-def without_missing(label: NDArray[np.int64], valid: Mask | None, ignored: int | None) -> NDArray[np.int64]:
-    """Return classes of pixels, and `ignored` where a pixel is missing."""
-    return label if valid is None or ignored is None else np.where(valid, label, ignored)
 
 
 def place_of(window: NDArray[np.int64]) -> tuple[int, Window]:

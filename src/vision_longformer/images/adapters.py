@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_longformer.images.geotiff import turned_georeference
 from vision_longformer.images.reader import ImageError, PixelRows, Reader, Window, read_window
 
 
@@ -71,7 +72,13 @@ class UprightReader:
     def __init__(self, reader: Reader, orientation: int) -> None:
         self._reader, self._orientation = reader, orientation
         height, width = reader.info.size[::-1] if orientation >= 5 else reader.info.size
-        self.info = dataclasses.replace(reader.info, height=height, width=width, preferred_rows=height)
+        self.info = dataclasses.replace(
+            reader.info,
+            height=height,
+            width=width,
+            preferred_rows=height,
+            georeference=turned_georeference(reader.info.georeference, orientation, (height, width)),
+        )
         self._whole: PixelRows | None = None
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:

@@ -167,3 +167,25 @@ def scaled_georeference(georeference: Mapping[str, Any], factors: tuple[float, f
     a, b, c, d, e, f = georeference["transform"]
     height, width = factors
     return {**georeference, "transform": [a * width, b * height, c, d * width, e * height, f]}
+
+
+def turned_georeference(georeference: Mapping[str, Any], orientation: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the georeference of a raster that was turned and mirrored upright.
+
+    Args:
+        georeference: Of the raster as it is stored, as `GeoReader` gives it; empty if there is none, as then the
+            result is.
+        orientation: EXIF's, 1 to 8, that it is stored in.
+        size: Its (height, width) once it is upright.
+    """
+    if not georeference:
+        return {}
+    a, b, c, d, e, f = georeference["transform"]
+    height, width = size
+    if orientation in (5, 6, 7, 8):  # the same corner, with rows for columns
+        a, b, d, e = b, a, e, d
+    if orientation in (3, 4, 7, 8):
+        b, c, e, f = -b, c + b * height, -e, f + e * height
+    if orientation in (2, 3, 6, 7):
+        a, c, d, f = -a, c + a * width, -d, f + d * width
+    return {**georeference, "transform": [a, b, c, d, e, f]}

@@ -42,9 +42,16 @@ def read_raster(
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or its channels do not fit.
     """
+    return read_raster_and_valid(path, reading=reading, max_pixels=max_pixels, upright=upright)[0]
+
+
+def read_raster_and_valid(
+    path: str | os.PathLike[str], *, reading: Reading = AS_STORED, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> tuple[Raster, Mask | None]:
+    """Read an image file; and which (H, W) pixels are valid, None where all are. See `read_raster`."""
     with closing(open_reader(path, **vars(reading), max_pixels=max_pixels, upright=upright)) as reader:
         check_pixels(reader.info.name, reader.info.size, max_pixels)
-        return whole_raster(reader, reading.model_channels)
+        return raster_and_valid(reader, reading.model_channels)
 
 
 def whole_raster(reader: Reader, channels: int) -> Raster:

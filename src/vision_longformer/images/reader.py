@@ -133,7 +133,7 @@ def check_piece(name: str, shape: Sequence[int], max_pixels: int) -> None:
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise `ImageError` if a path is no file whose bytes can be read in any order, such as a pipe, or is not there."""
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # a name may hold a zero
         raise ImageError(f"{path}: {(getattr(error, 'strerror', '') or str(error)).lower()}") from error
     if not stat.S_ISREG(mode):
@@ -144,16 +144,16 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 def identity(path: str | os.PathLike[str]) -> str:
     """Return what changes when a file, or one in a folder, is written anew: of its size and time."""
-    path = Path(path)
-    if not path.is_dir():
-        return _identity_of_file(path)
-    files = sorted(file for file in path.rglob("*") if not file.is_dir())
-    found = "\n".join(f"{file.relative_to(path)}:{_identity_of_file(file)}" for file in files)
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return _identity_of_file(status)
+    folder = Path(path)
+    files = sorted(file for file in folder.rglob("*") if not file.is_dir())
+    found = "\n".join(f"{file.relative_to(folder)}:{_identity_of_file(file.stat())}" for file in files)
     return hashlib.sha256(os.fsencode(found)).hexdigest()
 
 
-def _identity_of_file(path: Path) -> str:
-    status = path.stat()
+def _identity_of_file(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 

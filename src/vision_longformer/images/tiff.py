@@ -39,6 +39,7 @@ EMPTY = "it is empty: none of its strips or tiles is in the file"
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
+MANY_PAGES = 1000  # of which no picture is put together: looking at each would take long
 NODATA_TAG = 42113  # of GDAL, as text
 ASSOCIATED = 1  # opacity among extra samples, which colours were multiplied by
 ALPHA = (ASSOCIATED, 2)
@@ -82,6 +83,11 @@ class TiffReader:
 
     def _choose(self, level: int) -> list[Any]:
         """Return the pages of a picture: one with all channels, or one for each."""
+        if len(self._file.pages) > MANY_PAGES and not self._file.is_ome:  # counting them is fast
+            if level:
+                raise ImageError(f"it has 1 level of resolution, and no number {level}")
+            self._several = True
+            return [self._file.pages[0].aspage()]
         if not self._file.series:
             raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
         chosen = self._file.series[0]
@@ -95,6 +101,7 @@ class TiffReader:
         pages = [page.aspage() for page in chosen.pages if page is not None]
         if len(pages) != sizes.get("C", 1):
             raise UnsupportedError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
+        self._several = len(self._file.series) > 1
         return pages
 
     def _describe(self, path: str | os.PathLike[str], max_pixels: int) -> ImageInfo:
@@ -120,7 +127,7 @@ class TiffReader:
             channels=samples if self._colours is None else 3,
             dtype=np.dtype(page.dtype if self._colours is None else np.uint8),
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
-            note=FIRST_OF_SEVERAL if len(self._file.series) > 1 else "",
+            note=FIRST_OF_SEVERAL if self._several else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
             identity=identity(path),
         )

@@ -64,7 +64,7 @@ class DenseTrained(Trained):
             return found
         side = max(1, int(self.preprocessing["window"]))
         cells = finish(reading_cells(found, side, max_pixels=wanted.max_pixels))
-        return windows_of(found, grid(found, cells, side), ignored=wanted.ignored)
+        return windows_of(found, grid(found, cells, side))
 
     def labels_as_in_training(self, wanted: Wanted) -> Wanted:
         """Return how labels are read, with what the weights say of it."""
@@ -122,7 +122,7 @@ class DenseTask(Task):
                 raise ValueError(f"{split.path(0)}: this and all other images of its split have no labelled pixel")
             found.append((counted(split, cells), cells))
         (self.training, self.cells), (validation, cells) = found
-        self.validation = windows_of(validation, grid(validation, cells, side), ignored=wanted.ignored)
+        self.validation = windows_of(validation, grid(validation, cells, side))
 
     def _samples(self) -> int:
         """Return how many training images or windows an epoch has."""
@@ -186,8 +186,7 @@ class DenseTask(Task):
             self.config.dense.window_sampling,
             of_objects=isinstance(self.training, CocoSplit),
         )
-        ignored = self.wanted().ignored
-        return WindowImages(self.training, self.config, self.preprocessing, sampler=sampler, ignored=ignored, **about)
+        return WindowImages(self.training, self.config, self.preprocessing, sampler=sampler, **about)
 
     def evaluate(self, model: nn.Module, how: EvaluationSetup) -> Any:
         trained = self.trained(model, self.classes, self.preprocessing, self.config.task)
