@@ -34,6 +34,7 @@ WAY_HELP = (
     "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
     "command goes on after a stop; auto: the first of these that fits."
 )
+RECIPE_HELP = "A recipe of the package, such as sign_digits_nano, or a YAML file with any of the options below."
 CONTINUATION = (
     "Run the same command again to continue a run that was stopped: it ends as if it had not been. Exit codes: "
     f"{STOPPED} stopped by SIGTERM and saved, {INTERRUPTED} by Ctrl-C and saved."
@@ -171,7 +172,7 @@ def plan_parser() -> Parser:
 def train_parser() -> Parser:
     parser = Parser(description=f"Train a classifier, a detector or a segmentation model. {CONTINUATION}")
     add = parser.add_argument
-    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--recipe", type=str | None, metavar="NAME|FILE", help=RECIPE_HELP)
     add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
     _add_reading(parser, by_default="Short for --input.{}.")
@@ -185,7 +186,7 @@ def pretrain_parser() -> Parser:
         f"says. {CONTINUATION}"
     )
     add = parser.add_argument
-    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--recipe", type=str | None, metavar="NAME|FILE", help=RECIPE_HELP)
     add("--data", required=True, type=str, nargs="+", metavar="DIR", help="Folders of images, searched to any depth.")
     add("--teacher", type=str | None, metavar="NAME|FILE", help="Short for --distillation.teacher.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
