@@ -18,6 +18,7 @@ import xxhash
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows
+from vision_longformer.utils.positioned import read_into_at, write_at
 from vision_longformer.utils.tensor_files import bytes_of
 
 CHECKED_BYTES = 32 * 2**20  # that are read at once
@@ -130,9 +131,9 @@ class FileMap(StageMap):
         self._row_bytes = shape[1] * shape[2] * dtype.itemsize
         self.digests = torch.zeros(shape[0], dtype=torch.int64)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows as a new (n, W, C) tensor.
@@ -144,9 +145,9 @@ class FileMap(StageMap):
         left, place = bytes_of(tokens), top * self._row_bytes
         while left:
             try:
-                count = os.preadv(self._file, [left[: 2**30]], place)
+                count = read_into_at(self._file, left, place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             if count == 0:
                 raise WorkFolderError(f"{self.path}: it is cut short; remove it and begin again")
             left, place = left[count:], place + count
@@ -157,9 +158,9 @@ class FileMap(StageMap):
         self.digests[top : top + len(tokens)] = self._digests(left)
         while left:
             try:
-                count = os.pwritev(self._file, [left[: 2**30]], place)
+                count = write_at(self._file, left, place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             left, place = left[count:], place + count
 
     def check(self, digests: Tensor) -> None:
@@ -190,7 +191,7 @@ class FileMap(StageMap):
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise _explained(self.path, error) from error
+            raise explained(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -208,7 +209,8 @@ class FileMap(StageMap):
             self.close()
 
 
-def _explained(path: Path, error: OSError) -> WorkFolderError:
+def explained(path: Path, error: OSError) -> WorkFolderError:
+    """Return the error of a work folder, or a file in it, in a sentence that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WorkFolderError(f"{path}: the disk is full; make room there, or choose another work folder")
     return WorkFolderError(f"{path}: {(error.strerror or str(error)).lower()}")
