@@ -1,10 +1,11 @@
 """Dense predictions of a large TIFF, streamed: peak memory against the bound and the forecast, each in a fresh process.
 
 python benchmarks/large_streamed.py [--models semantic mask_rcnn retinanet] [--sizes 20000x20000] [--memory 2GB]
-    [--width 64] [--folder DIR]
+    [--bands 8MB] [--width 64] [--folder DIR]
 
-Sizes are height×width; of those of one width, the peaks must not grow with the height. The bound is of the process,
-libraries and model included. Weights are random: what counts is what a pass takes, not what it finds.
+Sizes are height×width. The bound is of the process, libraries and model included. With --bands, maps go to the disk and
+bands of a block hold so much, whatever the bound allows: of sizes of one width, peaks must then not grow with height.
+Weights are random: what counts is what a pass takes, not what it finds.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ import torch
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.detection import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed
-from vision_longformer.fpn.streamed.memory import choose_streaming
-from vision_longformer.images import open_reader
+from vision_longformer.fpn.streamed.memory import Streaming, choose_streaming, forecast_streamed
+from vision_longformer.images import ArrayReader, Reader, open_reader
 from vision_longformer.prediction.measures import ImageFacts
 from vision_longformer.prediction.results import SemanticResult
 from vision_longformer.prediction.streaming import LEVEL_BYTES
@@ -59,28 +60,26 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
     )
 
 
-def measure(kind: str, path: Path, *, memory: int, width: int, folder: Path) -> dict[str, Any]:
+def measure(kind: str, path: Path, *, memory: int, bands: int | None, width: int, folder: Path) -> dict[str, Any]:
     """Look at an image once, in this process, and return what it took."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     options = {"num_classes": 3, "pyramid_width": width, "head_width": width}
     model: Any = BUILD[kind]("vision_longformer_nano", **options).eval()
-    before, start = resident_memory() or 0, time.perf_counter()
+    _look(kind, model, ArrayReader(np.zeros((300, 300, 3), np.uint8)), Streaming(0, 2**20, True), folder)  # imports
     reset_peak()
+    before, start = resident_memory() or 0, time.perf_counter()
     with contextlib.closing(open_reader(path)) as reader:
         size = reader.info.size
         of_levels = partial(LEVEL_BYTES[type(model)], model, size)
-        strategy = choose_streaming(model.backbone, size, of_levels, memory=memory - before)
+        if bands is not None:
+            needs = forecast_streamed(model.backbone, size, of_levels, bands, spilled=True)
+            strategy: Streaming | None = Streaming(needs.memory, bands, True, needs.disk)
+        else:
+            strategy = choose_streaming(model.backbone, size, of_levels, memory=memory - before)
         if strategy is None:
             raise SystemExit(f"{size}: does not fit into {memory:,} bytes")
-        if kind == "semantic":
-            labels, _ = label_pixels_streamed(model, reader, strategy, work_folder=folder, **COLOURS)
-            facts, classes = ImageFacts("image", size), ("a", "b", "c")
-            result = SemanticResult(image=facts, class_names=classes, labels=labels.array(), label_file=labels)
-            result.save(folder / "labels.zarr")
-            found = int((result.pixels > 0).sum())
-        else:
-            found = len(find_objects_streamed(model, reader, strategy, work_folder=folder, **COLOURS).boxes)
+        found = _look(kind, model, reader, strategy, folder)
     return {
         "spilled": strategy.spilled,
         "forecast": before + strategy.bytes,
@@ -91,11 +90,23 @@ def measure(kind: str, path: Path, *, memory: int, width: int, folder: Path) -> 
     }
 
 
+def _look(kind: str, model: Any, reader: Reader, strategy: Streaming, folder: Path) -> int:
+    """Return how many objects, or classes, are found."""
+    if kind != "semantic":
+        return len(find_objects_streamed(model, reader, strategy, work_folder=folder, **COLOURS).boxes)
+    labels, _ = label_pixels_streamed(model, reader, strategy, work_folder=folder, **COLOURS)
+    facts, classes = ImageFacts("image", reader.info.size), ("a", "b", "c")
+    result = SemanticResult(image=facts, class_names=classes, labels=labels.array(), label_file=labels)
+    result.save(folder / "labels.zarr")
+    return int((result.pixels > 0).sum())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["semantic", "mask_rcnn"], choices=list(BUILD))
     parser.add_argument("--sizes", nargs="+", default=["20000x20000"], help="height×width in pixels")
     parser.add_argument("--memory", default="2GB", help="bound of the process")
+    parser.add_argument("--bands", help="spill maps, and let bands of a block hold so much")
     parser.add_argument("--width", type=int, default=64, help="channels of the pyramid and the heads")
     parser.add_argument("--folder", help="where images and maps go; a temporary folder by default")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
@@ -105,7 +116,9 @@ def main() -> None:
         folder = Path(name)
         if arguments.alone:
             path = Path(arguments.alone)
-            print(json.dumps(measure(arguments.models[0], path, memory=memory, width=arguments.width, folder=folder)))
+            bands = None if arguments.bands is None else parse_bytes(arguments.bands)
+            about: dict[str, Any] = {"memory": memory, "bands": bands, "width": arguments.width, "folder": folder}
+            print(json.dumps(measure(arguments.models[0], path, **about)))
             return
         for size in arguments.sizes:
             height, width = map(int, size.split("x"))
@@ -114,6 +127,7 @@ def main() -> None:
             for kind in arguments.models:
                 command = [sys.executable, __file__, "--alone", str(path), "--models", kind, "--memory", str(memory)]
                 command += ["--width", str(arguments.width), "--folder", str(folder)]
+                command += [] if arguments.bands is None else ["--bands", arguments.bands]
                 took = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
                 gigabytes = [f"{took[key] / 1e9:.2f}" for key in ("forecast", "peak", "disk")]
                 rows.append(

@@ -20,6 +20,7 @@ from vision_longformer.detection.anchors import rows_of_image
 from vision_longformer.detection.boxes import Detections
 from vision_longformer.detection.candidates import Candidates, choose, merge
 from vision_longformer.detection.mask_rcnn import MaskRCNN
+from vision_longformer.detection.retinanet import LEAST_THRESHOLD, PASSING_SHARE
 from vision_longformer.detection.streamed.regions import POOLED_BYTES, StreamedRegions
 from vision_longformer.fpn.streamed.backbone import streamed_maps, work_of_backbone
 from vision_longformer.fpn.streamed.pyramid import StreamedPyramid, clean, convolved
@@ -27,6 +28,7 @@ from vision_longformer.images import Reader
 from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.bands import BAND_BYTES
 
+CLOSE = 0.99  # to the threshold of scores
 REGIONS = 64  # that go through the heads at once
 HALO = 4  # rows of the finest level that are computed beside those of a band
 OF_LEVELS = 4  # bands of a level hold so many times what those of a block may
@@ -84,8 +86,7 @@ def detect_masks_streamed(
     ) as maps:
         pyramid = StreamedPyramid(model.backbone, maps, size, device=next(model.parameters()).device)
         detector = _Detector(model, pyramid, size, bands)
-        found = detector.run(lambda share: report((of_backbone + share * (total - of_backbone)) / total))
-    return found
+        return detector.run(lambda share: report((of_backbone + share * (total - of_backbone)) / total))
 
 
 class LevelBands:
@@ -124,7 +125,7 @@ class LevelBands:
 
     def _position_bytes(self) -> int:
         """Return what one position holds at most: what convolutions read and write, each with a copy, and scores."""
-        anchors = self._model.rpn.head.cls_logits.out_channels
+        anchors: int = self._model.rpn.head.cls_logits.out_channels
         return 4 * (5 * self._model.config.pyramid_width + 4 * 5 * anchors)
 
     def _region_bytes(self) -> int:
@@ -132,7 +133,8 @@ class LevelBands:
         config = self._model.config
         widest = 3 * max(config.pyramid_width, config.head_width) + 4 * (2 * config.head_width + config.num_classes)
         heads = 4 * REGIONS * max(3 * config.pyramid_width * config.box_size**2, widest * config.mask_size**2)
-        of_proposals = 4 * config.proposals * 10 * 5 * (config.num_classes + 1)
+        passing = PASSING_SHARE if config.score_threshold >= LEAST_THRESHOLD else 1.0
+        of_proposals = round(4 * config.proposals * (20 + passing * 50 * (config.num_classes + 1)))
         of_candidates = 100 * config.proposal_candidates[1] * len(self.sizes)
         of_masks = 4 * config.detections * 3 * (2 * config.mask_size) ** 2
         return POOLED_BYTES + heads + of_proposals + of_candidates + of_masks
@@ -148,11 +150,15 @@ class _Detector:
     def run(self, report: Callable[[float], None]) -> Detections:
         heads, size = self.model.roi_heads, self.size
         proposals = self._propose(lambda share: report(share / 3))
-        classes = self.model.config.num_classes + 1
-        logits, offsets = proposals.new_zeros(len(proposals), classes), proposals.new_zeros(len(proposals), 4 * classes)
+        parts = []
         for numbers, pooled in self._pooled(heads.box_roi_pool, proposals, lambda share: report((1 + share) / 3)):
-            logits[numbers], offsets[numbers] = heads.classify(pooled)
-        found = heads.objects_of(logits, offsets, proposals, size)
+            logits, offsets = heads.classify(pooled)
+            # Of most proposals no class passes. What is close is kept, as rounding is another one in the whole pass.
+            passing = logits.softmax(dim=1)[:, 1:].amax(dim=1) > CLOSE * heads.score_thresh
+            parts.append((numbers[passing], logits[passing], offsets[passing]))
+        numbers, logits, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
+        order = numbers.argsort()
+        found = heads.objects_of(logits[order], offsets[order], proposals[numbers[order]], size)
         side = 2 * self.model.config.mask_size  # the mask head doubles it
         masks = found.boxes.new_zeros(len(found.boxes), side, side)
         for numbers, pooled in self._pooled(heads.mask_roi_pool, found.boxes, lambda share: report((2 + share) / 3)):

@@ -51,7 +51,7 @@ class StreamedRegions:
                     yield numbers, pooled
 
     def _sum_up(self, pooled: Tensor, boxes: Tensor, level: int) -> None:
-        """Add what bands of a level show of (n, 4) boxes, in positions from the centre of the first, to (n, C, s, s)."""
+        """Add what bands of a level show of (n, 4) boxes to (n, C, s, s); they are in positions, of centres."""
         (height, width), side = self._pyramid.sizes[level], pooled.shape[-1]
         columns = [sampling(box[0], box[2], side, width) for box in boxes]
         rows = [sampling(box[1], box[3], side, height) for box in boxes]
