@@ -59,6 +59,11 @@ def _features_of_a_photo_and_a_scene() -> None:
     _encode("scene.tif", "--format", "geotiff", "--stages", "3", "4")
 
 
+def _features_of_all_stages() -> None:
+    _photo()
+    _encode("photo.jpg", "--stages", "1", "2", "3", "4")
+
+
 def _trained_classifier() -> None:
     _photo()
     Path("runs/signs").mkdir(parents=True)
@@ -98,6 +103,7 @@ def _boxes_became_coco() -> None:
 
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/architecture.md": _features_of_the_photograph,
+    "docs/exploring.md": _features_of_all_stages,
     "docs/predictions.md": _trained_detector,
     "docs/labels.md": _boxes_of_yolo_and_voc,
     "docs/outputs.md": _features_of_a_photo_and_a_scene,
@@ -112,8 +118,7 @@ OUTCOMES: dict[str, Callable[[], None]] = {"docs/labels.md": _boxes_became_coco}
 def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := [module for module in NEEDS.get(page, ()) if importlib.util.find_spec(module) is None]:
         pytest.skip(f"{page} needs {', '.join(missing)}")
-    for folder in ("examples", "recipes"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     PREPARATIONS.get(page, lambda: None)()
     names: dict[str, object] = {}

@@ -26,6 +26,7 @@ from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.prediction.limits import limited
+from vision_longformer.prediction.missing import where_pixels_are, where_rows_are, without_missing
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.segmentation.streamed.label_file import LabelFile
 from vision_longformer.segmentation.streamed.label_pixels import label_pixels_streamed
@@ -142,7 +143,7 @@ def _look_streamed(
         found = find_objects_streamed(
             model, reader, strategy, min_score=options.min_score, classes=options.classes, **in_bands
         )
-    return Seen(1, streamed=True, objects=found)
+    return Seen(1, streamed=True, objects=where_rows_are(found, reader, trained.reading.model_channels))
 
 
 def _look(
@@ -168,7 +169,7 @@ def _look(
     if trained.gives == "pixels":
         own = None if valid is None else _at_size(valid, seen_size)
         labels = _at_size(label_pixels(model, seen, valid=own, **in_tiles), size)
-        return Seen(tiles, labels=_without_missing(labels, valid, len(trained.classes or ())), valid=valid)
+        return Seen(tiles, labels=without_missing(labels, valid, len(trained.classes or ())), valid=valid)
     wanted: dict[str, Any] = {"min_score": options.min_score, "classes": options.classes}
     found = find_objects(model, seen, detections=options.detections, **wanted, **in_tiles)
     objects = where_pixels_are(in_pixels_of(found, size, seen=seen_size), valid)
@@ -204,28 +205,6 @@ def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjec
     return replace(objects, boxes=objects.boxes * factors, masks=masks)
 
 
-def where_pixels_are(objects: FoundObjects, valid: Mask | None) -> FoundObjects:
-    """Return the objects of which the image has at least half of the pixels: of the mask, or else of the box.
-
-    Args:
-        objects: In the pixels of the image.
-        valid: (H, W), where the image has pixels; None where it has all.
-    """
-    if valid is None:
-        return objects
-    kept = []
-    for place, box in enumerate(objects.boxes):
-        (left, top), (right, bottom) = np.floor(box[:2]).clip(0).astype(int), np.ceil(box[2:]).astype(int)
-        there = valid[top:bottom, left:right]
-        if objects.masks is not None:
-            there = there[rle_to_mask(objects.masks[place])[top:bottom, left:right]]
-        if there.size and there.mean() >= 0.5:
-            kept.append(place)
-    masks = None if objects.masks is None else [objects.masks[place] for place in kept]
-    arrays = {name: getattr(objects, name)[kept] for name in ("boxes", "scores", "labels")}
-    return replace(objects, masks=masks, **arrays)
-
-
 def _resized_mask(rle: Rle, size: Size) -> Rle:
     mask = rle_to_mask(rle)
     rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
@@ -236,12 +215,3 @@ def _at_size(plane: NDArray[Any], size: Size) -> NDArray[Any]:
     """Return an (H, W) array at another (height, width), of the nearest pixels."""
     rows, columns = nearest(plane.shape[0], size[0]), nearest(plane.shape[1], size[1])
     return plane if plane.shape == size else plane[rows[:, None], columns]
-
-
-def _without_missing(labels: NDArray[Any], valid: Mask | None, classes: int) -> NDArray[Any]:
-    """Give pixels that the image does not have the largest value, in a type in which no class has it."""
-    if valid is None:
-        return labels
-    if classes > np.iinfo(labels.dtype).max:
-        labels = labels.astype(np.uint16)
-    return np.where(valid, labels, np.iinfo(labels.dtype).max).astype(labels.dtype)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from vision_longformer.fpn.features import Features, build_features
 from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch, find_level_paddings
-from vision_longformer.segmentation.config import SemanticConfig
+from vision_longformer.segmentation.config import UNLABELLED, SemanticConfig
 from vision_longformer.segmentation.norm import RealGroupNorm
 
 LEAST_WEIGHT = 0.1  # what lies in a real position takes at least a quarter from it; elsewhere results have no meaning
@@ -69,6 +69,8 @@ class SemanticFPN(nn.Module):
         config: What to build on it.
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, features: Features, config: SemanticConfig) -> None:
         super().__init__()
         self.config = config
@@ -77,24 +79,44 @@ class SemanticFPN(nn.Module):
         self.predictor = nn.Conv2d(config.head_width, config.num_classes, kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.01)  # all classes are about equally likely at the start
         nn.init.zeros_(cast(Tensor, self.predictor.bias))
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def weigh_classes(self, weights: Sequence[float]) -> None:
+        """Weigh pixels in the loss by their class. Weights are no part of the model's state.
+
+        Args:
+            weights: (K,), none below 0.
+
+        Raises:
+            ValueError: There is not one for each class.
+        """
+        if len(weights) != self.config.num_classes:
+            raise ValueError(f"{len(weights)} weights for {self.config.num_classes} classes")
+        self.class_weights = torch.tensor(weights, dtype=torch.float32, device=self.predictor.weight.device)
 
     def forward(
         self, images: Tensor, image_sizes: Sequence[Size] | Tensor | None, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Return the loss "cross_entropy", a mean over the real pixels of the batch.
+        """Return the loss "cross_entropy", a mean over the real pixels of the batch, weighted by their classes.
 
         Args:
             images: (B, 3, H, W).
             image_sizes: (height, width) of the real part of each.
-            targets: (B, H, W) class numbers, or `config.ignored_label`; what they hold at padding does not matter.
+            targets: (B, H, W) class numbers, or `config.ignored_label` or `UNLABELLED`, of which no loss is taken; what
+                they hold at padding does not matter.
 
         Raises:
             ValueError: Images, sizes and targets do not fit each other.
         """
         logits, pixels = self._classify(images, image_sizes)
         labels = self._check(targets, pixels, logits=logits)
-        total = F.cross_entropy(logits, labels, ignore_index=self._ignored, reduction="sum")
-        return {"cross_entropy": total / (labels != self._ignored).sum().clamp(min=1)}
+        weights = self.class_weights
+        total = F.cross_entropy(logits, labels, weight=weights, ignore_index=UNLABELLED, reduction="sum")
+        known = labels != UNLABELLED
+        if weights is None:
+            return {"cross_entropy": total / known.sum().clamp(min=1)}
+        weight = weights[labels[known]].sum()
+        return {"cross_entropy": total / weight.clamp(min=torch.finfo(weight.dtype).tiny)}
 
     def logits(
         self,
@@ -139,27 +161,24 @@ class SemanticFPN(nn.Module):
         logits = enlarge(self.predictor(x), self.config.strides[0], paddings[0].valid, size=size)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, pixels
 
-    @property
-    def _ignored(self) -> int:
-        """Label of pixels that count for nothing: padding, and what the settings say."""
-        return -100 if self.config.ignored_label is None else self.config.ignored_label
-
     def _check(self, targets: Tensor, pixels: Padding, *, logits: Tensor) -> Tensor:
-        """Return (B, H, W) labels with padding ignored."""
+        """Return (B, H, W) labels, `UNLABELLED` at padding and where the settings say that labels are ignored."""
         batch, classes, height, width = logits.shape
         if targets.shape != (batch, height, width) or targets.is_floating_point():
             raise ValueError(
                 f"targets: expected class numbers of shape {(batch, height, width)}, got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}"
             )
-        ignored = self._ignored
+        ignored = self.config.ignored_label
         labels = targets.to(device=logits.device, dtype=torch.int64)
         if pixels.valid is not None:
-            labels = torch.where(pixels.valid, labels, ignored)
-        wrong = (labels != ignored) & ((labels < 0) | (labels >= classes))
+            labels = torch.where(pixels.valid, labels, UNLABELLED)
+        if ignored is not None:
+            labels = torch.where(labels == ignored, UNLABELLED, labels)
+        wrong = (labels != UNLABELLED) & ((labels < 0) | (labels >= classes))
         if bool(wrong.any()):
             image, row, column = wrong.nonzero()[0].tolist()
-            rest = "" if self.config.ignored_label is None else f", or {ignored} to be ignored"
+            rest = "" if ignored is None else f", or {ignored} to be ignored"
             raise ValueError(
                 f"targets[{image}, {row}, {column}]={int(labels[image, row, column])}: must be a class number from 0 "
                 f"to {classes - 1}{rest}"
