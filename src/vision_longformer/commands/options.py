@@ -156,7 +156,10 @@ def benchmark_parser() -> Parser:
 
 
 def plan_parser() -> Parser:
-    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
+    parser = Parser(
+        description="Say what encoding images will take of memory, disk and time, and which way it goes; with "
+        "--checkpoint of a detector or a segmentation model, what predicting takes."
+    )
     add = parser.add_argument
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
