@@ -44,8 +44,9 @@ CONTINUATION = (
 def encode_parser() -> Parser:
     parser = Parser(description="Turn images into feature files, and a report to look at.")
     add = parser.add_argument
-    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
-    add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
+    images_help = "Files, folders (with all below them) or patterns; or URLs of these (s3://, https:// and others)."
+    add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
+    add("--output", required=True, type=str, metavar="DIR", help="Folder, or its URL, for the features.")
     _add_model(parser)
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
@@ -155,7 +156,10 @@ def benchmark_parser() -> Parser:
 
 
 def plan_parser() -> Parser:
-    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
+    parser = Parser(
+        description="Say what encoding images will take of memory, disk and time, and which way it goes; with "
+        "--checkpoint of a detector or a segmentation model, what predicting takes."
+    )
     add = parser.add_argument
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
