@@ -109,7 +109,7 @@ def offsets(*seen: tuple[int, int]) -> Tensor:
         {"valid": torch.ones(1, 9, 11, dtype=torch.uint8)},
         {"valid": torch.ones(1, 9, 10, dtype=torch.bool)},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes) if isinstance(changes, dict) else str(changes),
 )
 def test_what_does_not_fit_is_refused(way: Way, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^windowed attention: "):
@@ -136,7 +136,7 @@ def test_the_kernel_takes_two_types(dtype: torch.dtype) -> None:
         {"query": lambda x: x.expand(3, -1, -1, -1, -1), "key_value": lambda x: x.expand(3, -1, -1, -1, -1, -1),
          "global_key_value": lambda x: x.expand(3, -1, -1, -1, -1)},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes) if isinstance(changes, dict) else str(changes),
 )  # fmt: skip
 def test_unusual_layouts_give_finite_results(way: Way, changes: dict[str, Any]) -> None:
     found = way(**arguments(**changes))
