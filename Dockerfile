@@ -9,7 +9,6 @@ RUN python -m venv /opt/vil \
        --constraint /source/constraints.txt "/source[detection,train,tiff,zarr,geo,slides]"
 
 FROM python:3.11-slim
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/vil /opt/vil
 RUN useradd --create-home vil
 USER vil

@@ -22,7 +22,9 @@ from study_models import MODELS
 from study_steps import measure_steps
 from study_table import is_finished, markdown
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "sign_digits_study.yaml"
+from vision_longformer.training.recipes import SHIPPED
+
+RECIPE = SHIPPED / "sign_digits_study.yaml"
 
 
 def main() -> None:

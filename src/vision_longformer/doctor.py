@@ -16,7 +16,7 @@ import torch
 
 from vision_longformer import pretrained
 from vision_longformer.attention import triton
-from vision_longformer.attention.fused import build
+from vision_longformer.attention.fused import build, compiler
 from vision_longformer.benchmarking.machine import describe_machine
 from vision_longformer.utils.system_memory import free_memory, gigabytes
 from vision_longformer.utils.version import __version__
@@ -101,10 +101,19 @@ def _attention() -> Finding:
         warnings.simplefilter("always")
         kernel = build.kernel()
     if kernel is not None:
-        return Finding("attention on the CPU", "the compiled kernel")
+        return Finding("attention on the CPU", f"the compiled kernel, {_origin()}")
     reason = str(told[0].message).rpartition("slower: ")[2] if told else "it could not be compiled before"
     mend = "install a C++ compiler (such as the package g++), or set CXX to one" if "compiler" in reason else reason
     return Finding("attention on the CPU", f"PyTorch's operators, which are slower: {reason}", mend)
+
+
+def _origin() -> str:
+    """Say where the kernel comes from, and why not from the package."""
+    try:
+        build.load_prebuilt()
+        return "prebuilt: it came with the package"
+    except compiler.BuildError as error:
+        return f"compiled on this machine: {error}"
 
 
 def _gpu() -> Finding:

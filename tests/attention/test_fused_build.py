@@ -23,7 +23,7 @@ import torch
 from attention.cases import EXAMPLE, relative_error
 from vision_longformer import set_attention_backend
 from vision_longformer.attention.dense import dense_windowed_attention
-from vision_longformer.attention.fused import build
+from vision_longformer.attention.fused import build, compiler
 from vision_longformer.attention.gathered import gathered_windowed_attention
 
 pytestmark = pytest.mark.process
@@ -45,6 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     build.kernel()  # so that none but these tests compiles into a cache that is thrown away
     remembered = build._kernel
     monkeypatch.setattr(build, "_kernel", functools.cache(remembered.__wrapped__))
+    monkeypatch.setattr(build, "prebuilt_folder", lambda: tmp_path / "package")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     yield tmp_path / "cache" / "vision_longformer"
     set_attention_backend("auto")
@@ -108,9 +109,9 @@ def test_a_compiler_with_arguments(
     compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = play_compiler(tmp_path, monkeypatch, f'cp {compiled} "$target"')
-    (name,) = build.find_compiler()
+    (name,) = compiler.find_compiler()
     monkeypatch.setenv("CXX", f"env {name}")
-    assert build.find_compiler()[1:] == [name]
+    assert compiler.find_compiler()[1:] == [name]
     assert build.load(cache)
     assert runs.read_text().split() == ["run"]
 
@@ -121,7 +122,7 @@ def test_a_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    monkeypatch.setattr(build, "VERSION_TIMEOUT", 0.2)
+    monkeypatch.setattr(compiler, "VERSION_TIMEOUT", 0.2)
     assert_one_warning("compiler took longer than 0.2 s")
 
 
@@ -249,11 +250,11 @@ def test_code_of_another_user_does_not_run(
         library.symlink_to(evil)
     else:
         library.write_bytes(evil.read_bytes())
-    build._digest_file(library).write_text(build._digest(library))
-    of_another = {"folder": cache, "digest": build._digest_file(library)}.get(planted, place)
+    compiler.digest_file(library).write_text(compiler.digest(library))
+    of_another = {"folder": cache, "digest": compiler.digest_file(library)}.get(planted, place)
     os.chown(of_another, 1234, 1234)
     if planted == "folder":
-        with pytest.raises(build.BuildError, match="belongs to another user"):
+        with pytest.raises(compiler.BuildError, match="belongs to another user"):
             build.load(cache)
         return
     assert build.load(cache)
@@ -268,20 +269,18 @@ def test_a_variable_that_is_no_compiler(
     command: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", command.format(tmp_path / "made"))
-    with pytest.raises((build.BuildError, OSError)):
+    with pytest.raises((compiler.BuildError, OSError)):
         build.load(cache)
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("change", ["torch", "capability", "compiler", "version", "flags", "sources"])
+@pytest.mark.parametrize("change", ["capability", "compiler", "version", "flags", "sources"])
 def test_each_kind_of_machine_has_its_own(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play_compiler(tmp_path, monkeypatch, "exit 1")
-    flags = build.compiler_flags()
-    before = build.build_key(build.find_compiler(), flags)
-    assert build.build_key(build.find_compiler(), flags) == before
+    flags = compiler.compiler_flags("AVX2")
+    before = build.build_key(compiler.find_compiler(), flags)
+    assert build.build_key(compiler.find_compiler(), flags) == before
     match change:
-        case "torch":
-            monkeypatch.setattr(torch, "__version__", "99.0")
         case "capability":
             monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SOMETHING")
         case "compiler":
@@ -296,7 +295,95 @@ def test_each_kind_of_machine_has_its_own(change: str, tmp_path: Path, monkeypat
             flags.append("-g")
         case "sources":
             (tmp_path / "sources").mkdir()
-            for name in build.SOURCES + build.HEADERS:
+            for name in compiler.SOURCES + compiler.HEADERS:
                 (tmp_path / "sources" / name).write_text("// other")
-            monkeypatch.setattr(build, "source_folder", lambda: tmp_path / "sources")
-    assert build.build_key(build.find_compiler(), flags) != before
+            monkeypatch.setattr(compiler, "source_folder", lambda: tmp_path / "sources")
+    assert build.build_key(compiler.find_compiler(), flags) != before
+
+
+@pytest.fixture
+def package(compiled: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the kernel as it came with a package; no compiler is to be needed for it."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    capability = torch.backends.cpu.get_cpu_capability()
+    library = tmp_path / "package" / f"{compiler.prebuilt_name(capability)}.so"
+    library.parent.mkdir(mode=0o755)
+    library.write_bytes(compiled.read_bytes())
+    library.chmod(0o644)
+    compiler.digest_file(library).write_text(compiler.digest(library))
+    return library
+
+
+def test_the_packages_kernel_is_used(package: Path, cache: Path) -> None:
+    set_attention_backend("fused")
+    assert_answers_are_right()
+    kernel = build.kernel()
+    assert kernel is not None
+    assert kernel._name == str(package)
+    assert not cache.exists()
+
+
+def test_the_packages_kernel_is_for_this_processor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER")
+    with pytest.raises(compiler.BuildError, match=r"none came with the package for this processor \(ANOTHER\)"):
+        build.load_prebuilt()
+
+
+@pytest.mark.parametrize("damage", ["changed", "no digest", "writable", "folder writable", "of another group"])
+def test_a_packages_kernel_that_may_not_be_what_was_built_is_not_loaded(damage: str, package: Path) -> None:
+    match damage:
+        case "changed":
+            whole = package.read_bytes()
+            package.unlink()
+            package.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            package.chmod(0o644)
+        case "no digest":
+            compiler.digest_file(package).unlink()
+        case "writable":
+            package.chmod(0o666)
+        case "folder writable":
+            package.parent.chmod(0o777)
+        case "of another group":
+            package.chmod(0o664)
+            if os.geteuid() == 0:
+                os.chown(package, -1, 1234)
+    reason = "is damaged" if damage in ("changed", "no digest") else "others may write it"
+    with pytest.raises(compiler.BuildError, match=reason):
+        build.load_prebuilt()
+    assert_one_warning(r"no C\+\+ compiler")  # it would be compiled, then
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="a file is given to another user")
+def test_a_packages_kernel_of_another_user_is_not_loaded(package: Path) -> None:
+    os.chown(package, 1234, -1)
+    with pytest.raises(compiler.BuildError, match="belongs to another user"):
+        build.load_prebuilt()
+
+
+@pytest.mark.parametrize("open_too", [True, False])
+def test_a_group_may_write_the_kernel_if_it_may_write_the_code(
+    open_too: bool, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "build.py"
+    module.touch()
+    module.chmod(0o664 if open_too else 0o644)
+    monkeypatch.setattr(build, "__file__", str(module))
+    package.chmod(0o664)
+    if open_too:
+        assert build.load_prebuilt()._name == str(package)
+    else:
+        with pytest.raises(compiler.BuildError, match="others may write it"):
+            build.load_prebuilt()
+
+
+def test_only_pytorchs_threads_are_used(compiled: Path) -> None:
+    """A kernel that brought an OpenMP runtime of its own would have twice as many threads as processors."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not tell what is loaded")
+    runtimes = {
+        line.split()[-1] for line in maps.read_text().splitlines() if Path(line.split()[-1]).name.startswith("libgomp")
+    }
+    assert len(runtimes) == 1
+    assert b"libgomp" not in compiled.read_bytes()

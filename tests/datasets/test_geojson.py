@@ -11,9 +11,11 @@ import pytest
 import shapely
 
 from datasets.label_cases import SIZE, photograph
+from images.test_scale import pyramid
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.labels import Wanted, class_names, read_labels
 from vision_longformer.datasets.semantic import coco_label
+from vision_longformer.images import Reading
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.prediction.polygons import mask_to_polygon
 from vision_longformer.utils.steps import finish
@@ -101,6 +103,15 @@ def test_what_is_no_geojson_and_what_is_on_no_map_is_refused(tmp_path: Path) -> 
     (data / "train" / "a.geojson").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         read(data)
+
+
+@pytest.mark.parametrize("reading", [Reading(level=1), Reading(mpp=0.5)])
+def test_coordinates_are_those_of_full_resolution(reading: Reading, tmp_path: Path) -> None:
+    data = write(tmp_path, feature(shapely.box(8, 6, 18, 22)), name="b.geojson")
+    pyramid(data / "train" / "b.tif", um=0.25, levels=2)
+    split = read(data, reading=reading)
+    assert split.boxes.tolist() == [[4, 3, 9, 11]]
+    assert split.sizes.tolist() == [[48, 96]]
 
 
 @pytest.mark.parametrize("coordinates", ["pixels", "EPSG:32633", "degrees"])

@@ -118,8 +118,7 @@ OUTCOMES: dict[str, Callable[[], None]] = {"docs/labels.md": _boxes_became_coco}
 def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := [module for module in NEEDS.get(page, ()) if importlib.util.find_spec(module) is None]:
         pytest.skip(f"{page} needs {', '.join(missing)}")
-    for folder in ("examples", "recipes"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     PREPARATIONS.get(page, lambda: None)()
     names: dict[str, object] = {}

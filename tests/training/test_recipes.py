@@ -15,9 +15,9 @@ from vision_longformer.commands.options import COMMANDS
 from vision_longformer.commands.train import configuration
 from vision_longformer.datasets.options import AugmentationOptions
 from vision_longformer.training.config import OptimizerOptions, TrainConfig, walk
-from vision_longformer.training.recipes import build, over, read_options, read_recipe, write_recipe
+from vision_longformer.training.recipes import SHIPPED, build, over, read_options, read_recipe, write_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted(SHIPPED.glob("*.yaml"))
 
 
 def test_every_option_has_a_help_of_one_sentence() -> None:
@@ -32,6 +32,38 @@ def test_a_configuration_is_written_and_read_back_as_it_is(path: Path, tmp_path:
         (tmp_path / "recipe.yaml").write_text(write_recipe(config))
         assert build(read_recipe(tmp_path / "recipe.yaml")) == config
         assert build(yaml.safe_load(write_recipe(config))) == config
+
+
+def test_a_recipe_of_the_package_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("sign_digits_nano") == yaml.safe_load((SHIPPED / "sign_digits_nano.yaml").read_text())
+    assert (
+        main(["train", "--recipe", "sign_digits_nano", "--data", "none", "--output", "run"]) == 2
+    )  # the data is missing
+
+
+def test_a_file_comes_before_a_recipe_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sign_digits_nano").write_text("seed: 5")
+    assert read_recipe("sign_digits_nano") == {"seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sign_digit_nano", "did you mean sign_digits_nano?"),
+        ("recipes/sign_digits_nano.yaml", "did you mean sign_digits_nano?"),
+        ("../recipes/sign_digits_nano", "did you mean sign_digits_nano?"),
+        ("x", "recipes of the package: bccd_retinanet_nano, coco_"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        read_recipe(name)
+    assert f"{name}: no such recipe; {hint}" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
+import mmap
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vision_longformer.benchmarking.worker import Task
+from vision_longformer.utils.positioned import read_at
 from vision_longformer.utils.system_memory import gigabytes
 
 Status = Literal["measured", "refused", "too large", "killed", "timed out", "failed"]
@@ -77,12 +77,12 @@ def _watch(process: subprocess.Popen[bytes], said: int, memory: int | None, time
 
 
 def _lines(descriptor: int) -> list[dict[str, Any]]:
-    whole, _, _ = os.pread(descriptor, 1 << 20, 0).decode().rpartition("\n")
+    whole, _, _ = read_at(descriptor, 1 << 20, 0).decode().rpartition("\n")
     return [json.loads(line) for line in whole.splitlines()]
 
 
 def _resident(process: int) -> int | None:
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * mmap.PAGESIZE
     except (OSError, IndexError):  # it has ended, or this is not Linux
         return None

@@ -65,7 +65,7 @@ def run(arguments: Arguments) -> int:
         )
         reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
         if arguments.max_side is not None and reading != AS_STORED:
-            raise UsageError("--max-side goes with none of --level, --channels and --value-range")
+            raise UsageError("--max-side goes with no option that says how images are read, such as --level")
         limits = _limits(arguments)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error

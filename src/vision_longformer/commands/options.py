@@ -34,6 +34,7 @@ WAY_HELP = (
     "whole: all at once; streamed: band by band, with maps in memory; spilled: with maps in files, from which the same "
     "command goes on after a stop; auto: the first of these that fits."
 )
+RECIPE_HELP = "A recipe of the package, such as sign_digits_nano, or a YAML file with any of the options below."
 CONTINUATION = (
     "Run the same command again to continue a run that was stopped: it ends as if it had not been. Exit codes: "
     f"{STOPPED} stopped by SIGTERM and saved, {INTERRUPTED} by Ctrl-C and saved."
@@ -154,7 +155,10 @@ def benchmark_parser() -> Parser:
 
 
 def plan_parser() -> Parser:
-    parser = Parser(description="Say what encoding images will take of memory, disk and time, and which way it goes.")
+    parser = Parser(
+        description="Say what encoding images will take of memory, disk and time, and which way it goes; with "
+        "--checkpoint of a detector or a segmentation model, what predicting takes."
+    )
     add = parser.add_argument
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
@@ -171,7 +175,7 @@ def plan_parser() -> Parser:
 def train_parser() -> Parser:
     parser = Parser(description=f"Train a classifier, a detector or a segmentation model. {CONTINUATION}")
     add = parser.add_argument
-    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--recipe", type=str | None, metavar="NAME|FILE", help=RECIPE_HELP)
     add("--data", required=True, type=str, metavar="PATH", help="Folder with train and val, as the task has them.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
     _add_reading(parser, by_default="Short for --input.{}.")
@@ -185,7 +189,7 @@ def pretrain_parser() -> Parser:
         f"says. {CONTINUATION}"
     )
     add = parser.add_argument
-    add("--recipe", type=str | None, metavar="FILE", help="YAML file with any of the options below.")
+    add("--recipe", type=str | None, metavar="NAME|FILE", help=RECIPE_HELP)
     add("--data", required=True, type=str, nargs="+", metavar="DIR", help="Folders of images, searched to any depth.")
     add("--teacher", type=str | None, metavar="NAME|FILE", help="Short for --distillation.teacher.")
     add("--output", required=True, type=str, metavar="DIR", help="Folder of the run; created if need be.")
@@ -384,11 +388,21 @@ def _add_reading(parser: Parser, *, by_default: str = "By default as the weights
     level_help = "Of the pyramid of a slide or TIFF; 0 is full resolution."
     channels_help = "Which channels to take, in this order, counted from 0."
     range_help = "Stored values that become 0 and 1, where their type does not say so: 0 4095 for 12 bits in 16."
-    level_help, channels_help, range_help = (
+    mpp_help = "Micrometres a pixel: the next finer level of a slide or TIFF is resampled to that."
+    power_help = "The same for slides, as the power of an objective, such as 20."
+    level_help, channels_help, range_help, mpp_help, power_help = (
         f"{text} {by_default.format(field)}"
-        for text, field in ((level_help, "level"), (channels_help, "channels"), (range_help, "value_range"))
+        for text, field in (
+            (level_help, "level"),
+            (channels_help, "channels"),
+            (range_help, "value_range"),
+            (mpp_help, "mpp"),
+            (power_help, "magnification"),
+        )
     )
     add("--level", type=int | None, metavar="N", help=level_help)
+    add("--mpp", type=float | None, metavar="UM", help=mpp_help)
+    add("--magnification", type=float | None, metavar="POWER", help=power_help)
     add("--channels", nargs="+", type=int, metavar="N", help=channels_help)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)
 

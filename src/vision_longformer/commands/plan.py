@@ -1,4 +1,4 @@
-"""`vil plan`: what encoding or training will take, before it is begun."""
+"""`vil plan`: what encoding, training or predicting will take, before it is begun."""
 
 from __future__ import annotations
 
@@ -17,27 +17,37 @@ from rich.table import Table
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.commands.encode import chosen_model
+from vision_longformer.commands.plan_prediction import plan_images
 from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, describe_image
+from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, Reading, describe_image
 from vision_longformer.images.find import find_images
 from vision_longformer.images.values import check_fits
 from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
+from vision_longformer.pretrained import find_weights
+from vision_longformer.training.trained import Trained
+from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.system_memory import gigabytes, parse_bytes
 from vision_longformer.utils.words import duration
-from vision_longformer.weights import reading_of
+from vision_longformer.weights import describe, reading_of
 
+DENSE = ("detection", "instance_segmentation", "semantic_segmentation")  # tasks
+Shown = list[tuple[dict[str, Any], str, Table]]  # of each image: as JSON, a sentence, and a table
 SIZE = re.compile(r"([1-9]\d*)[x×]([1-9]\d*)")
 
 
 def run(arguments: Arguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd or broken files, which errors explain
     try:
+        if (trained := _dense(arguments)) is not None:
+            images, found = _images(arguments, trained.reading, trained.reading.model_channels)
+            found += plan_images(trained, images, arguments, choose_device(arguments.device)) if images else []
+            return _show(found, arguments)
         _, model = chosen_model(arguments)
-        images, found = _images(arguments, model)
+        images, found = _images(arguments, reading_of(model), model.in_chans)
         model = model.to(choose_device(arguments.device)).eval()
         device = next(model.parameters()).device
         limit = Limits(memory=None if arguments.memory is None else parse_bytes(arguments.memory)).bytes(device)
@@ -45,6 +55,26 @@ def run(arguments: Arguments) -> int:
         found += shown(model, images, limit, arguments) if images else []
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    return _show(found, arguments)
+
+
+def _dense(arguments: Arguments) -> Trained | None:
+    """Return the trained detector or segmentation model that is meant; None for others.
+
+    Raises:
+        ValueError: It was asked for a step of its training.
+    """
+    if not arguments.checkpoint:
+        return None
+    about = describe(find_weights(arguments.checkpoint))
+    if about.get("task") not in DENSE or about.get("content") == "training":
+        return None
+    if arguments.training:
+        raise ValueError("--training: is for backbones and classifiers; leave it out to plan predictions")
+    return load_weights(arguments.checkpoint)
+
+
+def _show(found: Shown, arguments: Arguments) -> int:
     if arguments.json:
         print(json.dumps([about for about, _, _ in found], indent=2))
     else:
@@ -55,10 +85,7 @@ def run(arguments: Arguments) -> int:
     return int(any("refusal" in about for about, _, _ in found))
 
 
-Shown = list[tuple[dict[str, Any], str, Table]]  # of each image: as JSON, a sentence, and a table
-
-
-def _images(arguments: Arguments, model: VisionLongformer) -> tuple[list[ImageInfo], Shown]:
+def _images(arguments: Arguments, trained: Reading, channels: int) -> tuple[list[ImageInfo], Shown]:
     """Return what is known of the images, the size alone where there is none; and which of them cannot be read."""
     if bool(arguments.images) == (arguments.size is not None):
         raise ValueError("give images, or the --size of one, such as 32768x32768")
@@ -71,13 +98,13 @@ def _images(arguments: Arguments, model: VisionLongformer) -> tuple[list[ImageIn
         height, width = int(match[1]), int(match[2])
         if max(height, width) > MAX_SIDE:
             raise ValueError(f"--size {arguments.size}: height and width must be at most {MAX_SIDE:,} pixels")
-        images.append(ImageInfo("an image", height, width, 3, np.dtype(np.uint8), preferred_rows=256))
+        images.append(ImageInfo("an image", height, width, channels, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
-    reading = chosen_reading(arguments, trained=reading_of(model), tell=tell)
+    reading = chosen_reading(arguments, trained=trained, tell=tell)
     for source in find_images(arguments.images, remark=tell):
         try:
             image = describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels)
-            check_fits(image, model.in_chans)
+            check_fits(image, channels)
             images.append(image)
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))

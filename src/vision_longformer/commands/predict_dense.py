@@ -20,6 +20,7 @@ from vision_longformer.features.results import OnBand
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.formats import DEFAULTS, check_outputs
 from vision_longformer.prediction.journal import RUN, JournalError
+from vision_longformer.prediction.limits import limit_for
 from vision_longformer.prediction.predictor import PredictOptions, Predictor
 from vision_longformer.prediction.run import FOLDERS, Outcome, PredictionRun
 from vision_longformer.reports.prediction_page import write_prediction_page
@@ -60,7 +61,9 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
             finished = follow(begin, total=len(sources), console=console, so_far=total)
             for outcome in finished:
                 if outcome.left_out:
-                    tell(_about_left_out(outcome, limit_of(trained)))
+                    grown = outcome.tiles == 1 and arguments.detections is None and predictor.scale == 1
+                    limit = limit_for(limit_of(trained), outcome.size) if grown else limit_of(trained)
+                    tell(_about_left_out(outcome, limit))
             if not arguments.no_pictures:
                 write_prediction_page(run, title=str(arguments.checkpoint))
     except KeyboardInterrupt:

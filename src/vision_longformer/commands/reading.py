@@ -8,7 +8,8 @@ from typing import Any
 from vision_longformer.commands.common import Arguments
 from vision_longformer.images import AS_STORED, Reading
 
-OPTIONS = ("level", "channels", "value_range")  # fields of a `Reading`, and of a recipe's `input`
+SCALES = ("level", "mpp", "magnification")  # of which one is given
+OPTIONS = (*SCALES, "channels", "value_range")  # fields of a `Reading`, and of a recipe's `input`
 
 
 def given_reading(arguments: Arguments) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def chosen_reading(arguments: Arguments, *, trained: Reading = AS_STORED, tell: 
         ValueError: A number is out of range.
     """
     typed, kept = given_reading(arguments), []
+    if any(name in typed for name in SCALES):  # one of them takes the place of another
+        typed = {"level": 0, "mpp": None, "magnification": None, **typed}
     for name in OPTIONS:
         before = getattr(trained, name)
         if name in typed and before != getattr(AS_STORED, name) and before != typed[name]:
@@ -42,5 +45,7 @@ def chosen_reading(arguments: Arguments, *, trained: Reading = AS_STORED, tell: 
 
 def _said(name: str, value: Any) -> str:
     """Return an option as it is typed."""
+    if value is None:
+        return f"no --{name}"
     numbers = value if isinstance(value, tuple) else (value,)
     return f"--{name.replace('_', '-')} " + " ".join(f"{number:g}" for number in numbers)

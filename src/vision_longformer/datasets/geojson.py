@@ -4,8 +4,9 @@ Beside each image, or in a folder of labels, lies NAME.geojson (or NAME.tif.geoj
 list of features or one feature. A feature's class is QuPath's `classification`, else the property `class`; all without
 one are of the class that the options name. A pixel belongs to a polygon that covers its centre; holes are heeded.
 
-Coordinates are pixels of the image. Where the file names a coordinate system ("crs", of GeoJSON 2008), they are those
-of the map; so are degrees, if they lie on a georeferenced image.
+Coordinates are pixels of full resolution, whatever level or scale the image is read at. Where the file names a
+coordinate system ("crs", of GeoJSON 2008), they are those of the map; so are degrees, if they lie on a georeferenced
+image.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def reading_geojson(
         background: Features of this class are no objects; None if all are.
         with_masks: Keep their masks too.
         skip_invalid: Leave out features that cannot be used, and images whose file cannot be read.
-        reading: How the images are to be read. Of a pyramid, pixels are those of the level that is read.
+        reading: How the images are to be read.
 
     Raises:
         FileNotFoundError: There is no such folder.

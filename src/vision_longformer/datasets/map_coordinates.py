@@ -19,8 +19,8 @@ def to_pixels(outlines: Sequence[Any], content: Any, info: ImageInfo) -> NDArray
 
     Args:
         outlines: Shapely's, as a GeoJSON file has them.
-        content: Of the file; its member "crs" names the coordinate system. Without it coordinates are pixels, or
-            degrees (WGS 84) if any of these lie on the image.
+        content: Of the file; its member "crs" names the coordinate system. Without it coordinates are pixels of full
+            resolution, or degrees (WGS 84) if any of these lie on the image.
         info: Of the image.
 
     Raises:
@@ -29,7 +29,7 @@ def to_pixels(outlines: Sequence[Any], content: Any, info: ImageInfo) -> NDArray
     geometries = np.array([*outlines, None], object)[:-1]  # of a list of polygons NumPy would take the parts
     named = _name(content)
     if not len(geometries) or (named is None and not info.georeference):
-        return geometries
+        return _as_read(geometries, info)
     if not info.georeference:
         raise ValueError(f"has map coordinates ({named}), and its image does not say where on earth it lies")
     from rasterio.crs import CRS
@@ -50,11 +50,20 @@ def to_pixels(outlines: Sequence[Any], content: Any, info: ImageInfo) -> NDArray
         return np.asarray((points - (c, f)) @ back.T)
 
     if named is None and not _look_like_degrees(geometries):
-        return geometries
+        return _as_read(geometries, info)
     on_image: NDArray[np.object_] = shapely.transform(geometries, moved)
     if named is None and not shapely.intersects(shapely.box(0, 0, info.width, info.height), on_image).any():
-        return geometries
+        return _as_read(geometries, info)
     return on_image
+
+
+def _as_read(geometries: NDArray[np.object_], info: ImageInfo) -> NDArray[np.object_]:
+    """Return geometries in pixels of full resolution in those that the image is read in."""
+    if info.downsample == (1.0, 1.0):
+        return geometries
+    across_and_down = np.array(info.downsample[::-1])
+    found: NDArray[np.object_] = shapely.transform(geometries, lambda points: points / across_and_down)
+    return found
 
 
 def _look_like_degrees(geometries: NDArray[np.object_]) -> bool:

@@ -46,6 +46,12 @@ class InputOptions:
         None, "Stored values that become 0 and 1, such as [0, 4095] for 12 bits in 16; by default what their type says."
     )
     level: int = option(0, "Of the pyramid of a slide or TIFF; 0 is full resolution.", rules.NOT_NEGATIVE)
+    mpp: float | None = option(
+        None, "Micrometres a pixel: the next finer level of a slide or TIFF is resampled to that.", rules.ABOVE_0
+    )
+    magnification: float | None = option(
+        None, "Of a slide, in place of mpp: 20 for what an objective of 20× shows.", rules.ABOVE_0
+    )
 
     @property
     def reading(self) -> Reading:
@@ -56,7 +62,7 @@ class InputOptions:
         """
         from vision_longformer.images import Reading  # takes long, and help on options needs none
 
-        return Reading(self.level, self.channels, self.value_range)
+        return Reading(self.level, self.channels, self.value_range, self.mpp, self.magnification)
 
 
 @dataclass(frozen=True)

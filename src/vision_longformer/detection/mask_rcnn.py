@@ -103,7 +103,11 @@ class MaskRCNN(nn.Module):
         Raises:
             ValueError: It is below 1 or above a million.
         """
-        self.config = self.config.with_detections(detections)
+        self.set_limits(self.config.with_detections(detections))
+
+    def set_limits(self, config: MaskRCNNConfig) -> None:
+        """Take the limits of detections and proposals from other settings, which must else be the same."""
+        self.config = config
         self.rpn.set_proposals(self.config)
         self.roi_heads.limit = self.config.detections
 

@@ -140,7 +140,11 @@ class RetinaNet(TorchvisionRetinaNet):  # type: ignore[misc]
         Raises:
             ValueError: It is below 1 or above a million.
         """
-        self.config = self.config.with_detections(detections)
+        self.set_limits(self.config.with_detections(detections))
+
+    def set_limits(self, config: RetinaNetConfig) -> None:
+        """Take the limits of detections and candidates from other settings, which must else be the same."""
+        self.config = config
         self.detections_per_img, self.topk_candidates = self.config.detections, self.config.candidates
 
     def no_weight_decay(self) -> set[str]:

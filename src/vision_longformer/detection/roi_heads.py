@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
         """
         wanted = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks} for t in targets]
         regions, matched, labels, wanted_offsets = self.select_training_samples(list(proposals), wanted)
-        logits, offsets = self._classify(maps, regions)
+        logits, offsets = self.classify(self.box_roi_pool(maps, regions))
         every_label = torch.cat(labels)
         count = max(len(every_label), 1)
         positive = torch.where(every_label > 0)[0]
@@ -80,33 +81,38 @@ class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
         self, maps: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: Sequence[Size]
     ) -> list[Detections]:
         """Return what is found in each image; arguments as for `losses`."""
-        logits, offsets = self._classify(maps, proposals)
-        boxes, scores, labels = self.postprocess_detections(logits, offsets, list(proposals), list(image_sizes))
-        limit = self.limit
-        shown = [own[:limit] for own in boxes]
-        numbers = torch.cat([own[:limit] - 1 for own in labels])
-        masks = self._draw(maps, shown, numbers).sigmoid().split([len(own) for own in shown])
-        return [
-            Detections(
-                shown[number],
-                scores[number][:limit],
-                labels[number][:limit] - 1,
-                masks[number],
-                LeftOut(scores[number][limit:], labels[number][limit:] - 1),
-            )
-            for number in range(len(shown))
-        ]
+        counts = [len(own) for own in proposals]
+        logits, offsets = (x.split(counts) for x in self.classify(self.box_roi_pool(maps, proposals)))
+        found = [self.objects_of(*image) for image in zip(logits, offsets, proposals, image_sizes, strict=True)]
+        pooled = self.mask_roi_pool(maps, [own.boxes for own in found])
+        drawn = self.draw(pooled, torch.cat([own.labels for own in found])).sigmoid()
+        masks = drawn.split([len(own.boxes) for own in found])
+        return [replace(own, masks=of_image) for own, of_image in zip(found, masks, strict=True)]
 
-    def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (R, K + 1) logits and (R, 4·(K + 1)) offsets."""
-        logits, offsets = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes)))
-        return logits.to(boxes[0].dtype), offsets.to(boxes[0].dtype)
+    def objects_of(self, logits: Tensor, offsets: Tensor, proposals: Tensor, size: Size) -> Detections:
+        """Return what is found in one image, without masks.
 
-    def _draw(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Return (R, s, s) logits of the masks of (R,) classes."""
-        every = self.mask_predictor(self.mask_head(self.mask_roi_pool(maps, boxes)))  # (R, K, s, s)
+        Args:
+            logits: (R, K + 1), see `classify`.
+            offsets: (R, 4·(K + 1)).
+            proposals: (R, 4).
+            size: (height, width) of the image.
+        """
+        (boxes,), (scores,), (labels,) = self.postprocess_detections(logits, offsets, [proposals], [size])
+        shown, limit = labels - 1, self.limit
+        left_out = LeftOut(scores[limit:], shown[limit:])
+        return Detections(boxes[:limit], scores[:limit], shown[:limit], left_out=left_out)
+
+    def classify(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (R, K + 1) logits and (R, 4·(K + 1)) offsets from (R, C, s, s) squares of `box_roi_pool`."""
+        logits, offsets = self.box_predictor(self.box_head(pooled))
+        return logits.to(pooled.dtype), offsets.to(pooled.dtype)
+
+    def draw(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """Return (R, s, s) logits of the masks of (R,) classes from (R, C, s/2, s/2) squares of `mask_roi_pool`."""
+        every = self.mask_predictor(self.mask_head(pooled))  # (R, K, s, s)
         chosen: Tensor = every[torch.arange(len(labels), device=labels.device), labels]
-        return chosen.to(boxes[0].dtype)
+        return chosen.to(pooled.dtype)
 
     def _mask_loss(
         self,
@@ -118,7 +124,8 @@ class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
     ) -> Tensor:
         chosen = [torch.where(own > 0)[0] for own in labels]
         boxes = [own[index] for own, index in zip(regions, chosen, strict=True)]
-        logits = self._draw(maps, boxes, torch.cat([own[index] for own, index in zip(labels, chosen, strict=True)]) - 1)
+        classes = torch.cat([own[index] for own, index in zip(labels, chosen, strict=True)]) - 1
+        logits = self.draw(self.mask_roi_pool(maps, boxes), classes)
         shown = []
         for own, numbers, index, target in zip(boxes, matched, chosen, targets, strict=True):
             assert target.masks is not None

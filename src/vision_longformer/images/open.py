@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,18 @@ class Reading:
         level: Of the pyramid of a slide or TIFF, 0 for full resolution.
         channels: Which to take, counted from 0; None for all.
         value_range: Stored values that become 0 and 1; None where their type says.
+        mpp: Micrometres a pixel, for which the next finer level is resampled; None for those of the level.
+        magnification: Of a slide, the same as the power of a microscope's objective.
 
     Raises:
-        ValueError: A number is negative, or the range is empty.
+        ValueError: A number is negative, the range is empty, or the scale is stated twice.
     """
 
     level: int = 0
     channels: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
+    mpp: float | None = None
+    magnification: float | None = None
 
     def __post_init__(self) -> None:
         if self.level < 0:
@@ -60,6 +64,12 @@ class Reading:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"value_range={low:g}, {high:g}: must be two numbers, the lower one first")
+        for name in ("mpp", "magnification"):
+            scale = getattr(self, name)
+            if scale is not None and not (math.isfinite(scale) and scale > 0):
+                raise ValueError(f"{name}={scale}: must be above 0")
+        if (self.mpp is not None) + (self.magnification is not None) + (self.level > 0) > 1:
+            raise ValueError("level, mpp and magnification: give one of them")
 
     @property
     def model_channels(self) -> int:
@@ -72,6 +82,7 @@ class Reading:
             "level": self.level,
             "channels": None if self.channels is None else list(self.channels),
             "value_range": None if self.value_range is None else list(self.value_range),
+            **{name: value for name in ("mpp", "magnification") if (value := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -87,6 +98,7 @@ class Reading:
                 int(level),
                 None if channels is None else tuple(int(channel) for channel in channels),
                 None if value_range is None else (float(value_range[0]), float(value_range[1])),
+                *(None if values.get(name) is None else float(values[name]) for name in ("mpp", "magnification")),
             )
         except (LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"how images are read is damaged: {error!r}") from error
@@ -101,6 +113,8 @@ def open_reader(
     level: int = 0,
     channels: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = None,
+    mpp: float | None = None,
+    magnification: float | None = None,
     array: str | None = None,
     max_pixels: int = MAX_PIXELS,
     upright: bool = True,
@@ -112,6 +126,8 @@ def open_reader(
         level: See `Reading`, as for what follows.
         channels: Which channels to take, counted from 0; by default all.
         value_range: Stored values that become 0 and 1, where their type does not say so.
+        mpp: Micrometres a pixel.
+        magnification: As the power of a microscope's objective.
         array: The array to take from a Zarr group.
         max_pixels: Refuse larger images that are decoded as a whole: ordinary ones, those that are turned, and others
             of which a single tile, strip or chunk is larger.
@@ -121,19 +137,47 @@ def open_reader(
         ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
         ValueError: A number is out of range, see `Reading`.
     """
-    wanted = Reading(level, None if channels is None else tuple(channels), value_range)
+    wanted = Reading(level, None if channels is None else tuple(channels), value_range, mpp, magnification)
+
+    file = path if isinstance(path, Path) else Path(path)
+
+    def opened(number: int) -> Reader:
+        return _upright(_open(file, level=number, array=array, max_pixels=max_pixels), upright, max_pixels)
+
     with image_errors(str(path)):
-        reader = _open(path if isinstance(path, Path) else Path(path), level=level, array=array, max_pixels=max_pixels)
+        reader = opened(level) if mpp is None and magnification is None else _at_scale(file, wanted, opened)
         try:
-            if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
-                check_pixels(str(path), reader.info.size, max_pixels)
-                reader = UprightReader(reader, orientation)
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)
-            return GuardedReader(reader)
+            guarded = GuardedReader(reader)
+            if level:
+                with contextlib.closing(opened(0)) as whole:
+                    pairs = zip(whole.info.size, guarded.info.size, strict=True)
+                    down, across = (full / own for full, own in pairs)
+                guarded.info = dataclasses.replace(guarded.info, downsample=(down, across))
+            return guarded
         except BaseException:
             reader.close()
             raise
+
+
+def _upright(reader: Reader, upright: bool, max_pixels: int) -> Reader:
+    """Return a reader of the same image turned upright, if it is to be."""
+    orientation = getattr(reader, "orientation", 1)
+    if not upright or orientation == 1:
+        return reader
+    try:
+        check_pixels(reader.info.name, reader.info.size, max_pixels)
+    except ImageError:
+        reader.close()
+        raise
+    return UprightReader(reader, orientation)
+
+
+def _at_scale(path: Path, wanted: Reading, opened: Callable[[int], Reader]) -> Reader:
+    from vision_longformer.images.scale import open_at_scale
+
+    return open_at_scale(path, opened, mpp=wanted.mpp, magnification=wanted.magnification)
 
 
 def describe_image(

@@ -36,6 +36,19 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[float, float] | None:
     return found if found is not None and all(math.isfinite(side) and side > 0 for side in found) else None
 
 
+def read_magnification(path: str | os.PathLike[str]) -> float | None:
+    """Return the power of the objective that a slide was scanned with; None if the file does not say."""
+    path = Path(path)
+    found = 0.0
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        with contextlib.suppress(*_UNREADABLE, ImportError):
+            import openslide
+
+            with openslide.OpenSlide(path) as slide:
+                found = float(slide.properties["openslide.objective-power"])
+    return found if math.isfinite(found) and found > 0 else None
+
+
 def _of_tiff(file: Any) -> tuple[float, float] | None:
     if file.is_ome:
         pixels = ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels")

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
+from vision_longformer.utils.positioned import read_at
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 NEEDED = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # besides those that the standard calls critical
 TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")  # keywords of texts
@@ -66,7 +68,7 @@ class PlainPng(io.RawIOBase):
         if number >= len(self._pieces):
             return 0
         piece, skipped = self._pieces[number], self._place - self._starts[number]
-        data = os.pread(self._file, min(len(buffer), piece.size - skipped), piece.start + skipped)
+        data = read_at(self._file, min(len(buffer), piece.size - skipped), piece.start + skipped)
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
@@ -76,7 +78,7 @@ def _pieces(file: int, end: int) -> Iterator[Piece]:
     """Yield what of a PNG file is shown, in order."""
     needed, turning, place = [], [], len(PNG_START)
     while place < end:
-        head = os.pread(file, 8, place)
+        head = read_at(file, 8, place)
         if len(head) < 8 or not head[4:].isalpha():  # damaged: Pillow says how
             needed.append((b"", Piece(place, end - place)))
             break
@@ -101,7 +103,7 @@ def _may_turn(file: int, kind: bytes, chunk: Piece) -> bool:
     """Tell whether a chunk is metadata, undamaged, that may say how the image is turned."""
     if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or chunk.size > LARGEST_METADATA:
         return False
-    data = os.pread(file, chunk.size, chunk.start)
+    data = read_at(file, chunk.size, chunk.start)
     whole = struct.pack(">I", zlib.crc32(data[4:-4])) == data[-4:]
     return whole and (kind == b"eXIf" or data[8:].startswith(TURNING))
 

@@ -85,6 +85,9 @@ class ImageInfo:
         identity: Changes when the file does; "" where there is no file.
         georeference: Where on earth the image lies (see `images.geotiff`); empty if it does not say.
         value_range: Stored values that become 0 and 1; None where their type says.
+        downsample: By how much its pixels are higher and wider than those of full resolution.
+        pixel_size: (height, width) of a pixel in micrometres, where it is read at a stated scale; None elsewhere (see
+            `images.pixel_size`).
     """
 
     name: str
@@ -98,6 +101,8 @@ class ImageInfo:
     identity: str = ""
     georeference: dict[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
+    downsample: tuple[float, float] = (1.0, 1.0)
+    pixel_size: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ is cut into tiles.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from vision_longformer.detection.boxes import FoundObjects
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed
 from vision_longformer.detection.tiled import find_objects
+from vision_longformer.fpn.streamed.memory import Streaming
 from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, rasters
 from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
+from vision_longformer.prediction.limits import limited
 from vision_longformer.prediction.missing import where_pixels_are, where_rows_are, without_missing
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.segmentation.streamed.label_file import LabelFile
@@ -107,31 +110,67 @@ def look(
         MemoryError: There was less memory than was free before.
         WorkFolderError: Maps cannot be kept in the work folder.
     """
-    preprocessing = trained.preprocessing
-    common: dict[str, Any] = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
-    wanted: dict[str, Any] = {"min_score": options.min_score, "classes": options.classes}
-    model: Any = trained.model
     size = reader.info.size
     progress.begin(size)
-    if options.scale == 1 and (strategy := streaming_strategy(model, size, tiling)) is not None:
-        in_bands: dict[str, Any] = {"work_folder": options.work_folder, "on_band": progress.band, **common}
-        with torch.autocast(device.type, enabled=False):  # row-wise execution writes into buffers of one type
-            if trained.gives == "pixels":
-                file, there = label_pixels_streamed(model, reader, strategy, **in_bands)
-                own = None if there is None else there.array()
-                return Seen(1, streamed=True, labels=file.array(), label_file=file, valid=own)
-            found = find_objects_streamed(model, reader, strategy, **wanted, **in_bands)
-        return Seen(1, streamed=True, objects=where_rows_are(found, reader, trained.reading.model_channels))
+    grown = trained.gives == "objects" and options.detections is None and options.scale == 1
+    # What is cut into tiles keeps the model's own limit, which holds for each of them.
+    with limited(trained.model, size) if grown else contextlib.nullcontext():
+        strategy = streaming_strategy(trained.model, size, tiling) if options.scale == 1 else None
+        if strategy is not None:
+            return _look_streamed(trained, reader, strategy, device=device, options=options, progress=progress)
+        if not tiling.asked_for and tiling.fits_whole(size):
+            return _look(trained, reader, tiling=tiling, device=device, options=options, progress=progress)
+    return _look(trained, reader, tiling=tiling, device=device, options=options, progress=progress)
+
+
+def _look_streamed(
+    trained: Trained,
+    reader: Reader,
+    strategy: Streaming,
+    *,
+    device: torch.device,
+    options: LookOptions,
+    progress: OnProgress,
+) -> Seen:
+    model: Any = trained.model
+    colours = {name: trained.preprocessing[name] for name in ("mean", "std")}
+    in_bands: dict[str, Any] = {"work_folder": options.work_folder, "on_band": progress.band, **colours}
+    with torch.autocast(device.type, enabled=False):  # row-wise execution writes into buffers of one type
+        if trained.gives == "pixels":
+            file, there = label_pixels_streamed(model, reader, strategy, **in_bands)
+            own = None if there is None else there.array()
+            return Seen(1, streamed=True, labels=file.array(), label_file=file, valid=own)
+        found = find_objects_streamed(
+            model, reader, strategy, min_score=options.min_score, classes=options.classes, **in_bands
+        )
+    return Seen(1, streamed=True, objects=where_rows_are(found, reader, trained.reading.model_channels))
+
+
+def _look(
+    trained: Trained,
+    reader: Reader,
+    *,
+    tiling: Tiling,
+    device: torch.device,
+    options: LookOptions,
+    progress: OnProgress,
+) -> Seen:
+    """Look at an image as a whole, or in tiles."""
+    preprocessing = trained.preprocessing
+    model: Any = trained.model
+    size = reader.info.size
     check_pixels(reader.info.name, size, MAX_PIXELS)
     image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)
     seen = resized(image, options.scale, interpolation=preprocessing["interpolation"])
     seen_size = rasters.size_of(seen)
     tiles = len(tiling.cut(seen_size))
-    in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": progress.tile, **common}
+    in_tiles: dict[str, Any] = {name: preprocessing[name] for name in ("mean", "std")}
+    in_tiles |= {"tiling": tiling, "device": device, "on_tile": progress.tile}
     if trained.gives == "pixels":
         own = None if valid is None else _at_size(valid, seen_size)
         labels = _at_size(label_pixels(model, seen, valid=own, **in_tiles), size)
         return Seen(tiles, labels=without_missing(labels, valid, len(trained.classes or ())), valid=valid)
+    wanted: dict[str, Any] = {"min_score": options.min_score, "classes": options.classes}
     found = find_objects(model, seen, detections=options.detections, **wanted, **in_tiles)
     objects = where_pixels_are(in_pixels_of(found, size, seen=seen_size), valid)
     return Seen(tiles, objects=objects, valid=valid)

@@ -136,6 +136,7 @@ def entry_of(result: RegionsResult, *, path: Path, identity: str, seconds: float
         "size": list(image.size),
         "georeference": image.georeference,
         "pixel_size": None if image.pixel_size is None else list(image.pixel_size),
+        "downsample": list(image.downsample),
         "tiles": result.tiles,
         "streamed": result.streamed,
         "seconds": seconds,
@@ -169,7 +170,8 @@ def facts_of(entry: Entry) -> ImageFacts:
     height, width = entry["size"]
     pixel_size = entry["pixel_size"]
     known = None if pixel_size is None else (pixel_size[0], pixel_size[1])
-    return ImageFacts(entry["name"], (height, width), entry["georeference"], known)
+    down, across = entry.get("downsample", (1.0, 1.0))
+    return ImageFacts(entry["name"], (height, width), entry["georeference"], known, (down, across))
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

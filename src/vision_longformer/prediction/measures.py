@@ -29,12 +29,14 @@ class ImageFacts:
         size: (height, width) in pixels.
         georeference: Where on earth it lies (see `images.geotiff`); empty if it does not say.
         pixel_size: (height, width) of a pixel in micrometres; None if the image does not say.
+        downsample: By how much pixels are higher and wider than those of full resolution.
     """
 
     name: str
     size: Size
     georeference: dict[str, Any] = field(default_factory=dict)
     pixel_size: tuple[float, float] | None = None
+    downsample: tuple[float, float] = (1.0, 1.0)
 
     @property
     def unit(self) -> PixelUnit | None:

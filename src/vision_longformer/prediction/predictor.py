@@ -207,7 +207,8 @@ class Predictor:
                 name if name is not None else "" if path is None else str(path),
                 reader.info.size,
                 reader.info.georeference,
-                None if path is None or reading.level else read_pixel_size(path),
+                _pixel_size(path, reader),
+                reader.info.downsample,
             )
             about: dict[str, Any] = {
                 "image": facts,
@@ -279,6 +280,14 @@ def _open(image: ImageLike, reading: Reading) -> Reader:
     if reading.channels is None and reading.value_range is None:
         return reader
     return ChosenReader(reader, reading.channels, value_range=reading.value_range)
+
+
+def _pixel_size(path: Path | None, reader: Reader) -> tuple[float, float] | None:
+    """Return the (height, width) of a pixel in micrometres, as it is read; None if its file does not say."""
+    if reader.info.pixel_size is not None or path is None:
+        return reader.info.pixel_size
+    full, (down, across) = read_pixel_size(path), reader.info.downsample
+    return None if full is None else (full[0] * down, full[1] * across)
 
 
 def _picture(image: ImageLike, reader: Reader, reading: Reading) -> Callable[[], Image.Image]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from vision_longformer.detection import RetinaNet
+from vision_longformer.detection import MaskRCNN, RetinaNet
 from vision_longformer.detection.streamed.levels import Levels
+from vision_longformer.detection.streamed.mask_rcnn import LevelBands
 from vision_longformer.fpn.streamed.backbone import features_of
 from vision_longformer.fpn.streamed.memory import Streaming, choose_streaming
 from vision_longformer.padding import Size
@@ -22,6 +23,10 @@ def _of_retinanet(model: RetinaNet, size: Size, band_bytes: int) -> int:
     return Levels(model, size, band_bytes=band_bytes, band_rows=None).bytes
 
 
+def _of_mask_rcnn(model: MaskRCNN, size: Size, band_bytes: int) -> int:
+    return LevelBands(model, size, band_bytes=band_bytes, band_rows=None).bytes
+
+
 def _of_semantic(model: SemanticFPN, size: Size, band_bytes: int) -> int:
     return HeadBands(model, size, band_bytes=band_bytes, band_rows=None).bytes
 
@@ -29,6 +34,7 @@ def _of_semantic(model: SemanticFPN, size: Size, band_bytes: int) -> int:
 # What the levels of a model hold at most beside the backbone's maps.
 LEVEL_BYTES: dict[type[nn.Module], Callable[[Any, Size, int], int]] = {
     RetinaNet: _of_retinanet,
+    MaskRCNN: _of_mask_rcnn,
     SemanticFPN: _of_semantic,
 }
 

@@ -18,6 +18,7 @@ import xxhash
 from torch import Tensor
 
 from vision_longformer.streaming.rows import Rows
+from vision_longformer.utils.positioned import read_into_at, write_at
 from vision_longformer.utils.tensor_files import bytes_of
 
 CHECKED_BYTES = 32 * 2**20  # that are read at once
@@ -130,7 +131,7 @@ class FileMap(StageMap):
         self._row_bytes = shape[1] * shape[2] * dtype.itemsize
         self.digests = torch.zeros(shape[0], dtype=torch.int64)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise explained(path, error) from error
 
@@ -144,7 +145,7 @@ class FileMap(StageMap):
         left, place = bytes_of(tokens), top * self._row_bytes
         while left:
             try:
-                count = os.preadv(self._file, [left[: 2**30]], place)
+                count = read_into_at(self._file, left, place)
             except OSError as error:
                 raise explained(self.path, error) from error
             if count == 0:
@@ -157,7 +158,7 @@ class FileMap(StageMap):
         self.digests[top : top + len(tokens)] = self._digests(left)
         while left:
             try:
-                count = os.pwritev(self._file, [left[: 2**30]], place)
+                count = write_at(self._file, left, place)
             except OSError as error:
                 raise explained(self.path, error) from error
             left, place = left[count:], place + count

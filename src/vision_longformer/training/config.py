@@ -187,7 +187,8 @@ class TrainConfig:
 
     def _check_reading(self) -> None:
         """Check how images are read, and that what follows from the number of their channels fits."""
-        if (self.input.channels, self.input.value_range, self.input.level) == (None, None, 0):
+        inputs = self.input
+        if not inputs.level and not any((inputs.channels, inputs.value_range, inputs.mpp, inputs.magnification)):
             channels = 3
         else:
             try:

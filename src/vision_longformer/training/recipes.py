@@ -1,4 +1,4 @@
-"""Recipes: YAML files of a `TrainConfig`."""
+"""Recipes: YAML files of a `TrainConfig`. Some come with the package, in the folder `recipes`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from vision_longformer.training.config import TrainConfig, walk
 
+SHIPPED = Path(__file__).parent.parent / "recipes"
 # Of `vil pretrain`, where neither the recipe nor the command line says otherwise. Two processors see about a million
 # views in an hour.
 PRETRAINING: dict[str, Any] = {
@@ -29,13 +30,16 @@ PRETRAINING: dict[str, Any] = {
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a recipe's values, unchecked.
 
+    Args:
+        path: A file, or the name of a recipe that comes with the package, such as "sign_digits_nano".
+
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file or recipe.
         ValueError: It is no YAML mapping; names the line.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recipe")
+        path = _shipped(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -45,6 +49,24 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must be a mapping of options, such as `seed: 0`")
     return values
+
+
+def shipped() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _shipped(path: Path) -> Path:
+    """Return the file of a recipe of the package.
+
+    Raises:
+        FileNotFoundError: It has no such recipe; names the nearest that it has.
+    """
+    if str(path) in shipped():
+        return SHIPPED / f"{path}.yaml"
+    close = difflib.get_close_matches(path.stem, shipped(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; recipes of the package: {', '.join(shipped())}"
+    raise FileNotFoundError(f"{path}: no such recipe{hint}")
 
 
 def read_options(groups: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

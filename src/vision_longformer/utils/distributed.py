@@ -159,7 +159,8 @@ def _portable(error: Exception) -> Exception:
 def _store_of_this_attempt(processes: Processes) -> Any:
     """Return the store where processes find each other, apart from what those before a restart left in it.
 
-    torchrun keeps one store through all restarts; gloo would connect to the addresses of processes that are gone.
+    torchrun may keep one store through all restarts; gloo would connect to the addresses of processes that are gone.
+    A store of the first process is new each time. Agents that joined later count fewer restarts, so theirs is no name.
     """
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -169,6 +170,8 @@ def _store_of_this_attempt(processes: Processes) -> Any:
         is_master=not by_agent and processes.is_first,
         multi_tenant=not by_agent,
     )
+    if not by_agent:
+        return store
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from vision_longformer.utils import strict_json
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.digests import LENGTH, NAME, PIECE, BlockDigests, block_size, digest, note_missing
+from vision_longformer.utils.positioned import read_into_at
 
 DIGEST_KEY = "vision_longformer_digest"
 MAX_HEADER = 4 * 2**20  # bytes: ten times what the largest models need, with the names of 20,000 classes
@@ -288,7 +289,7 @@ def check_bytes(file: BinaryIO, path: Path, header: Header, blocks: range) -> No
         hasher, place = BlockDigests(header.block), number * header.block
         left = min(header.block, header.size - place)
         while left:
-            count = os.preadv(file.fileno(), [buffer[:left]], header.start + place)
+            count = read_into_at(file.fileno(), buffer[:left], header.start + place)
             if not count:
                 raise DamagedError(f"{path}: is cut short")
             for found in hasher.add(buffer[:count]):

@@ -11,8 +11,6 @@
 // One unit of work is a row of chunks, of one head of one image. Its keys reach one row of chunks further up and down, so
 // every third row is done at the same time: no two units then add to the same key, and sums do not depend on threads.
 
-#include <ATen/Parallel.h>
-
 #include <atomic>
 #include <new>
 
@@ -306,7 +304,7 @@ void differentiate_map(const Arguments& arguments, const Gradients& gradients) {
   for (int64_t first = 0; first < std::min(kApart, chunk_rows); ++first) {
     const int64_t rows = (chunk_rows - first + kApart - 1) / kApart, units = maps * rows;
     std::atomic<int64_t> next{0};
-    at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), units), 1, [&](int64_t, int64_t) {
+    in_parallel(std::min(arguments.num_threads, units), [&] {
       Worker<T> worker(arguments, gradients, layout);
       for (int64_t unit = next++; unit < units; unit = next++)
         worker.differentiate_row(unit / rows / arguments.heads, unit / rows % arguments.heads, first + unit % rows * kApart);

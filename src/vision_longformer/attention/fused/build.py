@@ -1,4 +1,4 @@
-"""Compiling the kernel: on first use, into the user's cache, once for each kind of machine.
+"""The kernel's library: the one that came with the package, or one that is compiled on first use into the user's cache.
 
 A finished library appears under its final name at once, by renaming, so a build that is killed leaves nothing that
 looks finished, and processes that build at the same time do not disturb each other. A lock saves them the work; the
@@ -16,10 +16,8 @@ import hashlib
 import logging
 import os
 import platform
-import shlex
 import shutil
 import stat
-import subprocess
 import tempfile
 import threading
 import warnings
@@ -27,39 +25,30 @@ from pathlib import Path
 
 import torch
 
+from vision_longformer.attention.fused import compiler
+from vision_longformer.attention.fused.compiler import BuildError
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.locks import Lock, LockedError
 
-SOURCES = ("forward.cpp", "backward.cpp")
-HEADERS = ("neighbourhood.h", "layout.h", "vectors.h")
 FORWARD = "vision_longformer_windowed_attention"
 BACKWARD = "vision_longformer_windowed_attention_backward"
-TIMEOUT = 900  # seconds for the compiler, which takes about ten where nothing else runs
-VERSION_TIMEOUT = 30  # seconds, for a compiler to say what it is
-
-_FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
-# What the processor can do, as PyTorch names it. Without these flags vectors are made of narrower ones.
-_CAPABILITY_FLAGS = {
-    "AVX2": ("-mavx2", "-mfma"),
-    "AVX512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
-}
 
 logger = logging.getLogger(__name__)
 _one_thread_at_a_time = threading.Lock()
 
 
-class BuildError(RuntimeError):
-    """The kernel could not be compiled; the message says why."""
-
-
 def kernel() -> ctypes.CDLL | None:
-    """Return the compiled kernel, or None, after one warning for each process, where there can be none."""
+    """Return the kernel, or None, after one warning for each process, where there can be none."""
     with _one_thread_at_a_time:
         return _kernel()
 
 
 @functools.cache
 def _kernel() -> ctypes.CDLL | None:
+    try:
+        return load_prebuilt()
+    except BuildError as error:
+        logger.info("The kernel of windowed attention that came with the package is not used: %s", error)
     try:
         return load(cache_folder())
     except (BuildError, OSError) as error:
@@ -69,6 +58,34 @@ def _kernel() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def load_prebuilt() -> ctypes.CDLL:
+    """Return the kernel that was compiled when the package was built.
+
+    Raises:
+        BuildError: There is none for this processor, it is damaged, or others could have changed it.
+    """
+    capability = _capability()
+    library = prebuilt_folder() / f"{compiler.prebuilt_name(capability)}.so"
+    if not library.exists():
+        raise BuildError(f"none came with the package for this processor ({capability})")
+    place = library.resolve()  # where it is a link, what it leads to
+    if any(_is_of_others(path) and not _is_as_open_as_this_module(path) for path in (place, place.parent)):
+        raise BuildError(f"{library} belongs to another user, or others may write it")
+    if not _has_digest(library):
+        raise BuildError(f"{library} is damaged: install the package again")
+    return _open(library)
+
+
+def prebuilt_folder() -> Path:
+    """Return where libraries lie that came with the package."""
+    return compiler.source_folder()
+
+
+def _capability() -> str:
+    """Return what this processor can do, as PyTorch names it."""
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def cache_folder() -> Path:
@@ -92,14 +109,14 @@ def load(cache: Path) -> ctypes.CDLL:
         BuildError: There is no compiler, or it failed.
         OSError: The folder cannot be written.
     """
-    compiler = find_compiler()
-    flags = compiler_flags()
-    target = cache / f"windowed_attention_{build_key(compiler, flags)}.so"
+    command = compiler.find_compiler()
+    flags = compiler.compiler_flags(_capability())
+    target = cache / f"windowed_attention_{build_key(command, flags)}.so"
     _make_private(cache)
     if not _is_whole(target):
         with _lock(target.with_suffix(".lock")):
             if not _is_whole(target):
-                _compile(compiler, flags, target)
+                _compile(command, flags, target)
     return _open(target)
 
 
@@ -128,90 +145,54 @@ def _is_of_others(path: Path) -> bool:
     return found.st_uid not in (os.geteuid(), 0) or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
+def _is_as_open_as_this_module(path: Path) -> bool:
+    """Tell whether nobody can write it but this user, root, and the group that can write this module, which runs too.
+
+    Packages are installed so where the umask is 002, as it is where each user has a group.
+    """
+    found, module = path.stat(), Path(__file__).stat()
+    of_others = found.st_uid not in (os.geteuid(), 0) or bool(found.st_mode & stat.S_IWOTH)
+    return not of_others and bool(module.st_mode & stat.S_IWGRP) and found.st_gid == module.st_gid
+
+
 def _is_whole(library: Path) -> bool:
     """Tell whether a library is there as it was compiled, by this user or by root."""
     try:
         place = library.resolve(strict=True)  # where it is a link, what it leads to
-        if any(map(_is_of_others, (place, place.parent, _digest_file(library)))):
+        if any(map(_is_of_others, (place, place.parent, compiler.digest_file(library)))):
             return False
-        return _digest_file(library).read_text() == _digest(library)
-    except (OSError, ValueError):  # there is none yet, or it is no text
+    except OSError:  # there is none yet
+        return False
+    return _has_digest(library)
+
+
+def _has_digest(library: Path) -> bool:
+    """Tell whether a library is the one that was compiled."""
+    try:
+        return compiler.digest_file(library).read_text() == compiler.digest(library)
+    except (OSError, ValueError):  # there is none, or it is no text
         return False
 
 
-def _digest_file(library: Path) -> Path:
-    return library.with_suffix(".sha256")
-
-
-def _digest(library: Path) -> str:
-    return hashlib.sha256(library.read_bytes()).hexdigest()
-
-
-def find_compiler() -> list[str]:
-    """Return the C++ compiler's path and arguments: of the variable CXX, as PyTorch's own extensions use, or `c++`.
-
-    Raises:
-        BuildError: There is none.
-    """
-    try:
-        name, *arguments = shlex.split(os.environ.get("CXX") or "") or ["c++"]
-    except ValueError as error:
-        raise BuildError(f"the variable CXX is no command ({error})") from error
-    path = shutil.which(name)
-    if path is None:
-        raise BuildError(f"no C++ compiler, {name!r} is not on the path")
-    return [path, *arguments]
-
-
-def compiler_flags() -> list[str]:
-    """Return the flags for this processor and this PyTorch."""
-    torch_folder = Path(torch.__file__).parent
-    capability = torch.backends.cpu.get_cpu_capability()
-    return [
-        *_FLAGS,
-        *_CAPABILITY_FLAGS.get(capability, ()),
-        "-isystem",
-        str(torch_folder / "include"),
-        f"-L{torch_folder / 'lib'}",
-    ]
-
-
-def build_key(compiler: list[str], flags: list[str]) -> str:
+def build_key(command: list[str], flags: list[str]) -> str:
     """Return a name for what the compiler would make: it depends on versions, processor, flags and sources."""
-    version = _output([*compiler, "--version"], seconds=VERSION_TIMEOUT).stdout
-    parts = [torch.__version__, *compiler, version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags]
+    parts = [*command, compiler.version(command), platform.machine(), _capability(), *flags]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for name in SOURCES + HEADERS:
-        digest.update(source_folder().joinpath(name).read_bytes())
+    for name in compiler.SOURCES + compiler.HEADERS:
+        digest.update(compiler.source_folder().joinpath(name).read_bytes())
     return digest.hexdigest()[:32]
 
 
-def source_folder() -> Path:
-    return Path(__file__).parent
-
-
-def _compile(compiler: list[str], flags: list[str], target: Path) -> None:
+def _compile(command: list[str], flags: list[str], target: Path) -> None:
     logger.warning("Compiling the kernel of windowed attention. This takes a moment and is done once.")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / target.name
-        sources = [str(source_folder() / name) for name in SOURCES]
-        done = _output([*compiler, *flags, *sources, "-o", str(result), "-lc10", "-ltorch_cpu"], seconds=TIMEOUT)
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise BuildError(f"{compiler[0]} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
+        compiler.compile_library(command, flags, result)
         with replacing(target, private=True) as temporary:
             shutil.copyfile(result, temporary)
             _open(temporary)  # a library that cannot be loaded must not reach the cache
-            with replacing(_digest_file(target), private=True) as digest:
-                digest.write_text(_digest(temporary))
-
-
-def _output(command: list[str], *, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a compiler, whose messages may be in any language and encoding."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{command[0]} took longer than {seconds:g} s") from error
+            with replacing(compiler.digest_file(target), private=True) as digest:
+                digest.write_text(compiler.digest(temporary))
 
 
 def _open(path: Path) -> ctypes.CDLL:

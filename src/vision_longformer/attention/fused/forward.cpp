@@ -3,8 +3,6 @@
 //
 // One unit of work is a row of chunks, or a part of it, of one head of one image.
 
-#include <ATen/Parallel.h>
-
 #include <atomic>
 #include <new>
 
@@ -107,13 +105,13 @@ void attend_map(const Arguments& arguments) {
   const Layout layout(arguments);
   // Each thread takes the next row of chunks: rows at the edge have less to do, and other programs may slow a thread.
   // A band of a wide map may have a single row, which is then cut into parts: each packs two strips of keys again.
-  const int64_t chunk_rows = layout.rows.chunks, chunk_columns = layout.columns.chunks, threads = at::get_num_threads();
+  const int64_t chunk_rows = layout.rows.chunks, chunk_columns = layout.columns.chunks, threads = arguments.num_threads;
   const int64_t rows = arguments.batch * arguments.heads * chunk_rows;
   const int64_t most_parts = std::max<int64_t>(chunk_columns / kLeastColumns, 1);
   const int64_t parts = std::clamp<int64_t>(kUnitsPerThread * threads / std::max<int64_t>(rows, 1), 1, most_parts);
   const int64_t units = rows * parts;
   std::atomic<int64_t> next{0};
-  at::parallel_for(0, std::min(threads, units), 1, [&](int64_t, int64_t) {
+  in_parallel(std::min(threads, units), [&] {
     Worker<T> worker(arguments, layout.rows, layout.columns, layout.biases);
     for (int64_t unit = next++; unit < units; unit = next++) {
       const int64_t row = unit / parts, part = unit % parts, map = row / chunk_rows;  // map: of a head of an image

@@ -1,15 +1,16 @@
 // What the kernel is given, which keys each chunk sees, and the biases laid out as the kernel reads them.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <vector>
 
+#include "threads.h"
 #include "vectors.h"
 
 // The same fields in the same order as `_Arguments` in operator.py. Strides count elements; channels lie side by side.
@@ -22,7 +23,7 @@ struct Arguments {
   int64_t query_strides[4];                   // image, row, column, head
   int64_t key_value_strides[5];               // image, row, column, key or value, head
   int64_t global_key_value_strides[4];        // image, token, key or value, head
-  int64_t is_bfloat16;
+  int64_t is_bfloat16, num_threads;
   const void* query;
   const void* key_value;
   const void* global_key_value;
@@ -156,8 +157,10 @@ struct Layout {
              arguments.last_rows),
         columns(arguments.width, arguments.window, arguments.key_width, arguments.left, kSides, kSides),
         biases(arguments, rows, columns) {
-    at::parallel_for(0, biases.num_panels(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) biases.build(i);
+    const int64_t panels = biases.num_panels();
+    std::atomic<int64_t> next{0};
+    in_parallel(std::min(arguments.num_threads, panels), [&] {
+      for (int64_t panel = next++; panel < panels; panel = next++) biases.build(panel);
     });
   }
 };

@@ -36,6 +36,7 @@ class _Arguments(ctypes.Structure):
         ("key_value_strides", _Integer * 5),
         ("global_key_value_strides", _Integer * 4),
         ("is_bfloat16", _Integer),
+        ("num_threads", _Integer),
         *[(name, _Pointer) for name in ("query", "key_value", "global_key_value", "table", "global_bias", "valid")],
         ("out", _Pointer),
     )
@@ -163,6 +164,7 @@ class _Call:
             key_value_strides=key_value.stride()[:-1],
             global_key_value_strides=global_key_value.stride()[:-1],
             is_bfloat16=query.dtype == torch.bfloat16,
+            num_threads=torch.get_num_threads(),
             query=query.data_ptr(),
             key_value=key_value.data_ptr(),
             global_key_value=global_key_value.data_ptr(),

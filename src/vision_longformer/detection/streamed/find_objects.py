@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from vision_longformer.detection.boxes import FoundObjects, wanted
+from vision_longformer.detection.boxes import Detections, FoundObjects, wanted
+from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
+from vision_longformer.detection.streamed.mask_rcnn import detect_masks_streamed
 from vision_longformer.detection.streamed.retinanet import detect_streamed
 from vision_longformer.detection.tiled import memory_errors
 from vision_longformer.fpn.streamed.backbone import folder_of_maps
 from vision_longformer.fpn.streamed.memory import Streaming
 from vision_longformer.images import Reader
+from vision_longformer.masks.box_masks import BoxMask
 from vision_longformer.tiling.tiles import Tile
 
 
 def find_objects_streamed(
-    model: RetinaNet,
+    model: RetinaNet | MaskRCNN,
     reader: Reader,
     strategy: Streaming,
     *,
@@ -51,16 +55,17 @@ def find_objects_streamed(
     """
     whole = Tile(0, 0, *reader.info.size)
     with folder_of_maps(work_folder, spilled=strategy.spilled) as folder, memory_errors(whole):
-        found = detect_streamed(
-            model,
-            reader,
-            mean=mean,
-            std=std,
-            work_folder=folder,
-            band_bytes=strategy.band_bytes,
-            progress=on_band,
-        )
+        options: dict[str, Any] = {"work_folder": folder, "band_bytes": strategy.band_bytes, "progress": on_band}
+        detect: Any = detect_masks_streamed if isinstance(model, MaskRCNN) else detect_streamed
+        found: Detections = detect(model, reader, mean=mean, std=std, **options)
     chosen = wanted(found.scores, found.labels, min_score=min_score, classes=classes)
     boxes, scores, labels = (x[chosen].cpu() for x in (found.boxes, found.scores, found.labels))
     left_out = 0 if found.left_out is None else found.left_out.count(min_score=min_score, classes=classes)
-    return FoundObjects(boxes.double().numpy(), scores.double().numpy(), labels.long().numpy(), left_out=left_out)
+    rles = None
+    if found.masks is not None:
+        probabilities = found.masks[chosen].cpu().float().numpy()
+        rles = [
+            BoxMask.from_probabilities(own, box).of_image(reader.info.size)
+            for own, box in zip(probabilities, boxes.double().tolist(), strict=True)
+        ]
+    return FoundObjects(boxes.double().numpy(), scores.double().numpy(), labels.long().numpy(), rles, left_out)

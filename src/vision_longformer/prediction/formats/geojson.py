@@ -1,7 +1,8 @@
 """GeoJSON: a feature with a polygon for each object, or for each class of pixels.
 
-As QuPath has it: coordinates in pixels of full resolution, an identifier, "objectType", "classification" with a name
-and a colour, and "measurements". Properties of their own, "class", "score" and sizes, are what GIS programs show.
+As QuPath has it: coordinates in pixels of full resolution, also where images were read at another scale; an
+identifier, "objectType", "classification" with a name and a colour, and "measurements". Properties of their own,
+"class", "score" and sizes, are what GIS programs show.
 
 Of a georeferenced image, coordinates are those of its own coordinate system, which the member "crs" of GeoJSON 2008
 names: GDAL, QGIS, rasterio and geopandas read it, edges of pixels stay straight, and the polygons cover exactly the
@@ -62,6 +63,9 @@ def pieces(result: RegionsResult, *, coordinates: Coordinates) -> Iterator[str]:
     named = None
     if place and coordinates != "pixels":
         geometries, named = on_map(geometries, place)
+    elif result.image.downsample != (1.0, 1.0):
+        across_and_down = np.array(result.image.downsample[::-1])
+        geometries = shapely.transform(geometries, lambda points: points * across_and_down)
     yield '{"type": "FeatureCollection",'
     if named is not None:
         yield f'\n"crs": {json.dumps({"type": "name", "properties": {"name": named}})},'

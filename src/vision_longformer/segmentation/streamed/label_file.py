@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vision_longformer.padding import Size
 from vision_longformer.streaming.maps import explained
+from vision_longformer.utils.positioned import read_into_at
 
 
 class LabelFile:
@@ -57,7 +58,7 @@ class LabelFile:
         data = bytearray((bottom - top) * row)
         left, place = memoryview(data), top * row
         while left:
-            count = os.preadv(self._file, [left[: 2**30]], place)
+            count = read_into_at(self._file, left, place)
             left, place = left[count:], place + count
         return np.frombuffer(data, self.dtype).reshape(bottom - top, self.size[1])
 
