@@ -35,6 +35,13 @@ def test_rows_of_a_level(tmp_path: Path, level: int) -> None:
         assert all(band.valid is None for band in bands)
 
 
+def test_a_slide_may_be_closed_twice(tmp_path: Path) -> None:
+    write(tmp_path / "a.svs")
+    reader = open_reader(tmp_path / "a.svs")
+    reader.close()
+    reader.close()
+
+
 def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     write(tmp_path / "a.svs")
     with pytest.raises(ImageError, match=r"a\.svs: it has 2 levels of resolution, and no number 2"):

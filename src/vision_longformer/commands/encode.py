@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
-from vision_longformer.features.failures import OutputError
+from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats import Choice, check_format
+from vision_longformer.features.mirror import Mirror
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.shards import parse_shard
 from vision_longformer.features.split import encode_split
@@ -32,6 +34,7 @@ from vision_longformer.registry import create_model
 from vision_longformer.reports.encoding_page import Report
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.utils.distributed import Processes, join, leave
+from vision_longformer.utils.remote import is_url
 from vision_longformer.utils.system_memory import parse_bytes
 from vision_longformer.weights import load, reading_of
 
@@ -42,9 +45,23 @@ UNTRAINED = (
 
 
 def run(arguments: Arguments) -> int:
+    if not is_url(arguments.output):
+        return _encode(arguments, Path(arguments.output), None)
+    if arguments.format not in ("auto", "safetensors", "parquet") or arguments.split:
+        raise UsageError(f"--output {arguments.output}: what goes there are files (--format safetensors or parquet)")
+    arguments.format = "parquet" if arguments.format == "parquet" else "safetensors"
+    with tempfile.TemporaryDirectory(prefix="vision_longformer-") as folder:
+        try:
+            mirror = Mirror(arguments.output, Path(folder))
+        except (ImportError, OSError) as error:
+            raise UsageError(str(error)) from error
+        return _encode(arguments, Path(folder), mirror)
+
+
+def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     try:
-        if Path(arguments.output).is_file():
+        if output.is_file():
             raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
         if arguments.split:
@@ -53,7 +70,7 @@ def run(arguments: Arguments) -> int:
         shard = None if arguments.shard is None else parse_shard(arguments.shard, os.environ)
         processes = join(arguments.device) if arguments.split else Processes()
         say = tell if processes.is_first else _silent
-        every = find_images(arguments.images, remark=say)
+        every = find_images(arguments.images, remark=say, urls=not arguments.split)
         sources = every if shard is None else shard.of(every)
         name, model = chosen_model(arguments)
         encoder = Encoder(
@@ -72,7 +89,6 @@ def run(arguments: Arguments) -> int:
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
     if remark:
         say(f"warning: {remark}")
-    output = Path(arguments.output)
     # processes would write theirs over each other
     has_report = not arguments.no_report and shard is None and processes.is_first
     report = Report(output, title=name, remark=remark) if has_report else None
@@ -91,7 +107,8 @@ def run(arguments: Arguments) -> int:
         if arguments.split:
             results = encode_split(sources, output, encoder, processes, **options)
         else:
-            results = encode_files(sources, output, encoder, kind=arguments.format, batch=batch, **options)
+            options |= {"kind": arguments.format, "batch": batch, "mirror": mirror}
+            results = encode_files(sources, output, encoder, **options)
         if not processes.is_first:
             return results
         kind: Choice = "zarr" if arguments.split else arguments.format
@@ -105,15 +122,25 @@ def run(arguments: Arguments) -> int:
             for result in followed(begin, total=len(sources), console=console):
                 tally.add(result)
         leave(processes)
+        _finish(mirror)
     except OutputError as error:
         say(str(error))
         return 1
     if not processes.is_first:
         return int(tally.failed > 0)
-    page = "" if report is None else f"; look at {output / 'index.html'}"
+    page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
     there = tally.encoded or tally.skipped
-    print(f"{summary(tally)} {f'Features are in {output}{page}.' if there else f'There are no features{page}.'}")
+    print(
+        f"{summary(tally)} {f'Features are in {arguments.output}{page}.' if there else f'There are no features{page}.'}"
+    )
     return int(tally.failed > 0)
+
+
+def _finish(mirror: Mirror | None) -> None:
+    """Send what remains to be sent: the page, and what is known of the run."""
+    if mirror is not None:
+        with explaining(mirror.url):
+            mirror.send_rest()
 
 
 def _check_split(arguments: Arguments) -> None:

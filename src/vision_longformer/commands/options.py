@@ -44,8 +44,9 @@ CONTINUATION = (
 def encode_parser() -> Parser:
     parser = Parser(description="Turn images into feature files, and a report to look at.")
     add = parser.add_argument
-    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
-    add("--output", required=True, type=str, metavar="DIR", help="Folder for the features; created if need be.")
+    images_help = "Files, folders (with all below them) or patterns; or URLs of these (s3://, https:// and others)."
+    add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
+    add("--output", required=True, type=str, metavar="DIR", help="Folder, or its URL, for the features.")
     _add_model(parser)
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)

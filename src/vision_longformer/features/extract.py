@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 from vision_longformer.features.batch_limits import BatchLimits
 from vision_longformer.features.batches import windows
-from vision_longformer.features.descriptions import SourceMarks, state_of, work_identity
+from vision_longformer.features.descriptions import SourceMarks, work_identity
 from vision_longformer.features.encoder import Encoder, Features
 from vision_longformer.features.failures import OutputError, is_memory_error, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, figures_of
 from vision_longformer.features.formats.encoded import encoded_from_features
 from vision_longformer.features.formats.table import Choice
+from vision_longformer.features.mirror import Mirror
 from vision_longformer.features.read_ahead import default_workers, read_ahead
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.resume import WorkFolder
@@ -65,6 +66,7 @@ def encode_files(
     batch: int | Literal["auto"] = "auto",
     verify: bool = False,
     on_band: OnBand | None = None,
+    mirror: Mirror | None = None,
 ) -> Iterator[Result]:
     """Encode images into feature files below `output`, small ones in batches of like size.
 
@@ -86,6 +88,7 @@ def encode_files(
         batch: Most images of a batch; "auto" takes what is fast.
         verify: Read every file to see whether it is the same, and all features to see whether they are whole.
         on_band: Called while a streamed image is encoded.
+        mirror: Of `output` in an object store, where features go then.
 
     Yields:
         A result for each image, in order.
@@ -100,7 +103,9 @@ def encode_files(
         raise OutputError(str(error)) from error
     batches = BatchLimits(encoder.model, stages=encoder.stages, batch=batch, memory=limits.memory)
     names = {source.name for source in sources}
-    with Writer(output, encoder, model_name=model_name, dtype=dtype, kind=kind, reading=reading, names=names) as writer:
+    with Writer(
+        output, encoder, model_name=model_name, dtype=dtype, kind=kind, reading=reading, names=names, mirror=mirror
+    ) as writer:
         yield from _Job(encoder, writer, batches, reading, limits, pictures, verify, on_band).run(sources)
 
 
@@ -157,7 +162,7 @@ class _Job:
                 looked = [(source, found) for (_, source), found in window]
                 self._encode_batches(looked, writers)
                 for (number, source), found in window:
-                    yield found.result or self._encode_alone(source, pictures=number < self._pictured)
+                    yield found.result or self._encode_at_hand(source, pictures=number < self._pictured)
                     self._mark = time.perf_counter()
 
     # --- ahead, in threads ------------------------------------------------------------------------------------
@@ -166,11 +171,22 @@ class _Job:
         """See whether an image is done, and decode it if it is small."""
         number, source = numbered
         try:
-            state = state_of(source.path)
-            if not self.verify and (skipped := self._done(source, state=state)):
+            state = source.state
+            if state and not self.verify and (skipped := self._done(source, state=state)):
                 return _Looked(skipped)
-            if source.path.is_dir() or source.path.stat().st_size > HASHED_AHEAD:
+            if (source.size or HASHED_AHEAD + 1) > HASHED_AHEAD:
                 return _Looked()
+            with source.at_hand() as near:
+                found = self._look_into(number, near, state)
+        except (ImageError, OSError, ValueError, MemoryError) as error:
+            return _Looked(Result(source, "failed", reason_of(error, source.path) or ""))
+        if found.result is not None:
+            found.result = replace(found.result, source=source)
+        return found
+
+    def _look_into(self, number: int, source: Source, state: str) -> _Looked:
+        """Do so with a file that is at hand."""
+        try:
             marks = SourceMarks(state, content_digest(source.path))
             if skipped := self._done(source, digest=marks.digest):
                 return _Looked(skipped)
@@ -230,6 +246,15 @@ class _Job:
 
     # --- alone ------------------------------------------------------------------------------------------------
 
+    def _encode_at_hand(self, source: Source, *, pictures: bool) -> Result:
+        """Encode an image once its file is at hand."""
+        with ExitStack() as stack:
+            try:
+                near = stack.enter_context(source.at_hand())
+            except OSError as error:
+                return Result(source, "failed", reason_of(error, source.path) or "")
+            return replace(self._encode_alone(near, pictures=pictures), source=source)
+
     def _encode_alone(self, source: Source, *, pictures: bool) -> Result:
         """Encode an image as its own plan says."""
         try:
@@ -245,7 +270,7 @@ class _Job:
         start = time.perf_counter()
         with ExitStack() as stack:
             try:
-                marks = SourceMarks(state_of(source.path), content_digest(source.path))
+                marks = SourceMarks(source.state, content_digest(source.path))
                 if skipped := self._done(source, digest=marks.digest):
                     return skipped
                 image = stack.enter_context(self._encoded(source, marks, pictures=pictures))

@@ -36,7 +36,7 @@ def is_memory_error(error: Exception) -> bool:
 
 
 @contextmanager
-def explaining(target: Path) -> Iterator[None]:
+def explaining(target: Path | str) -> Iterator[None]:
     """Turn what may go wrong in writing `target` into an `OutputError`."""
     try:
         yield

@@ -16,6 +16,7 @@ from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats.parquet import Parts, Row
 from vision_longformer.features.formats.table import Choice, Format, check_format, safetensors_bytes, write_features
 from vision_longformer.features.formats.zarr_strips import write_zarr_strips
+from vision_longformer.features.mirror import Mirror
 from vision_longformer.features.strategies import EncodedImage
 from vision_longformer.images import AS_STORED, ImageError, Reading
 from vision_longformer.images.find import Source
@@ -39,6 +40,7 @@ class Writer:
         kind: The format.
         reading: How images are read.
         names: Of the images that there are; None for any.
+        mirror: Where features go from `output`; it takes safetensors and Parquet.
 
     Attributes:
         settings: All that features depend on beside the image.
@@ -54,11 +56,14 @@ class Writer:
         kind: Choice = "safetensors",
         reading: Reading = AS_STORED,
         names: Collection[str] | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
+        self._mirror = mirror
         self.output, self._encoder, self._model_name, self._dtype, self.kind = output, encoder, model_name, dtype, kind
         self.settings = settings_of(encoder, dtype=dtype, reading=reading)
         self._kinds = kinds_of(kind)
-        self._parts = Parts(output, names) if kind == "parquet" else None
+        send = None if mirror is None else mirror.send_parts
+        self._parts = Parts(output, names, on_written=send) if kind == "parquet" else None
 
     def can_write(self) -> bool:
         """Tell whether the packages are there for what is encoded whole."""
@@ -78,6 +83,13 @@ class Writer:
             digest: Of its content, if that is to say so.
             verify: Whether to read the features, and compare them with their digests.
         """
+        with contextlib.ExitStack() as stack:
+            if self._mirror is not None:
+                for kind in self._kinds:
+                    stack.enter_context(self._mirror.outlined(source.target(self.output, kind), whole=verify))
+            return self._found(source, state, digest, verify)
+
+    def _found(self, source: Source, state: str | None, digest: str | None, verify: bool) -> dict[str, Any] | None:
         for metadata in stored_descriptions(self.output, source, self._kinds, self._parts, verify=verify):
             same = state is not None and metadata.get("source_state") == state
             same |= digest is not None and metadata.get("source_sha256") == digest
@@ -100,6 +112,9 @@ class Writer:
         target = source.target(self.output, kind)
         with explaining(target):
             write_features(target, image.encoded, metadata, dtype=DTYPES[self._dtype], kind=kind)
+        if self._mirror is not None:
+            with explaining(self._mirror.url):
+                self._mirror.send(target)
         others = [source.target(self.output, other) for other in self._kinds if other != kind]
         said = [image.note, AS_ZARR if kind != self._kinds[0] else ""]
         said += [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import tifffile
@@ -16,6 +18,8 @@ from PIL import Image
 from PIL.ImageFile import StubImageFile
 
 from vision_longformer.images.open import SLIDE_SUFFIXES, is_zarr
+from vision_longformer.images.reader import identity
+from vision_longformer.utils.remote import RemoteFile, is_url, list_files, local_copy, whole_url
 
 FOLDERS = (".geotiff", ".zarr")  # of features
 # Of Pillow's formats, what it cannot decode by itself: it knows the first by name alone, and runs Ghostscript for the
@@ -26,10 +30,46 @@ _SHOWN = 5  # suffixes in a sentence
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, and its path below the folder that all images of a run share."""
+    """An image file, and its path below the folder that all images of a run share.
+
+    Attributes:
+        path: Of the file, or folder of a Zarr array.
+        name: That path below the shared folder.
+        remote: Where it lies, if it is not at `path`: see `at_hand`.
+    """
 
     path: Path
     name: str
+    remote: RemoteFile | None = None
+
+    @property
+    def state(self) -> str:
+        """What changes when the file does; "" where that is not known before it is read.
+
+        Raises:
+            OSError: There is no such file.
+        """
+        return identity(self.path) if self.remote is None else self.remote.state
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; None of a folder, and where a server does not say."""
+        if self.remote is not None:
+            return self.remote.size
+        return None if self.path.is_dir() else self.path.stat().st_size
+
+    @contextlib.contextmanager
+    def at_hand(self) -> Iterator[Source]:
+        """Have the file at `path`, a temporary copy if it lies elsewhere, as long as the context lasts.
+
+        Raises:
+            OSError: It cannot be copied.
+        """
+        if self.remote is None:
+            yield self
+        else:
+            with local_copy(self.remote) as path:
+                yield replace(self, path=path)
 
     def target(self, output: Path, kind: str = "safetensors") -> Path:
         """Return the feature file or folder: the image's name, suffix kept, so that x.jpg and x.png stay apart."""
@@ -134,7 +174,9 @@ def no_image_in(folder: str | Path, found: ImagesBelow) -> str:
     return f"{folder}: this folder holds no image{there}"
 
 
-def find_images(arguments: Sequence[str], *, remark: Callable[[str], None] = lambda text: None) -> list[Source]:
+def find_images(
+    arguments: Sequence[str], *, remark: Callable[[str], None] = lambda text: None, urls: bool = False
+) -> list[Source]:
     """Find the images that files, folders and patterns mean, each once.
 
     Folders are searched with all that is below them for files of the kinds that can be read (see `suffixes`), hidden
@@ -144,10 +186,17 @@ def find_images(arguments: Sequence[str], *, remark: Callable[[str], None] = lam
     Args:
         arguments: Files, folders and patterns.
         remark: Called with a sentence for each folder that holds something else too.
+        urls: Whether arguments may be URLs, all of them then: of files, of folders, and patterns. Arrays in Zarr are
+            not found so.
 
     Raises:
         FileNotFoundError: An argument means nothing, or a folder holds no image.
+        OSError: A URL cannot be reached.
+        ImportError: A package for URLs is missing.
+        ValueError: Some arguments are URLs and some are not.
     """
+    if urls and any(map(is_url, arguments)):
+        return _find_remote(arguments)
     found: dict[Path, None] = {}  # in order, each once
     roots = []
     for argument in arguments:
@@ -177,6 +226,27 @@ def find_images(arguments: Sequence[str], *, remark: Callable[[str], None] = lam
         found.update(dict.fromkeys(images))
     common = os.path.commonpath(roots) if roots else ""
     return [Source(path, path.relative_to(common).as_posix()) for path in found]
+
+
+def _find_remote(arguments: Sequence[str]) -> list[Source]:
+    """Find the images that URLs mean. See `find_images`."""
+    found: dict[str, RemoteFile] = {}
+    folders: list[list[str]] = []
+    for argument in arguments:
+        if not is_url(argument):
+            raise ValueError(f"{argument}: give either URLs or paths, not both")
+        files, url = list_files(argument), whole_url(argument)
+        below = len(files) > 1 or files[0].url != url
+        if below and not any(sign in argument for sign in "*?["):
+            files = [file for file in files if is_image_name(file.url.rpartition("/")[2])]
+            if not files:
+                raise FileNotFoundError(f"{argument}: this folder holds no image that can be read")
+            folders.append(url.split("/"))
+        else:
+            folders += [file.url.split("/")[:-1] for file in files]
+        found.update((file.url, file) for file in files)
+    common = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
+    return [Source(Path(url), "/".join(url.split("/")[common:]), file) for url, file in found.items()]
 
 
 def _is_file(path: Path) -> bool:

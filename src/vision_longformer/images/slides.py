@@ -40,7 +40,7 @@ class SlideReader:
         if not 0 <= level < levels:
             self._file.close()
             raise ImageError(f"{path}: it has {levels} levels of resolution, and no number {level}")
-        self._level = level
+        self._level, self._closed = level, False
         width, height = self._file.level_dimensions[level]
         self._pieces: dict[int, NDArray[np.uint8]] = {}
         self.info = ImageInfo(
@@ -89,4 +89,6 @@ class SlideReader:
     def close(self) -> None:
         """Close the file."""
         self._pieces = {}
-        self._file.close()
+        if not self._closed:  # OpenSlide refuses to close twice, which whoever reads ahead may do
+            self._file.close()
+        self._closed = True

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,17 @@ class Parts:
     Args:
         folder: Of the parts; created if need be.
         wanted: Names of the images that will be asked for; None for all.
+        on_written: Called when parts have changed.
     """
 
-    def __init__(self, folder: Path, wanted: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Collection[str] | None = None,
+        *,
+        on_written: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_written = on_written
         self.folder = folder
         self._rows: list[Row] = []
         self._lock = threading.Lock()  # of `add`, which threads call
@@ -105,6 +113,8 @@ class Parts:
         names = {row.name for row in rows}
         for other in {self._known[name][0] for name in names if name in self._known} - {path}:
             _remove_rows(other, names)
+        if self._on_written is not None:
+            self._on_written()
 
 
 def _as_text(name: str) -> str:
