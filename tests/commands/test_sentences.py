@@ -47,6 +47,10 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("encode a.png --output o --model tiny", "did you mean 'vision_longformer_tiny'?"),
         ("encode a.png --output o --memory -4GB", "'-4GB' is no amount of memory: write a number and a unit"),
         ("encode a.png --output o --device gpu", "auto prefers a GPU, cpu and cuda are those of most machines"),
+        ("train --data d --output /proc/o", "vil: --output /proc/o: cannot be written"),
+        ("evaluate w --data d --json a.png/b", "vil: --json a.png: cannot be written (a.png is no folder)"),
+        ("evaluate w --data d --json .", "vil: --json .: is a folder, not a file"),
+        ("export vision_longformer_nano --output a.png/b", "vil: --output a.png: cannot be written"),
         ("encode a.png --output a.png", "vil: --output a.png: is a file; name a folder for the features"),
     ],
 )

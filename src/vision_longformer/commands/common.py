@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import jsonargparse
+
+from vision_longformer.utils.atomic_files import check_writable
 
 Arguments = jsonargparse.Namespace
 STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
@@ -23,6 +26,23 @@ MOMENT = 0.01  # seconds
 
 class UsageError(Exception):
     """The command cannot be carried out as it was typed."""
+
+
+def check_output(option: str, folder: Path) -> None:
+    """Raise `UsageError`, before work begins, if nothing can be written into a folder that an option names."""
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise UsageError(f"{option} {error}") from error
+
+
+def check_output_file(option: str, file: str | None) -> None:
+    """Do what `check_output` does for a file, if there is to be one."""
+    if file is None:
+        return
+    if Path(file).is_dir():
+        raise UsageError(f"{option} {file}: is a folder, not a file")
+    check_output(option, Path(file).parent)
 
 
 class _Help(jsonargparse.DefaultHelpFormatter):

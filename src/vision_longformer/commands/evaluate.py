@@ -13,13 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, check_output_file, tell
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.datasets.checks import unmeasured
 from vision_longformer.datasets.classification import Samples
+from vision_longformer.datasets.labels import class_counts
 from vision_longformer.datasets.notes import remarks_on_notes
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of, shown
+from vision_longformer.evaluation.segmentation import SemanticResult
 from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
@@ -34,6 +37,7 @@ def run(arguments: Arguments) -> int:
             raise UsageError(f"--{name.replace('_', '-')} {arguments[name]}: must be at least 1")
     if arguments.workers < 0:
         raise UsageError(f"--workers {arguments.workers}: must not be negative")
+    check_output_file("--json", arguments.json)
     try:
         trained = load_weights(arguments.checkpoint)
         if arguments.detections is not None:
@@ -68,6 +72,7 @@ def run(arguments: Arguments) -> int:
     title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {len(split)} images"
     print(title)
     Console().print(_table(result))
+    _tell_what_is_absent(split, result, arguments.split)
     values = {**result.metrics(), "images": len(split)}
     if isinstance(result, DetectionResult):
         values["left_out"] = result.left_out
@@ -93,6 +98,24 @@ def _tell_what_was_left_out(split: Any) -> None:
         tell(remark)
     for reason, count in getattr(split, "skipped", {}).items():
         tell(f"left out: {count} ({reason})")
+
+
+def _tell_what_is_absent(split: Any, result: Result, name: str) -> None:
+    for remark in unmeasured(_counts(split, result), name, _unit(result)):
+        print(remark)
+
+
+def _counts(split: Any, result: Result) -> dict[str, int]:
+    """Return how often each class occurs in the labels."""
+    if isinstance(result, SemanticResult):
+        return dict(zip(result.classes, result.confusion.sum(dim=1).tolist(), strict=True))
+    return split.counts() if isinstance(split, Samples) else class_counts(split) or {}
+
+
+def _unit(result: Result) -> str:
+    if isinstance(result, SemanticResult):
+        return "pixel"
+    return "object" if isinstance(result, DetectionResult) else "image"
 
 
 def _paths(split: Any) -> list[Path]:

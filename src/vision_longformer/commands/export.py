@@ -9,7 +9,7 @@ import torch
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError, check_output_file, tell
 from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, metadata_of, require_onnx
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
@@ -19,6 +19,7 @@ UNTRAINED = "the model has no trained weights, so the file is good for trying ou
 
 
 def run(arguments: Arguments) -> int:
+    check_output_file("--output", arguments.output)
     try:
         require_onnx()
         size = parse_size(arguments.size)

@@ -8,13 +8,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, tell
+from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, check_output, tell
 from vision_longformer.commands.reading import given_reading
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.reports.training_page import write_training_page
@@ -56,6 +57,8 @@ def configuration(
 def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int:
     """Train, show what happens, and return the exit code."""
     console = Console(stderr=True)
+    if not Path(output).is_file():  # of which the run says more
+        check_output("--output", Path(output))
     try:
         processes = join(config.compute.device)
     except (RuntimeError, ValueError) as error:

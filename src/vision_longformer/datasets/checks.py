@@ -73,6 +73,12 @@ def absent_classes(counts: Mapping[str, Mapping[str, int]], unit: str) -> list[s
     return told
 
 
+def unmeasured(counts: Mapping[str, int], split: str, unit: str) -> list[str]:
+    """Return what a person should know of classes of which a split that is measured has none: a sentence, or none."""
+    absent = [name for name, count in counts.items() if not count]
+    return [f"{split} has no {unit} of {some(absent)}: nothing is measured of that."] if absent else []
+
+
 def only_class(classes: Sequence[str]) -> list[str]:
     """Return what a person should know of a single class that images or pixels can have: a sentence, or none."""
     if len(classes) > 1:

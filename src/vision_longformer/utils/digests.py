@@ -5,7 +5,6 @@ They notice damage, not intent: who changes a file on purpose can change its dig
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,10 @@ NAME = "xxh3_64"
 LENGTH = 16  # of a digest in hexadecimal
 PIECE = 2**20  # bytes that are taken at once: they stay in the cache between reading and hashing
 MOST_BLOCKS = 4096
+MOST_NOTED = 64
 
 logger = logging.getLogger(__name__)
+_noted: set[Path] = set()  # folders of which something was said
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -82,12 +83,14 @@ def digests_of(file: BinaryIO, size: int, *, block: int) -> Iterator[str]:
 
 def note_missing(path: Path) -> None:
     """Say that a file has no digest, once for each folder."""
-    _note(path.parent)
-
-
-@functools.lru_cache(maxsize=64)
-def _note(folder: Path) -> None:
+    folder = path.parent.absolute()
+    if folder in _noted:
+        return
+    if len(_noted) == MOST_NOTED:
+        _noted.clear()
+    _noted.add(folder)
     logger.warning(
-        "%s: holds files written without digests, in which damage would not be noticed; written anew, they get them",
-        folder,
+        "%s: was written without digests, in which damage would be noticed, as other files of its folder may be; "
+        "written anew, it gets them",
+        path,
     )
