@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from vision_longformer.benchmarking.timing import markdown_table
 from vision_longformer.evaluation.coco import AveragePrecision
 from vision_longformer.evaluation.detection import DetectionResult
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.metric_names import name_of
+from vision_longformer.images.rasters import as_rgb
 from vision_longformer.prediction.draw_objects import draw_objects, select
 from vision_longformer.training import checkpoints
 from vision_longformer.training.weight_files import load_weights
@@ -94,7 +94,7 @@ def draw_examples(result: DetectionResult, folder: Path, *, min_score: float) ->
     folder.mkdir(parents=True, exist_ok=True)
     for number in np.linspace(0, len(result.split) - 1, EXAMPLES + 2).astype(int)[1:-1].tolist():
         found = select(result.found[number], min_score=min_score)
-        picture: Image.Image = draw_objects(result.split.read(number), found, classes=result.scores.classes)
+        picture = draw_objects(as_rgb(result.split.read(number)), found, classes=result.scores.classes)
         picture.save(folder / f"{number:04d}.jpg", quality=85)
 
 
