@@ -166,7 +166,10 @@ def test_too_many_pixels_are_refused(photo: Path, output: Path, capsys: pytest.C
         (["x.png", NANO, "--value-range", "0", "x"], "--value-range x: must be a number"),
         (["x.png", NANO, "--value-range", "5", "1"], "value_range=5, 1: must be two numbers, the lower one first"),
         (["x.png", NANO, "--value-range", "5"], "--value-range"),
-        (["x.png", NANO, "--level", "1", "--max-side", "9"], "--max-side goes with none of --level, --channels and"),
+        (
+            ["x.png", NANO, "--level", "1", "--max-side", "9"],
+            "--max-side goes with no option that says how images are read",
+        ),
         (["x.png", NANO, "--device", "abacus"], "device 'abacus' is not available here"),
         (["x.png", "--dtype", "int8"], "int8"),
         (["x.png", "--format", "jpeg"], "jpeg"),

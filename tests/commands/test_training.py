@@ -285,7 +285,7 @@ def test_an_output_that_is_a_file_is_refused(terminal: Terminal) -> None:
     assert "run: is a file; give a folder for the run" in shown.sentence
     assert terminal.output.read_text() == "mine"
     below = terminal.train(output=terminal.output / "below")
-    assert below.code == 1
+    assert below.code == 2
     assert "below" in below.sentence
 
 

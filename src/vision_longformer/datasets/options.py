@@ -95,8 +95,7 @@ class DenseOptions:
     )
     window: int | None = option(
         None,
-        "Side in pixels of random windows of large images that training takes in place of whole images, and of the "
-        "grid of windows that evaluation sees; nothing else of an image is decoded. Windows are not resized (sides).",
+        "Side in pixels of windows of large images that are read in place of whole ones: random, in evaluation a grid.",
         rules.AT_LEAST_1,
     )
     windows_per_epoch: int | None = option(
