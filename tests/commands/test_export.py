@@ -75,7 +75,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     assert f"--output {tmp_path}: is a folder, not a file" in capsys.readouterr().err
     (tmp_path / "file").write_text("mine")
     assert main(["export", "vision_longformer_nano", "--output", str(tmp_path / "file" / "model.onnx")]) == 2
-    assert f"--output {tmp_path / 'file' / 'model.onnx'}" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
