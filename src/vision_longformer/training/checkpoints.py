@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.words import shown
-from vision_longformer.weights import METADATA_KEY
+from vision_longformer.weights import METADATA_KEY, check_version
 
 FORMAT_VERSION = 1
 CONTENT = "training"
@@ -109,11 +109,7 @@ def read(path: Path, *, verify: bool = True) -> Checkpoint:
         raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
     if not isinstance(about, dict) or about.get("content") != CONTENT:
         raise ValueError(f"{path}: is not the checkpoint of a training run")
-    version = about.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {shown(version)}, this version of the library reads {FORMAT_VERSION}"
-        )
+    check_version(path, about, readable=FORMAT_VERSION)
     try:
         progress = _progress(about.get("progress"))
         for name in tensors:

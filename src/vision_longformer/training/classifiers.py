@@ -34,6 +34,7 @@ from vision_longformer.weights import (
     check_fit,
     check_options,
     check_preprocessing,
+    check_version,
     describe,
     fit_positions,
     load,
@@ -182,11 +183,7 @@ def load_timm(path: Path, about: Mapping[str, Any]) -> tuple[nn.Module, tuple[st
     Raises:
         ValueError: Its contents do not fit together, or it is of another version of the library.
     """
-    if about.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
-            f"{FORMAT_VERSION}"
-        )
+    check_version(path, about, readable=FORMAT_VERSION)
     try:
         options, name = check_options(about["options"], field="options"), str(about["name"])
         names = check_class_names(about["class_names"], num_classes=options["num_classes"])

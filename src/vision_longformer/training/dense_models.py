@@ -18,7 +18,6 @@ from vision_longformer.training.channels import fit_first_layer, for_channels
 from vision_longformer.training.classifiers import start_timm_from
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.utils.tensor_files import write_tensors
-from vision_longformer.utils.words import shown
 from vision_longformer.variants import list_models
 from vision_longformer.weights import (
     METADATA_KEY,
@@ -27,6 +26,7 @@ from vision_longformer.weights import (
     check_fit,
     check_options,
     check_preprocessing,
+    check_version,
     describe,
     fit_positions,
     load,
@@ -152,11 +152,7 @@ def load_dense(
     Raises:
         ValueError: Its contents do not fit together, or it is of another version of the library.
     """
-    if about.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
-            f"{FORMAT_VERSION}"
-        )
+    check_version(path, about, readable=FORMAT_VERSION)
     try:
         classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
         options = check_options(about["backbone_options"], field="backbone_options")

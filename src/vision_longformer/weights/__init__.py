@@ -6,6 +6,7 @@ from vision_longformer.weights.checks import (
     check_fit,
     check_options,
     check_preprocessing,
+    check_version,
 )
 from vision_longformer.weights.files import (
     FORMAT_VERSION,
@@ -34,6 +35,7 @@ __all__ = [
     "check_fit",
     "check_options",
     "check_preprocessing",
+    "check_version",
     "describe",
     "fit_positions",
     "halve",

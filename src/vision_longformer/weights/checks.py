@@ -29,6 +29,22 @@ LONGEST_NAME = 200  # characters of a tensor's name in it
 Shape = tuple[int, ...]
 
 
+def check_version(path: Path, about: object, *, readable: int) -> None:
+    """Refuse a file of another version of the library.
+
+    Args:
+        path: The file.
+        about: What it says of itself.
+        readable: The version that is read.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    version = about.get("format_version") if isinstance(about, Mapping) else None
+    if version != readable:
+        raise ValueError(f"{path}: format_version is {shown(version)}, this version of the library reads {readable}")
+
+
 def check_class_names(names: object, *, num_classes: int) -> list[str] | None:
     """Return the names of a model's classes, if that is what they are; None if it has none.
 

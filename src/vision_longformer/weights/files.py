@@ -35,6 +35,7 @@ from vision_longformer.weights.checks import (
     check_finite,
     check_preprocessing,
     check_state,
+    check_version,
     expected_state,
     shapes_of,
 )
@@ -214,11 +215,7 @@ def _description(text: str | None, path: Path) -> dict[str, Any]:
         metadata = strict_json.parse(text)
     except ValueError as error:
         raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
-    version = metadata.get("format_version") if isinstance(metadata, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {shown(version)}, this version of the library reads {FORMAT_VERSION}"
-        )
+    check_version(path, metadata, readable=FORMAT_VERSION)
     found: dict[str, Any] = metadata
     return found
 

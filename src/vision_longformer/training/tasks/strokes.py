@@ -25,12 +25,12 @@ from vision_longformer.segmentation.token_head import TokenHead, tokens_to_pixel
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.steps import finish
 from vision_longformer.utils.tensor_files import write_tensors
-from vision_longformer.utils.words import shown
 from vision_longformer.weights import (
     METADATA_KEY,
     check_class_names,
     check_fit,
     check_preprocessing,
+    check_version,
     load_exactly,
     read_tensors,
     weights_digest,
@@ -153,11 +153,7 @@ class StrokeModel(Trained):
 
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Self:
-        if about.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path}: format_version is {shown(about.get('format_version'))}, this version of the library reads "
-                f"{FORMAT_VERSION}"
-            )
+        check_version(path, about, readable=FORMAT_VERSION)
         try:
             classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
             config = ModelConfig.from_dict(about["config"])
