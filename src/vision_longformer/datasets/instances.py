@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
+from vision_longformer.datasets.label_files import labelled_images, read_whole_numbers
 from vision_longformer.datasets.object_runs import ImageObjects, split_of
-from vision_longformer.datasets.problems import Problems
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading
 from vision_longformer.masks.label_images import LabelledObjects, objects_of
-from vision_longformer.utils.steps import Steps, in_threads
+from vision_longformer.utils.steps import Steps
 
 CLASS_NAME = "object"
 
@@ -49,38 +48,21 @@ def reading_instances(
     """
     if len(classes) != 1:
         raise ValueError(f"{data / split}: label images hold objects of one class, and the model has {len(classes)}")
-    pairs, remarks = find_pairs(data, split)
-
-    def look(pair: Pair) -> tuple[tuple[int, int], bool, LabelledObjects] | ImageError:
-        try:
-            return *fitted(pair, reading), _read_objects(pair.labels[0], max_pixels)
-        except ImageError as error:
-            return error
-
-    results = yield from in_threads("labels read", pairs, look)
-    problems = Problems(data / split)
-    kept: list[tuple[Pair, tuple[int, int], bool, LabelledObjects]] = []
-    for pair, result in zip(pairs, results, strict=True):
-        if isinstance(result, ImageError):
-            problems.add("image without a label that fits", str(result))
-        else:
-            kept.append((pair, *result))
-    if not skip_invalid:
-        problems.raise_any()
-    if not kept:
-        raise ValueError(f"{data / split}: has no image with a label; expected, in {data}: {layouts(split)}")
-    _refuse_binary(kept[0][0].labels[0], [objects for *_, objects in kept])
+    found = yield from labelled_images(
+        data, split, lambda label: _read_objects(label, max_pixels), reading=reading, skip_invalid=skip_invalid
+    )
+    _refuse_binary(found.images[0].label, [one.found for one in found.images])
     images = [
         ImageObjects(
-            str(pair.image.relative_to(data)),
-            size,
-            turned,
-            found.boxes,
-            found.areas,
-            np.zeros(len(found.numbers), np.int64),
-            found.runs,
+            str(one.image.relative_to(data)),
+            one.size,
+            one.turned,
+            one.found.boxes,
+            one.found.areas,
+            np.zeros(len(one.found.numbers), np.int64),
+            one.found.runs,
         )
-        for pair, size, turned, found in kept
+        for one in found.images
     ]
     return split_of(
         images,
@@ -88,8 +70,8 @@ def reading_instances(
         folder=data,
         classes=classes,
         with_masks=with_masks,
-        skipped=problems.skipped(),
-        remarks=remarks,
+        skipped=found.skipped,
+        remarks=found.remarks,
         reading=reading,
     )
 

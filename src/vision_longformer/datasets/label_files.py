@@ -11,25 +11,27 @@ Labels refer to the pixels of an image as stored or upright, whichever their siz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import tifffile
 
-from vision_longformer.datasets.problems import some
+from vision_longformer.datasets.problems import Problems, some
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, describe_image, read_indices
 from vision_longformer.images.errors import image_errors
 from vision_longformer.images.find import images_below
 from vision_longformer.images.reader import Array, Window, check_pixels
 from vision_longformer.images.tiff import read_stored
+from vision_longformer.utils.steps import Steps, in_threads
 
 FOLDERS = ("masks", "labels")
 SUFFIXES = (".png", ".tif", ".tiff")
 ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
 IMAGE_ENDINGS = ("_img", "_image")
 BLOCK_PIXELS = 2**22  # that are looked at together
+Found = TypeVar("Found")
 NO_IMAGES = ("_flows", "_cp_output")  # that Cellpose leaves beside images
 
 
@@ -70,6 +72,70 @@ def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
         expected = root / image.relative_to(images).with_suffix(".png")
         pairs.append(Pair(image, found, expected.with_stem(f"{image.stem}_masks") if expected == image else expected))
     return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
+
+
+class Labelled(NamedTuple, Generic[Found]):
+    """An image with a label that fits.
+
+    Attributes:
+        image: The file.
+        label: The file.
+        size: (height, width) of both.
+        turned: Whether this is the image's size once it is turned upright by a quarter.
+        found: What was found in the label.
+    """
+
+    image: Path
+    label: Path
+    size: tuple[int, int]
+    turned: bool
+    found: Found
+
+
+class LabelledImages(NamedTuple, Generic[Found]):
+    """The images of a split, and what of it was left out and passed over."""
+
+    images: list[Labelled[Found]]
+    skipped: dict[str, int]
+    remarks: tuple[str, ...]
+
+
+def labelled_images(
+    data: Path, split: str, read: Callable[[Path], Found], *, reading: Reading, skip_invalid: bool
+) -> Steps[LabelledImages[Found]]:
+    """Find the images of a split, and read the label of each.
+
+    Args:
+        data: A folder.
+        split: "train", "val" or any other there is.
+        read: Returns what is to be known of a label, or raises an `ImageError`; called from threads.
+        reading: How the images are to be read.
+        skip_invalid: Leave out images whose label is missing, unreadable or of another size.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: An image has no label that fits and `skip_invalid` is false, or there is no image at all.
+    """
+    pairs, remarks = find_pairs(data, split)
+
+    def look(pair: Pair) -> Labelled[Found] | ImageError:
+        try:
+            size, turned = fitted(pair, reading)
+            return Labelled(pair.image, pair.labels[0], size, turned, read(pair.labels[0]))
+        except ImageError as error:
+            return error
+
+    problems, kept = Problems(data / split), list[Labelled[Found]]()
+    for result in (yield from in_threads("labels read", pairs, look)):
+        if isinstance(result, ImageError):
+            problems.add("image without a label that fits", str(result))
+        else:
+            kept.append(result)
+    if not skip_invalid:
+        problems.raise_any()
+    if not kept:
+        raise ValueError(f"{data / split}: has no image with a label; expected, in {data}: {layouts(split)}")
+    return LabelledImages(kept, problems.skipped(), remarks)
 
 
 def folder_of_images(data: Path, split: str) -> Path:

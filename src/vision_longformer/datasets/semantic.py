@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.datasets.coco import CocoSplit
-from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
-from vision_longformer.datasets.problems import Problems
+from vision_longformer.datasets.label_files import labelled_images, read_whole_numbers
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading
 from vision_longformer.images.rasters import read_raster_and_valid
 from vision_longformer.images.reader import Mask
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
-from vision_longformer.utils.steps import Steps, finish, in_threads
+from vision_longformer.utils.steps import Steps, finish
 
 IGNORE_INDEX = 255
 BACKGROUND = "background"
@@ -195,41 +194,23 @@ def reading_semantic(
     reading: Reading = AS_STORED,
 ) -> Steps[SemanticSplit]:
     """Do what `read_semantic` does, and say how far it is."""
-    pairs, remarks = find_pairs(data, split)
     coding = _coding(data, classes, values, ignore_index)
 
-    def look(pair: Pair) -> tuple[tuple[int, int], bool, NDArray[np.int64]] | ImageError:
-        try:
-            size, turned = fitted(pair, reading)
-            counts = np.zeros(len(coding.classes) + 1, np.int64)
-            if read_labels:
-                counts = _counts(coding, pair.labels[0], max_pixels)
-        except ImageError as error:
-            return error
-        return size, turned, counts
+    def count(label: Path) -> NDArray[np.int64]:
+        return _counts(coding, label, max_pixels) if read_labels else np.zeros(len(coding.classes) + 1, np.int64)
 
-    found = yield from in_threads("labels read", pairs, look)
-    problems = Problems(data / split)
-    kept = []
-    for pair, result in zip(pairs, found, strict=True):
-        if isinstance(result, ImageError):
-            problems.add("image without a label that fits", str(result))
-        else:
-            kept.append((pair, *result))
-    if not skip_invalid:
-        problems.raise_any()
-    if not kept:
-        raise ValueError(f"{data / split}: has no image with a label; expected, in {data}: {layouts(split)}")
+    found = yield from labelled_images(data, split, count, reading=reading, skip_invalid=skip_invalid)
+    kept = found.images
     return SemanticSplit(
         folder=data,
         coding=coding,
-        images=Texts.of(str(pair.image.relative_to(data)) for pair, *_ in kept),
-        labels=Texts.of(str(pair.labels[0].relative_to(data)) for pair, *_ in kept),
-        sizes=np.array([size for _, size, *_ in kept], np.int32),
-        upright=np.array([turned for *_, turned, _ in kept], bool),
-        counts=np.sum([counts for *_, counts in kept], axis=0) if read_labels else None,
-        skipped=problems.skipped(),
-        remarks=remarks,
+        images=Texts.of(str(one.image.relative_to(data)) for one in kept),
+        labels=Texts.of(str(one.label.relative_to(data)) for one in kept),
+        sizes=np.array([one.size for one in kept], np.int32),
+        upright=np.array([one.turned for one in kept], bool),
+        counts=np.sum([one.found for one in kept], axis=0) if read_labels else None,
+        skipped=found.skipped,
+        remarks=found.remarks,
         reading=reading,
     )
 

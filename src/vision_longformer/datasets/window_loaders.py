@@ -34,8 +34,8 @@ class WindowImages(DenseImages):
         config: Of the run.
         preprocessing: See `Preprocessing`.
         sampler: Draws windows.
-        learned: See `DenseImages`, as for the next.
-        max_pixels: See there.
+        learned: See `DenseImages`.
+        max_pixels: Refuse larger labels that are decoded whole.
     """
 
     def __init__(
