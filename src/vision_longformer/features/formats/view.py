@@ -5,7 +5,6 @@ H×W map, h×w picture, n rows, C channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.features.formats.encoded import MapRows
+from vision_longformer.features.formats.pyramid import Rows, create_levels, halved_sizes
 from vision_longformer.images.thumbnails import ColourScale, fit_colours, principal_colours
 
 VERSION = "0.5"  # of OME-Zarr, the newest one released
 CHUNK = 256  # pixels of a side; even, so that chunks hold whole pairs of rows
-SMALLEST = 256  # pixels: a picture whose longer side is so long is not halved any more
 SAMPLE_TOKENS = 1 << 14  # that colours are chosen by
 SAMPLE_ROWS = 128
 AXES = [
@@ -39,54 +38,23 @@ class Pyramid:
     def __init__(self, group: Any, features: MapRows, *, compressors: Any) -> None:
         self._scale = choose_colours(features)
         self.sizes = list(halved_sizes(features.shape[:2]))
-        level: _Level | None = None
-        for number, size in reversed(list(enumerate(self.sizes))):
-            array = group.create_array(
-                str(number),
-                shape=(3, *size),
-                chunks=(3, CHUNK, CHUNK),
-                dtype="uint8",
-                compressors=compressors,
-                dimension_names=[axis["name"] for axis in AXES],
-            )
-            level = _Level(array, level)
-        assert level is not None
-        self._full = level
+        self._full = create_levels(
+            group,
+            (3, *features.shape[:2]),
+            chunk=CHUNK,
+            halve=_halved,
+            dtype="uint8",
+            compressors=compressors,
+            axes=[axis["name"] for axis in AXES],
+        )
 
     def add(self, tokens: Tensor, valid: Tensor | None) -> None:
         """Add the next (n, W, C) rows and which of their tokens are real."""
-        self._full.add(principal_colours(tokens, valid, self._scale))
+        self._full.add(principal_colours(tokens, valid, self._scale).cpu().numpy())
 
     def close(self) -> None:
         """Write what is left."""
         self._full.close()
-
-
-class _Level:
-    """One resolution. Rows are written as soon as they fill chunks, and go on to the next level, halved."""
-
-    def __init__(self, array: Any, coarser: _Level | None) -> None:
-        self._array, self._coarser = array, coarser
-        self._top = 0
-        self._waiting = torch.empty(0, array.shape[2], 3, dtype=torch.uint8)  # (n, w, 3)
-
-    def add(self, rows: Tensor) -> None:
-        self._waiting = torch.cat([self._waiting, rows])
-        while len(self._waiting) >= CHUNK:
-            self._write(CHUNK)
-
-    def close(self) -> None:
-        if len(self._waiting):
-            self._write(len(self._waiting))
-        if self._coarser is not None:
-            self._coarser.close()
-
-    def _write(self, count: int) -> None:
-        rows, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._array[:, self._top : self._top + count] = rows.permute(2, 0, 1).numpy()
-        self._top += count
-        if self._coarser is not None:
-            self._coarser.add(_halved(rows))
 
 
 def multiscale(name: str, *, path: str, levels: int, stride: int) -> dict[str, Any]:
@@ -121,18 +89,10 @@ def image_attributes(multiscales: list[dict[str, Any]]) -> dict[str, Any]:
     return {"ome": {"version": VERSION, "multiscales": multiscales, "omero": {"channels": channels}}}
 
 
-def halved_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Give (height, width) of all levels, largest first."""
-    yield size
-    while max(size) > SMALLEST:
-        size = (-(-size[0] // 2), -(-size[1] // 2))
-        yield size
-
-
-def _halved(rows: Tensor) -> Tensor:
+def _halved(rows: Rows) -> Rows:
     """Halve an (h, w, 3) picture; at an odd edge fewer pixels are averaged."""
-    means = F.avg_pool2d(rows.permute(2, 0, 1)[None].float(), 2, ceil_mode=True)
-    return means[0].permute(1, 2, 0).round().to(torch.uint8)
+    means = F.avg_pool2d(torch.from_numpy(rows).permute(2, 0, 1)[None].float(), 2, ceil_mode=True)
+    return means[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def choose_colours(features: MapRows) -> ColourScale:

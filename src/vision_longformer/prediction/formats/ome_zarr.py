@@ -8,10 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vision_longformer.features.formats.view import VERSION, halved_sizes
+from vision_longformer.features.formats.pyramid import create_levels, halved_sizes
+from vision_longformer.features.formats.view import VERSION
 from vision_longformer.prediction.formats.rows import shared_columns
 from vision_longformer.prediction.results import ObjectsResult, RegionsResult
 
@@ -33,52 +31,22 @@ def write_ome_zarr(folder: Path, result: RegionsResult) -> None:
         raise ImportError(MISSING) from error
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     compressors = [zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")]
-    sizes = list(halved_sizes(result.image.size))
-    level: _Level | None = None
-    for number, size in reversed(list(enumerate(sizes))):
-        array = group.create_array(
-            str(number),
-            shape=size,
-            chunks=(CHUNK, CHUNK),
-            dtype=result.label_type,
-            compressors=compressors,
-            dimension_names=["y", "x"],
-        )
-        level = _Level(array, level)
-    assert level is not None
+    level = create_levels(
+        group,
+        result.image.size,
+        chunk=CHUNK,
+        halve=lambda rows: rows[::2, ::2],
+        dtype=result.label_type,
+        compressors=compressors,
+        axes=["y", "x"],
+    )
     height = result.image.size[0]
     for top in range(0, height, CHUNK):
         level.add(result.label_rows(top, min(top + CHUNK, height)))
     level.close()
-    about = {"version": VERSION, "multiscales": [_multiscale(result, len(sizes))], "image-label": _labels(result)}
+    levels = len(list(halved_sizes(result.image.size)))
+    about = {"version": VERSION, "multiscales": [_multiscale(result, levels)], "image-label": _labels(result)}
     group.attrs.update({"ome": about})
-
-
-class _Level:
-    """One resolution: rows are written once they fill chunks, and every second one goes on to the next level."""
-
-    def __init__(self, array: Any, coarser: _Level | None) -> None:
-        self._array, self._coarser = array, coarser
-        self._top = 0
-        self._waiting = np.empty((0, array.shape[1]), array.dtype)  # (n, w)
-
-    def add(self, rows: NDArray[Any]) -> None:
-        self._waiting = np.concatenate([self._waiting, rows])
-        while len(self._waiting) >= CHUNK:
-            self._write(CHUNK)
-
-    def close(self) -> None:
-        if len(self._waiting):
-            self._write(len(self._waiting))
-        if self._coarser is not None:
-            self._coarser.close()
-
-    def _write(self, count: int) -> None:
-        rows, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._array[self._top : self._top + count] = rows
-        self._top += count
-        if self._coarser is not None:
-            self._coarser.add(rows[::2, ::2])
 
 
 def _multiscale(result: RegionsResult, levels: int) -> dict[str, Any]:
