@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
-from vision_longformer.commands import options
+from vision_longformer.commands.options import COMMANDS, images
 from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.formats import FORMATS, table
@@ -380,13 +380,9 @@ def test_a_command_that_runs_has_the_whole_package() -> None:
 
 
 def test_choices_are_those_of_the_rooms_that_have_them() -> None:
-    assert ("auto", *FORMATS, "parquet") == options.FORMATS
-    assert ("auto", *STRATEGIES) == options.WAYS
-    assert (
-        options.encode_parser().get_defaults().max_pixels
-        == options.plan_parser().get_defaults().max_pixels
-        == MAX_PIXELS
-    )
+    assert ("auto", *FORMATS, "parquet") == images.FORMATS
+    assert ("auto", *STRATEGIES) == images.WAYS
+    assert COMMANDS["encode"]().get_defaults().max_pixels == COMMANDS["plan"]().get_defaults().max_pixels == MAX_PIXELS
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from vision_longformer.benchmarking.benchmark import Plan, Row, parse_size
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.compare import compare
 from vision_longformer.commands.measuring import measure
-from vision_longformer.commands.options import MODELS
+from vision_longformer.commands.options.models import MODELS
 from vision_longformer.reports.benchmark_page import Benchmark, benchmark_report
 
 

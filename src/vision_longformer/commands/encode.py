@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +28,8 @@ from vision_longformer.features.shards import parse_shard
 from vision_longformer.features.split import encode_split
 from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import AS_STORED
-from vision_longformer.images.find import find_images
+from vision_longformer.images import AS_STORED, Reading
+from vision_longformer.images.find import Source, find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.reports.encoding_page import Report
@@ -58,20 +59,49 @@ def run(arguments: Arguments) -> int:
         return _encode(arguments, Path(folder), mirror)
 
 
-def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
-    warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
+@dataclass(frozen=True)
+class _Run:
+    """What was asked for, looked at before anything is done.
+
+    Attributes:
+        every: All images.
+        sources: Those of them that this process encodes.
+        name: Of the model.
+        encoder: It.
+        reading: How images are read.
+        limits: On memory, and how it is kept.
+        batch: Images of a batch.
+        processes: Those that split each image between them.
+        say: Tells a person something; nothing in all processes but the first.
+    """
+
+    every: Sequence[Source]
+    sources: Sequence[Source]
+    name: str
+    encoder: Encoder
+    reading: Reading
+    limits: Limits
+    batch: int | Literal["auto"]
+    processes: Processes
+    say: Callable[[str], None]
+
+
+def _prepared(arguments: Arguments, output: Path) -> _Run:
+    """Look at what was asked for.
+
+    Raises:
+        UsageError: It cannot be done.
+    """
+    if output.is_file():
+        raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
     try:
-        if output.is_file():
-            raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
         check_format(arguments.format)
         if arguments.split:
             _check_split(arguments)
-        batch = _batch(arguments.batch)
         shard = None if arguments.shard is None else parse_shard(arguments.shard, os.environ)
         processes = join(arguments.device) if arguments.split else Processes()
         say = tell if processes.is_first else _silent
         every = find_images(arguments.images, remark=say, urls=not arguments.split)
-        sources = every if shard is None else shard.of(every)
         name, model = chosen_model(arguments)
         encoder = Encoder(
             model,
@@ -83,57 +113,75 @@ def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
         reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
         if arguments.max_side is not None and reading != AS_STORED:
             raise UsageError("--max-side goes with no option that says how images are read, such as --level")
-        limits = _limits(arguments)
+        return _Run(
+            every,
+            every if shard is None else shard.of(every),
+            name,
+            encoder,
+            reading,
+            _limits(arguments),
+            _batch(arguments.batch),
+            processes,
+            say,
+        )
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
+    warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
+    run = _prepared(arguments, output)
+    is_first, say = run.processes.is_first, run.say
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
     if remark:
         say(f"warning: {remark}")
     # processes would write theirs over each other
-    has_report = not arguments.no_report and shard is None and processes.is_first
-    report = Report(output, title=name, remark=remark) if has_report else None
+    has_report = not arguments.no_report and arguments.shard is None and is_first
+    report = Report(output, title=run.name, remark=remark) if has_report else None
 
     def begin(on_band: OnBand) -> Iterator[Result]:
-        settings = settings_of(encoder, dtype=arguments.dtype, reading=reading)
-        options: dict[str, Any] = {
-            "model_name": name,
-            "dtype": arguments.dtype,
-            "pictures": not arguments.no_report and shard is None,
-            "reading": reading,
-            "limits": limits,
-            "verify": arguments.verify,
-            "on_band": on_band,
-        }
-        if arguments.split:
-            results = encode_split(sources, output, encoder, processes, **options)
-        else:
-            options |= {"kind": arguments.format, "batch": batch, "mirror": mirror}
-            results = encode_files(sources, output, encoder, **options)
-        if not processes.is_first:
-            return results
-        kind: Choice = "zarr" if arguments.split else arguments.format
-        results = RunRecord(output, every, settings=settings, kind=kind).follow(results)
+        results = _results(run, arguments, output, mirror, on_band)
         return results if report is None else report.follow(results)
 
     tally = Tally()
     try:
         with stopped_by_sigterm():
-            console = Console(stderr=True, quiet=not processes.is_first)
-            for result in followed(begin, total=len(sources), console=console):
+            console = Console(stderr=True, quiet=not is_first)
+            for result in followed(begin, total=len(run.sources), console=console):
                 tally.add(result)
-        leave(processes)
+        leave(run.processes)
         _finish(mirror)
     except OutputError as error:
         say(str(error))
         return 1
-    if not processes.is_first:
-        return int(tally.failed > 0)
-    page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
-    there = tally.encoded or tally.skipped
-    print(
-        f"{summary(tally)} {f'Features are in {arguments.output}{page}.' if there else f'There are no features{page}.'}"
-    )
+    if is_first:
+        page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
+        what = f"Features are in {arguments.output}" if tally.encoded or tally.skipped else "There are no features"
+        print(f"{summary(tally)} {what}{page}.")
     return int(tally.failed > 0)
+
+
+def _results(run: _Run, arguments: Arguments, output: Path, mirror: Mirror | None, on_band: OnBand) -> Iterator[Result]:
+    """Encode, and write down what is to be done and what fails."""
+    options: dict[str, Any] = {
+        "model_name": run.name,
+        "dtype": arguments.dtype,
+        "pictures": not arguments.no_report and arguments.shard is None,
+        "reading": run.reading,
+        "limits": run.limits,
+        "verify": arguments.verify,
+        "on_band": on_band,
+    }
+    if arguments.split:
+        results = encode_split(run.sources, output, run.encoder, run.processes, **options)
+    else:
+        options |= {"kind": arguments.format, "batch": run.batch, "mirror": mirror}
+        results = encode_files(run.sources, output, run.encoder, **options)
+    if not run.processes.is_first:
+        return results
+    settings = settings_of(run.encoder, dtype=arguments.dtype, reading=run.reading)
+    kind: Choice = "zarr" if arguments.split else arguments.format
+    return RunRecord(output, run.every, settings=settings, kind=kind).follow(results)
 
 
 def _finish(mirror: Mirror | None) -> None:

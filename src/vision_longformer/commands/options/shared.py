@@ -1,0 +1,47 @@
+"""What the options of several commands have in common."""
+
+from __future__ import annotations
+
+from vision_longformer.commands.common import Parser
+
+DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
+
+
+def add_model(parser: Parser) -> None:
+    """Add which model encodes, and where."""
+    add = parser.add_argument
+    add("--model", default="vision_longformer_nano", type=str, help="Name of a model; `vil models` lists them.")
+    add("--checkpoint", type=str | None, metavar="FILE", help="Weights of this library, which say their model.")
+    add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
+    add("--device", default="auto", type=str, help=DEVICE_HELP)
+    add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
+    """Add how images are read.
+
+    Args:
+        parser: Of the command.
+        by_default: What holds where an option is not given; "{}" is the name of its field.
+    """
+    add = parser.add_argument
+    level_help = "Of the pyramid of a slide or TIFF; 0 is full resolution."
+    channels_help = "Which channels to take, in this order, counted from 0."
+    range_help = "Stored values that become 0 and 1, where their type does not say so: 0 4095 for 12 bits in 16."
+    mpp_help = "Micrometres a pixel: the next finer level of a slide or TIFF is resampled to that."
+    power_help = "The same for slides, as the power of an objective, such as 20."
+    level_help, channels_help, range_help, mpp_help, power_help = (
+        f"{text} {by_default.format(field)}"
+        for text, field in (
+            (level_help, "level"),
+            (channels_help, "channels"),
+            (range_help, "value_range"),
+            (mpp_help, "mpp"),
+            (power_help, "magnification"),
+        )
+    )
+    add("--level", type=int | None, metavar="N", help=level_help)
+    add("--mpp", type=float | None, metavar="UM", help=mpp_help)
+    add("--magnification", type=float | None, metavar="POWER", help=power_help)
+    add("--channels", nargs="+", type=int, metavar="N", help=channels_help)
+    add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)
