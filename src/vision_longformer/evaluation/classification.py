@@ -67,7 +67,7 @@ def evaluate(
         model: Of images to logits; put into evaluation mode.
         samples: The split; its classes are the model's outputs.
         transform: See `evaluation_transform`.
-        how: See there.
+        how: Batches, the device, and the processes that share the work.
         max_pixels: Refuse larger images.
 
     Returns:

@@ -52,7 +52,7 @@ def evaluate_detector(
         model: RetinaNet or Mask R-CNN; put into evaluation mode.
         split: Its classes are the model's.
         preprocessing: See `dense_loaders`.
-        how: See there.
+        how: Batches, the device, and the processes that share the work.
         max_pixels: Refuse larger images.
 
     Returns:

@@ -45,7 +45,7 @@ def for_each_batch(images: Dataset[Any], how: EvaluationSetup, take: Callable[[A
 
     Args:
         images: By number; see `loaders.batches`.
-        how: See there.
+        how: Batches, the device, and the processes that share the work.
         take: What to do with a batch.
 
     Returns:

@@ -73,7 +73,7 @@ def evaluate_semantic(
         split: The images.
         classes: The model's.
         preprocessing: See `dense_loaders`.
-        how: See there.
+        how: Batches, the device, and the processes that share the work.
         max_pixels: Refuse larger images.
 
     Returns:

@@ -163,7 +163,7 @@ def embed(
     Args:
         samples: The images.
         extract: What gives features.
-        how: See there.
+        how: Batches, the device, and the processes that share the work.
         size: Side of the square in pixels.
         max_pixels: Refuse larger images.
 

@@ -79,8 +79,8 @@ class ScaledReader:
     Args:
         reader: The image.
         factors: By how much pixels become higher and wider.
-        downsample: See `ImageInfo`, as for the next.
-        pixel_size: See there.
+        downsample: See `ImageInfo`.
+        pixel_size: (height, width) of a larger pixel in micrometres; see `ImageInfo`.
     """
 
     def __init__(

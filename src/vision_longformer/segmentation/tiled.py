@@ -36,13 +36,13 @@ def label_pixels(
     deepest.
 
     Args:
-        model: In evaluation mode; arguments are those of `detection.tiled.find_objects`.
-        image: See there.
-        tiling: See there.
-        mean: See there.
-        std: See there.
-        device: See there.
-        on_tile: See there.
+        model: In evaluation mode.
+        image: To look at.
+        tiling: Its tiles.
+        mean: Of each channel, in [0, 1], as in training.
+        std: Standard deviation of each channel, likewise.
+        device: Where to compute.
+        on_tile: Called after each tile with how many are done, and of how many.
         valid: (H, W) booleans, false where a pixel is missing: nothing sees it, and its class has no meaning. None
             where none is.
 

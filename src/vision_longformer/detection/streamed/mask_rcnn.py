@@ -53,21 +53,23 @@ def detect_masks_streamed(
 
     Args:
         model: In evaluation mode, with a backbone of this library that can be streamed.
-        reader: See `detection.streamed.retinanet.detect_streamed`, as for the others.
-        mean: See there.
-        std: See there.
-        work_folder: See there.
-        band_bytes: See there; bands of a level hold four times as much.
-        band_rows: See there.
-        progress: See there.
+        reader: The image, from `open_reader` or of your own. Nothing is resized.
+        mean: Of each channel, in [0, 1], as in training.
+        std: Standard deviation of each channel, likewise.
+        work_folder: Where the backbone's maps are kept, in files that are removed at the end; by default they are in
+            memory.
+        band_bytes: What the bands of one block may hold, in bytes, and those of a level four times as much; a single
+            (chunk) row may be more.
+        band_rows: Chunk rows in a band of the backbone, and rows in a band of a level, in place of `band_bytes`.
+        progress: Called after each band with the share of all arithmetic that is done, from 0 to 1.
 
     Returns:
         Boxes in pixels of the image, best first. The model's limits of proposals and detections hold for the image.
 
     Raises:
-        ValueError: See there, as for the others.
-        ImageError: See there.
-        WorkFolderError: See there.
+        ValueError: The model cannot be streamed or is in training mode, or a number is out of range.
+        ImageError: The image cannot be read.
+        WorkFolderError: The work folder cannot be written.
     """
     size = reader.info.size
     bands = LevelBands(model, size, band_bytes=band_bytes, band_rows=band_rows)

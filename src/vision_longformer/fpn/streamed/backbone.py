@@ -35,11 +35,11 @@ def streamed_maps(
     Args:
         pyramid: One that `features_of` takes.
         reader: The image.
-        mean: See `stream`, as for the others.
-        std: See there.
-        work_folder: See there.
-        band_bytes: See there.
-        band_rows: See there.
+        mean: Of each channel, in [0, 1].
+        std: Standard deviation of each channel.
+        work_folder: Where maps are kept, in files that are removed at the end; None keeps them in memory.
+        band_bytes: What the bands of one block may hold, in bytes; a single chunk row may be more.
+        band_rows: Chunk rows in a band, in place of `band_bytes`.
         progress: Called after each band with the multiply-adds that are done.
     """
     features = features_of(pyramid)

@@ -60,8 +60,8 @@ def forecast_streamed(
 
     Args:
         pyramid: See `choose_streaming`.
-        size: See there.
-        level_bytes: See there.
+        size: (height, width) of the image in pixels.
+        level_bytes: What bands of the levels hold, by the number of bytes that they may.
         band_bytes: What the bands of one block may hold.
         spilled: Whether the backbone's maps go to a work folder.
     """
