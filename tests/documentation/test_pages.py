@@ -22,6 +22,7 @@ from vision_longformer import VisionLongformer, create_model, save
 from vision_longformer.commands.common import UsageError
 from vision_longformer.commands.options import COMMANDS
 from vision_longformer.datasets.coco import read_coco
+from vision_longformer.training.recipes import read_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = tuple(str(page.relative_to(ROOT)) for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
@@ -145,8 +146,10 @@ def test_commands_and_their_options_exist(page: str) -> None:
             if words[0] != "vil" or words[1].startswith("-") or "..." in words:
                 continue
             try:
-                COMMANDS[words[1]]().parse_args(words[2:])
-            except UsageError as error:
+                arguments = COMMANDS[words[1]]().parse_args(words[2:])
+                if "recipe" in arguments and arguments.recipe is not None:
+                    read_recipe(arguments.recipe)
+            except (UsageError, OSError, ValueError) as error:
                 pytest.fail(f"{page}: {shlex.join(words)}: {error}")
 
 
