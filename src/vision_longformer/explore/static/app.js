@@ -338,9 +338,10 @@ function key(event) {
     element("brush").value = Number(element("brush").value) + step;
     element("brush-value").textContent = element("brush").value;
   };
+  // undoing and redoing wait their turn, whatever the buttons show: the answer to the stroke before may be on its way
   const keys = {
     s: () => chooseTab("similar"), p: () => chooseTab("segment"), t: () => chooseTab("take"),
-    e: () => press("eraser"), z: () => press("undo"), Z: () => press("redo"), n: () => press("uncertain"),
+    e: () => press("eraser"), z: () => change("undo"), Z: () => change("redo"), n: () => press("uncertain"),
     "[": () => brush(-2), "]": () => brush(2), "?": () => press("help"), Escape: () => showHint(false),
   };
   if (/^[1-9]$/.test(event.key) && Number(event.key) <= page.state.classes.length) {
