@@ -25,7 +25,7 @@ class KernelExtension(Extension):
 
     def __init__(self, capability):
         super().__init__(
-            f"vision_longformer.attention.fused.{compiler.prebuilt_name(capability)}",
+            f"vision_longformer.attention.fused.{compiler.PREBUILT}.{compiler.prebuilt_name(capability)}",
             sources=[f"{FOLDER}/{name}" for name in compiler.SOURCES],
             depends=[f"{FOLDER}/{name}" for name in compiler.HEADERS],
             optional=True,
@@ -39,9 +39,11 @@ class BuildKernel(build_ext):
     def get_ext_filename(self, fullname):
         return f"{fullname.replace('.', '/')}.so"
 
+    def run(self):
+        if not (self.inplace or self.editable_mode):  # a library beside sources would outlive a change of them
+            super().run()
+
     def build_extension(self, extension):
-        if self.inplace:
-            return
         target = Path(self.get_ext_fullpath(extension.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -80,7 +80,7 @@ def load_prebuilt() -> ctypes.CDLL:
 
 def prebuilt_folder() -> Path:
     """Return where libraries lie that came with the package."""
-    return compiler.source_folder()
+    return compiler.source_folder() / compiler.PREBUILT
 
 
 def _capability() -> str:

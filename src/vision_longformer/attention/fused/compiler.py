@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 SOURCES = ("forward.cpp", "backward.cpp")
+PREBUILT = "prebuilt"  # the folder of libraries made with the package, no package itself, so nothing imports them
 HEADERS = ("neighbourhood.h", "layout.h", "threads.h", "vectors.h")
 TIMEOUT = 900  # seconds for the compiler, which takes about ten where nothing else runs
 VERSION_TIMEOUT = 30  # seconds, for a compiler to say what it is
