@@ -142,9 +142,8 @@ def test_what_is_said_of_output_is_found_and_held_against_it() -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if any(_blocks(p, "sh", "bash"))], ids=str)
 def test_commands_and_their_options_exist(page: str) -> None:
     for block in _blocks(page, "sh", "bash"):
-        for words in _commands(block):
-            if "-m" in words and "vil" in words:  # torchrun ... -m vil
-                words = words[words.index("vil") :]
+        for line in _commands(block):
+            words = line[line.index("vil") :] if "-m" in line and "vil" in line else line  # torchrun ... -m vil
             if words[0] != "vil" or words[1].startswith("-") or "..." in words:
                 continue
             try:
