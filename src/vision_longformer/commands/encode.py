@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import warnings
@@ -29,7 +30,7 @@ from vision_longformer.features.split import encode_split
 from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import AS_STORED, Reading
-from vision_longformer.images.find import Source, find_images
+from vision_longformer.images.find import Source, by_reading, find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
 from vision_longformer.reports.encoding_page import Report
@@ -111,7 +112,7 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
             device=choose_device(arguments.device, number=processes.local_rank if arguments.split else None),
         )
         reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
-        if arguments.max_side is not None and reading != AS_STORED:
+        if arguments.max_side is not None and set(by_reading(every, reading)) != {AS_STORED}:
             raise UsageError("--max-side goes with no option that says how images are read, such as --level")
         return _Run(
             every,
@@ -167,21 +168,25 @@ def _results(run: _Run, arguments: Arguments, output: Path, mirror: Mirror | Non
         "model_name": run.name,
         "dtype": arguments.dtype,
         "pictures": not arguments.no_report and arguments.shard is None,
-        "reading": run.reading,
         "limits": run.limits,
         "verify": arguments.verify,
         "on_band": on_band,
     }
-    if arguments.split:
-        results = encode_split(run.sources, output, run.encoder, run.processes, **options)
-    else:
+    if not arguments.split:
         options |= {"kind": arguments.format, "batch": run.batch, "mirror": mirror}
-        results = encode_files(run.sources, output, run.encoder, **options)
+
+    def encode(reading: Reading, sources: Sequence[Source]) -> Iterator[Result]:
+        if arguments.split:
+            return encode_split(sources, output, run.encoder, run.processes, reading=reading, **options)
+        return encode_files(sources, output, run.encoder, reading=reading, **options)
+
+    groups = by_reading(run.sources, run.reading) or {run.reading: []}
+    results = itertools.chain.from_iterable(itertools.starmap(encode, groups.items()))
     if not run.processes.is_first:
         return results
     settings = settings_of(run.encoder, dtype=arguments.dtype, reading=run.reading)
     kind: Choice = "zarr" if arguments.split else arguments.format
-    return RunRecord(output, run.every, settings=settings, kind=kind).follow(results)
+    return RunRecord(output, run.every, settings=settings, reading=run.reading, kind=kind).follow(results)
 
 
 def _finish(mirror: Mirror | None) -> None:

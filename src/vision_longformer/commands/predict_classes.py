@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
-from vision_longformer.images.find import Source
+from vision_longformer.images.find import Source, by_reading
 from vision_longformer.prediction.classes import Prediction, predict
 from vision_longformer.prediction.formats.tables import safe
 from vision_longformer.training.tasks.classification import Classifier
@@ -33,14 +33,12 @@ def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: A
         raise UsageError(f"--format {form}: must be one of {', '.join(_FORMATS)}")
     if trained.model.num_classes == 0:
         raise UsageError(f"{arguments.checkpoint}: has no classifier")
-    predictions = []
-    paths = [source.path for source in sources]
-    for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
-        if prediction.error:
-            tell(f"failed: {prediction.error}")
-        if prediction.note:
-            tell(f"{prediction.path}: {prediction.note}")
-        predictions.append(prediction)
+    predictions: list[Prediction] = []
+    for reading, group in by_reading(sources, trained.reading).items():
+        own, paths = trained.with_reading(reading), [source.path for source in group]
+        predictions += map(
+            _told, predict(own, paths, top=top, device=device, size=arguments.size, flips=arguments.flips or "none")
+        )
     if arguments.output is None:
         if form == "table":
             Console().print(_table(predictions))
@@ -55,6 +53,15 @@ def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: A
             tell(f"{arguments.output}: cannot be written ({error.strerror})")
             return 1
     return int(any(prediction.error for prediction in predictions))
+
+
+def _told(prediction: Prediction) -> Prediction:
+    """Return a prediction once a person knows what was wrong with its image."""
+    if prediction.error:
+        tell(f"failed: {prediction.error}")
+    if prediction.note:
+        tell(f"{prediction.path}: {prediction.note}")
+    return prediction
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:

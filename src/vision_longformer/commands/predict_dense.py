@@ -28,6 +28,7 @@ from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.system_memory import parse_bytes
 from vision_longformer.utils.words import counted
+from vision_longformer.weights import MIN_SCORE
 
 FOLDER = "predictions"
 LISTED = 40  # images whose results are printed
@@ -49,6 +50,9 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
         tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if predictor.scale != 1 and arguments.scale is None:
         tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
+    if kind == "objects" and arguments.min_score is None:
+        chosen = "as training chose" if MIN_SCORE in trained.preprocessing else "as nothing was chosen in training"
+        tell(f"objects have a score of {predictor.min_score:g} or more, {chosen}; --min-score changes that")
     console = Console(stderr=True)
     total = Counts(kind)
     try:
@@ -109,6 +113,7 @@ def _options(arguments: Arguments) -> PredictOptions:
         memory=None if arguments.memory is None else parse_bytes(arguments.memory),
         scale=arguments.scale,
         simplify=arguments.simplify,
+        flips=arguments.flips,
     )
 
 

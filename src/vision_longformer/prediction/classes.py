@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vision_longformer.evaluation.flips import Flips, with_flips
 from vision_longformer.images import ImageError, Reader, open_reader
 from vision_longformer.images.rasters import whole_raster
 from vision_longformer.images.reader import MAX_PIXELS, check_pixels
@@ -36,7 +37,13 @@ class Prediction:
 
 
 def predict(
-    trained: Classifier, paths: Sequence[Path], *, top: int, device: torch.device, size: int | None = None
+    trained: Classifier,
+    paths: Sequence[Path],
+    *,
+    top: int,
+    device: torch.device,
+    size: int | None = None,
+    flips: Flips = "none",
 ) -> Iterator[Prediction]:
     """Classify image files, one after the other.
 
@@ -46,6 +53,7 @@ def predict(
         top: How many classes to name.
         device: Where to compute.
         size: Side of the square in pixels; by default that of training.
+        flips: See `PredictOptions`.
     """
     trained = trained if size is None else trained.at_size(size)
     trained.model.to(device).eval()
@@ -54,7 +62,7 @@ def predict(
     for path in paths:
         try:
             with closing(open_reader(path, **vars(trained.reading))) as reader:
-                numbers, probabilities = classify(trained, reader, top=top, device=device)
+                numbers, probabilities = classify(trained, reader, top=top, device=device, flips=flips)
                 note = reader.info.note
         except ImageError as error:
             yield Prediction(path, error=str(error))
@@ -64,7 +72,7 @@ def predict(
 
 @torch.inference_mode()
 def classify(
-    trained: Classifier, reader: Reader, *, top: int, device: torch.device
+    trained: Classifier, reader: Reader, *, top: int, device: torch.device, flips: Flips = "none"
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Return the numbers of an open image's most probable classes, most probable first, and their probabilities.
 
@@ -73,12 +81,14 @@ def classify(
         reader: The image.
         top: How many classes.
         device: Where to compute.
+        flips: Which flipped copies are looked at too.
 
     Raises:
         ImageError: The image cannot be read.
     """
     check_pixels(reader.info.name, reader.info.size, MAX_PIXELS)
     image = whole_raster(reader, trained.reading.model_channels)
-    probability = trained.model(trained.transform()(image)[None].to(device))[0].float().softmax(dim=0).cpu()
+    seen = with_flips(trained.model, flips)
+    probability = seen(trained.transform()(image)[None].to(device))[0].float().softmax(dim=0).cpu()
     best = probability.topk(min(top, len(probability)))
     return tuple(best.indices.tolist()), tuple(best.values.double().tolist())

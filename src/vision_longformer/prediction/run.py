@@ -13,21 +13,29 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from vision_longformer.features.failures import OutputError, explaining
-from vision_longformer.images import ImageError, describe_image
+from vision_longformer.images import ImageError, describe_image, open_reader
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
+from vision_longformer.images.lists import AS_OTHERS
 from vision_longformer.padding import Size
 from vision_longformer.prediction.dense import OnProgress
 from vision_longformer.prediction.formats import FORMATS, TABLES, format_of, write_result
 from vision_longformer.prediction.formats.coco import write_coco_run
 from vision_longformer.prediction.formats.tables import write_csv, write_parquet
 from vision_longformer.prediction.journal import Entry, Journal, entry_of, facts_of, objects_of
-from vision_longformer.prediction.predictor import Predictor, read_picture
+from vision_longformer.prediction.predictor import PICTURE_WIDTH, Predictor, read_picture
 from vision_longformer.prediction.results import RegionsResult
 from vision_longformer.streaming.maps import WorkFolderError
 
 Status = Literal["predicted", "skipped", "failed"]
-FOLDERS = {"picture": "pictures", "tiff": "labels", "geotiff": "labels", "png": "labels", "zarr": "labels"}
+FOLDERS = {
+    "picture": "pictures",
+    "zoom": "zoom",
+    "tiff": "labels",
+    "geotiff": "labels",
+    "png": "labels",
+    "zarr": "labels",
+}
 OBJECT_COLUMNS = ("image", "id", "class_number", "class", "score", "x1", "y1", "x2", "y2", "centroid_x", "centroid_y")
 CLASS_COLUMNS = ("image", "class_number", "class", "area_px", "share")
 IMAGE_COLUMNS = ("image", "path", "width", "height")
@@ -88,7 +96,7 @@ class PredictionRun:
     ) -> None:
         self.output, self.predictor = output, predictor
         self.tables = [name for name in outputs if name in TABLES]
-        self.formats = [name for name in outputs if name not in TABLES] + (["picture"] if pictures else [])
+        self._formats, self._pictures = [name for name in outputs if name not in TABLES], pictures
         self.journal = Journal(output, {**predictor.settings, "images": str(root)})
 
     def __enter__(self) -> Self:
@@ -117,8 +125,9 @@ class PredictionRun:
         for source in sources:
             identity = ""
             try:
-                digest = content_digest(source.path)
-                identity = hashlib.sha256(json.dumps([digest, self.journal.settings]).encode()).hexdigest()
+                about = [content_digest(source.path), self.journal.settings]
+                about += [] if source.asked == AS_OTHERS else [vars(source.asked)]
+                identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
                 yield self._predict(source, identity, on_band)
             except OutputError:
                 raise
@@ -130,15 +139,16 @@ class PredictionRun:
                 yield Outcome(source, "failed", message)
 
     def _predict(self, source: Source, identity: str, on_band: Callable[[Source, float, int], None]) -> Outcome:
-        kept = self.journal.read(source.name)
+        kept, reading = self.journal.read(source.name), source.asked.on(self.predictor.trained.reading)
         if kept is not None and kept["identity"] == identity and "error" not in kept:
-            missing = [name for name in self.formats if not self.target(name, kept).exists()]
+            missing = [name for name in self.formats(kept) if not self.target(name, kept).exists()]
             if not missing or kept["kind"] == "objects":
                 if missing:
                     objects = objects_of(kept, self.predictor.class_names)
                     tolerance = self.predictor.options.simplify or 0.0
-                    picture = partial(read_picture, source.path, self.predictor.trained.reading)
-                    self._write(replace(objects, picture=picture, tolerance=tolerance), kept, missing)
+                    image: dict[str, Any] = {"picture": partial(read_picture, source.path, reading)}
+                    image["reader"] = partial(open_reader, source.path, **vars(reading))
+                    self._write(replace(objects, tolerance=tolerance, **image), kept, missing)
                 return self._outcome(source, "skipped", kept)
         start, pixels = time.perf_counter(), 0
 
@@ -152,15 +162,20 @@ class PredictionRun:
 
         progress = OnProgress(begin=begin, tile=tile, band=lambda share: on_band(source, share, pixels))
         result = self.predictor.predict(
-            source.path, name=source.name, work_folder=self.journal.work_folder, progress=progress
+            source.path, name=source.name, reading=reading, work_folder=self.journal.work_folder, progress=progress
         )
         assert isinstance(result, RegionsResult)
         entry = entry_of(result, path=source.path, identity=identity, seconds=0.0)
-        self._write(result, entry, self.formats)
+        self._write(result, entry, self.formats(entry))
         entry["seconds"] = time.perf_counter() - start
         self.journal.write(source.name, entry)
-        note = describe_image(source.path, reading=self.predictor.trained.reading).note
+        note = describe_image(source.path, reading=reading).note
         return replace(self._outcome(source, "predicted", entry), message=note)
+
+    def formats(self, entry: Entry) -> list[str]:
+        """Return the formats of an image; one that its picture does not show as it is can be zoomed into."""
+        zoomed = ["zoom"] if max(entry["size"]) > PICTURE_WIDTH else []
+        return self._formats + (["picture", *zoomed] if self._pictures else [])
 
     def target(self, name: str, entry: Entry) -> Path:
         """Return the file or folder of a format of an image: its name, suffix kept, so that x.jpg and x.png stay apart.
@@ -214,7 +229,7 @@ class PredictionRun:
             if "error" in entry:
                 yield row | {"error": entry["error"]}
                 continue
-            row |= {"width": entry["size"][1], "height": entry["size"][0]}
+            row |= {"width": entry["full_size"][1], "height": entry["full_size"][0]}
             found = found_of(entry, len(names))
             if entry["kind"] == "objects":
                 row |= {"objects": sum(found), "left_out": entry["left_out"]}
