@@ -38,6 +38,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such recipe")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except RecursionError:
+        raise ValueError(f"{path}: is not YAML that can be read: it is nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
