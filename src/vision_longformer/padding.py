@@ -121,7 +121,12 @@ def find_padding(
 
 
 def find_level_paddings(
-    image_sizes: Sequence[Size], strides: Sequence[int], *, batch_size: Size, device: torch.device
+    image_sizes: Sequence[Size],
+    strides: Sequence[int],
+    *,
+    batch_size: Size,
+    device: torch.device,
+    valid: Tensor | None = None,
 ) -> list[Padding]:
     """Return the padding of the maps of each stride.
 
@@ -130,7 +135,14 @@ def find_level_paddings(
         strides: Pixels per position.
         batch_size: (height, width) of the padded batch in pixels.
         device: Where the maps are.
+        valid: (B, H, W) boolean, true where a pixel is real; None if all inside `image_sizes` are.
+
+    Raises:
+        ValueError: The mask does not fit the batch.
     """
+    if valid is not None:
+        pixels = find_padding(batch_size, image_sizes, valid, batch=len(image_sizes), device=device)
+        return [pixels.downsample(stride) for stride in strides]
     paddings = []
     for stride in strides:
         sizes = [size_at(size, stride) for size in image_sizes]

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.datasets.coco import CocoSplit, read_coco
-from vision_longformer.datasets.dense_loaders import MIN_SIDE, DenseBatch, DenseImages, evaluation_size
+from vision_longformer.datasets.dense_loaders import MIN_SIDE, DenseBatch, DenseImages, evaluation_size, read_label
 from vision_longformer.datasets.labels import What
 from vision_longformer.datasets.loaders import Key, batches
 from vision_longformer.datasets.options import DenseOptions
-from vision_longformer.datasets.semantic import IGNORE_INDEX, coco_label
+from vision_longformer.datasets.semantic import IGNORE_INDEX, coco_label, read_semantic
 from vision_longformer.masks.rle import mask_to_box, segmentation_to_mask
+from vision_longformer.segmentation.config import UNLABELLED
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import preprocessing_of
 
@@ -56,6 +58,34 @@ def test_without_augmentation_objects_are_those_of_the_file(split: CocoSplit) ->
         expected = [segmentation_to_mask(split.segmentations, place, size) for place in places]
         assert [mask.tolist() for mask in target.masks.numpy()] == [mask.tolist() for mask in expected]
     assert len(batch.targets[6].boxes) == 0  # an image without objects
+
+
+def test_pixels_without_data_have_no_class(tmp_path: Path) -> None:
+    """Whatever is drawn there, in training and in evaluation, in an image that is mirrored and cut."""
+    generator = np.random.default_rng(0)
+    pixels, drawn = generator.random((30, 40, 3), np.float32), generator.integers(0, 2, (30, 40), np.uint8)
+    pixels[4:20, 12:] = np.nan
+    drawn[0, 0] = IGNORE_INDEX
+    for folder in ("train", "train_labels"):
+        (tmp_path / folder).mkdir(parents=True)
+    tifffile.imwrite(tmp_path / "train/a.tif", pixels, photometric="rgb")
+    Image.fromarray(drawn).save(tmp_path / "train_labels/a.png")
+    (tmp_path / "classes.txt").write_text("none\nsome\n")
+    data = read_semantic(tmp_path, "train")
+    expected = drawn.astype(int)
+    expected[0, 0] = UNLABELLED
+    expected[4:20, 12:] = UNLABELLED
+
+    flipped = {"sides": None, "scale": [1.0, 1.0], "crop": 22}
+    config = dense_recipe("semantic_segmentation", dense=flipped, augmentation=PLAIN | {"horizontal_flip": 1.0})
+    loader = DenseImages(data, config, preprocessing_of(config), learned="classes", max_pixels=10**6)
+    (batch,) = batches(loader, [[Key(0, 0, 0)]], workers=0, pin=False)
+    windows = np.lib.stride_tricks.sliding_window_view(expected[:, ::-1], (22, 22)).reshape(-1, 22, 22)
+    assert (windows == batch.semantic.numpy()[0]).all(axis=(1, 2)).any()
+    assert (batch.semantic == UNLABELLED).any()
+
+    (batch,) = batches(loader, [[0]], workers=0, pin=False)
+    np.testing.assert_array_equal(read_label(data, 0, valid=batch.valid[0], max_pixels=10**6), expected)
 
 
 def test_labels_stay_with_their_objects_where_some_are_cut_away(split: CocoSplit) -> None:

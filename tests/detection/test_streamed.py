@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detection.cases import BACKBONE, RETINANET, mask_rcnn, retinanet
+from detection.cases import BACKBONE, RETINANET, retinanet
 from streaming.streaming_helpers import picture, reader
 from vision_longformer import ModelConfig, StageConfig, VisionLongformer
 from vision_longformer.config import Full
 from vision_longformer.detection import Detections, RetinaNet, build_retinanet
 from vision_longformer.detection.streamed.levels import Levels
-from vision_longformer.detection.streamed.retinanet import detect_streamed, streamable
+from vision_longformer.detection.streamed.retinanet import detect_streamed
 from vision_longformer.fpn.features import LongformerFeatures
 from vision_longformer.images import ImageError, ImageInfo, PixelRows
 from vision_longformer.images.reader import Array, Mask
@@ -205,20 +205,17 @@ def of_timm() -> RetinaNet:
     ("build", "message"),
     [
         (full, "stage 4: FullAttention needs the whole map at once: only windowed attention"),
-        (of_timm, "model: only a RetinaNet on a backbone of this library can be streamed"),
-        (mask_rcnn, "model: MaskRCNN cannot be streamed, RetinaNet can"),
+        (of_timm, "model: only one on a backbone of this library can be streamed"),
     ],
 )
 def test_models_that_cannot_be_streamed_are_refused(build: Callable[[], Any], message: str) -> None:
     model = build()
-    assert not streamable(model)
     with pytest.raises(ValueError, match=message):
         streamed(model, picture(20, 30))
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     model = retinanet()
-    assert streamable(model)
     for options, message in (
         ({"band_rows": 0}, "band_rows=0: must be at least 1"),
         ({"band_bytes": 0}, "band_bytes=0: must be at least 1"),

@@ -9,25 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from detection.cases import mask_rcnn, retinanet
+from detection.cases import retinanet
 from streaming.streaming_helpers import picture
 from vision_longformer.detection import RetinaNet
-from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
-from vision_longformer.detection.streamed.memory import (
-    StreamedDetection,
-    choose_streaming,
-    forecast_streamed_detection,
-)
+from vision_longformer.detection.streamed.find_objects import find_objects_streamed
 from vision_longformer.detection.tiled import find_objects
+from vision_longformer.fpn.streamed.memory import Streaming
 from vision_longformer.images import ArrayReader
-from vision_longformer.memory.dense import forecast_dense_memory
-from vision_longformer.memory.streaming import SMALLEST_BAND_BYTES
 from vision_longformer.streaming import WorkFolderError
 from vision_longformer.tiling.choosing import Tiling
 
 COLOURS: dict[str, Any] = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
-LARGE = (1500, 2500)
-SPILLED = StreamedDetection(0, 50_000, True)
+SPILLED = Streaming(0, 50_000, True)
 
 
 @pytest.fixture(scope="module")
@@ -35,52 +28,11 @@ def model() -> RetinaNet:
     return retinanet(torch.float32)
 
 
-def test_what_does_not_fit_is_streamed_unless_tiles_are_asked_for(model: RetinaNet) -> None:
-    needed = forecast_dense_memory(model, LARGE)
-    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed)) is None
-    strategy = streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1))
-    assert strategy is not None
-    assert strategy.bytes < needed
-    assert not strategy.spilled
-    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1, tile=512)) is None
-    assert streaming_strategy(model, LARGE, Tiling(model, memory=needed - 1, overlap=64)) is None
-    assert streaming_strategy(model, LARGE, Tiling(model, memory=1000)) is None
-    other = mask_rcnn(torch.float32)
-    assert streaming_strategy(other, LARGE, Tiling(other, memory=needed // 2)) is None
-
-
-def test_bands_shrink_before_maps_go_to_disk(model: RetinaNet) -> None:
-    size = (20_000, 3000)
-    ways = [choose_streaming(model, size, memory=memory) for memory in range(10_000_000, 1_000_000_000, 5_000_000)]
-    found = [strategy for strategy in ways if strategy is not None]
-    assert ways[: len(ways) - len(found)] == [None] * (len(ways) - len(found))  # more memory is never worse
-    assert None in ways
-    order = [(not strategy.spilled, strategy.band_bytes) for strategy in found]
-    assert order == sorted(order)
-    assert {strategy.spilled for strategy in found} == {True, False}
-    assert {strategy.band_bytes for strategy in found if strategy.spilled} >= {
-        SMALLEST_BAND_BYTES,
-        8 * SMALLEST_BAND_BYTES,
-    }
-    for strategy in found:
-        band_bytes, spilled = strategy.band_bytes, strategy.spilled
-        needs = forecast_streamed_detection(model, size, band_bytes, spilled=spilled)
-        assert strategy.bytes == needs.memory
-
-
-def test_the_need_of_a_spilled_image_grows_with_its_width_only(model: RetinaNet) -> None:
-    def needed(height: int, width: int) -> int:
-        size = height, width
-        return forecast_streamed_detection(model, size, SMALLEST_BAND_BYTES, spilled=True).memory
-
-    assert needed(400_000, 3000) == needed(4000, 3000) < needed(4000, 6000)
-
-
 @pytest.mark.parametrize("spilled", [False, True])
 def test_what_is_found_is_what_a_whole_pass_finds(model: RetinaNet, spilled: bool, tmp_path: Path) -> None:
     pixels = picture(203, 150)
     expected = find_objects(model, pixels, tiling=Tiling(model, tile=256), **COLOURS)
-    strategy = StreamedDetection(0, 50_000, spilled)
+    strategy = Streaming(0, 50_000, spilled)
     found = find_objects_streamed(model, ArrayReader(pixels), strategy, work_folder=tmp_path, **COLOURS)
     assert not list(tmp_path.iterdir())
     assert found.left_out == expected.left_out > 0
@@ -113,4 +65,4 @@ def test_running_out_of_memory_names_a_remedy(model: RetinaNet, monkeypatch: pyt
 
     monkeypatch.setattr(RetinaNet, "choose", fail)
     with pytest.raises(MemoryError, match=r"not enough memory for 30×20 .* choose smaller tiles"):
-        find_objects_streamed(model, ArrayReader(picture(20, 30)), StreamedDetection(0, 1, False), **COLOURS)
+        find_objects_streamed(model, ArrayReader(picture(20, 30)), Streaming(0, 1, False), **COLOURS)

@@ -59,6 +59,11 @@ def _features_of_a_photo_and_a_scene() -> None:
     _encode("scene.tif", "--format", "geotiff", "--stages", "3", "4")
 
 
+def _features_of_all_stages() -> None:
+    _photo()
+    _encode("photo.jpg", "--stages", "1", "2", "3", "4")
+
+
 def _trained_classifier() -> None:
     _photo()
     Path("runs/signs").mkdir(parents=True)
@@ -98,6 +103,7 @@ def _boxes_became_coco() -> None:
 
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/architecture.md": _features_of_the_photograph,
+    "docs/exploring.md": _features_of_all_stages,
     "docs/predictions.md": _trained_detector,
     "docs/labels.md": _boxes_of_yolo_and_voc,
     "docs/outputs.md": _features_of_a_photo_and_a_scene,

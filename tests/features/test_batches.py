@@ -3,8 +3,10 @@ from __future__ import annotations
 from itertools import chain
 
 import pytest
+import torch
 
-from vision_longformer.features.batches import PADDED, group, windows
+from vision_longformer.features.batches import PADDED, group, pad, windows
+from vision_longformer.images import Pixels
 from vision_longformer.padding import Size
 
 
@@ -45,3 +47,29 @@ def test_windows(count: int, lengths: list[int]) -> None:
     found = list(windows(range(count), most=4))
     assert [len(window) for window in found] == lengths
     assert list(chain(*found)) == list(range(count))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_bytes_are_padded_as_the_fractions_that_they_stand_for(missing: bool) -> None:
+    sizes = [(5, 7), (6, 4)]
+    stored = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for size in sizes]
+    valid = [torch.ones(size, dtype=torch.bool) for size in sizes]
+    as_fractions = [Pixels(one / 255, there, size) for one, there, size in zip(stored, valid, sizes, strict=True)]
+    as_bytes = [Pixels(one, there, size) for one, there, size in zip(stored, valid, sizes, strict=True)]
+    if missing:
+        valid[1][2, 1] = False
+        as_bytes[1] = as_fractions[1]
+    mean, std = (0.5, 0.25, 0.125), (0.2, 0.3, 0.7)
+    found, expected = (
+        pad(pixels, mean=mean, std=std, dtype=torch.float64, device=torch.device("cpu"))
+        for pixels in (as_bytes, as_fractions)
+    )
+    assert torch.equal(found.images, expected.images)
+    first = ((stored[0] / 255).double() - torch.tensor(mean, dtype=torch.float64)) / torch.tensor(std).double()
+    torch.testing.assert_close(found.images[0, :, :5, :7], first.permute(2, 0, 1), rtol=1e-6, atol=1e-6)
+    if missing:
+        assert found.valid is not None
+        assert not found.valid[1, 2, 1]
+        assert found.valid.sum() == 5 * 7 + 6 * 4 - 1
+    else:
+        assert found.valid is None

@@ -191,6 +191,18 @@ def test_images_in_batches_get_the_features_that_they_get_alone(
             torch.testing.assert_close(tensor, other, rtol=tolerance, atol=tolerance)
 
 
+def test_files_in_batches_get_the_features_that_they_get_alone(tmp_path: Path) -> None:
+    encoder = Encoder(model())
+    encoder.model.double()
+    paths = [tmp_path / f"{number}.png" for number in range(len(SIZES))]
+    for image, path in zip(collection(), paths, strict=True):
+        Image.fromarray(image).save(path)
+    for path, features in encoder.encode_many(paths, batch=5):
+        alone = encoder.encode(path)
+        torch.testing.assert_close(features.embedding, alone.embedding, rtol=1e-12, atol=1e-12)
+        assert torch.equal(features.valid, alone.valid)
+
+
 def test_images_are_taken_as_they_are_needed() -> None:
     taken = []
 

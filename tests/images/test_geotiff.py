@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vision_longformer.images.geotiff import scaled_georeference
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio import shutil  # noqa: E402
-from rasterio.transform import from_origin  # noqa: E402
+from rasterio.transform import Affine, from_origin  # noqa: E402
 
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
 
@@ -56,6 +57,23 @@ def test_a_lower_image_has_the_same_corner() -> None:
     place = scaled_georeference({"crs": "x", "transform": [10, 1, 500, 2, -10, 900]}, (4, 3))
     assert place == {"crs": "x", "transform": [30, 4, 500, 6, -40, 900]}
     assert scaled_georeference({}, (4, 3)) == {}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_raster_that_is_turned_keeps_the_place_of_every_pixel(tmp_path: Path, orientation: int) -> None:
+    stored = np.arange(1, HEIGHT * WIDTH + 1, dtype=np.uint16).reshape(HEIGHT, WIDTH, 1)
+    place = Affine(10, 1, 500_000, 2, -9, 5_400_000)
+    write(tmp_path / "a.tif", stored, transform=place)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.filehandle.seek(file.pages[0].aspage().tags["SamplesPerPixel"].offset)  # one, as it is if no tag says so
+        file.filehandle.write(struct.pack("<HHIHH", 274, 3, 1, orientation, 0))
+    reader = open_reader(tmp_path / "a.tif")
+    pixels = reader.read_rows(0, reader.info.height).values[..., 0]
+    assert read_georeference(tmp_path / "a.tif") == reader.info.georeference
+    turned = Affine(*reader.info.georeference["transform"])
+    for number in (1, 2, WIDTH, WIDTH + 1, HEIGHT * WIDTH):
+        (row, column), (own_row, own_column) = (np.argwhere(x == number)[0] for x in (pixels, stored[..., 0]))
+        assert turned * (column + 0.5, row + 0.5) == pytest.approx(place * (own_column + 0.5, own_row + 0.5))
 
 
 def test_pixels_without_data_are_not_valid(tmp_path: Path) -> None:

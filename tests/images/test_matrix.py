@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
@@ -15,12 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vision_longformer import Encoder, VisionLongformer
+from model_helpers import config
+from vision_longformer import Encoder, GlobalOnly, VisionLongformer
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Images
-from vision_longformer.images import AS_STORED, ImageError, open_reader, read_pixels, unit_rows
+from vision_longformer.features.encoder import Features
+from vision_longformer.features.extract import encode_files
+from vision_longformer.features.load import load_features
+from vision_longformer.images import ImageError, Pixels, Reading, open_reader, read_pixels, unit_rows
+from vision_longformer.images.find import find_images
 from vision_longformer.prediction.classes import predict
-from vision_longformer.variants import CONFIGS
+from vision_longformer.prediction.predictor import PredictOptions, Predictor
 
 rasterio = pytest.importorskip("rasterio")
 pytest.importorskip("imagecodecs")
@@ -200,31 +208,46 @@ def expected(kind: Kind, file: File) -> Tensor:
 
 
 class Seen(nn.Module):
-    """A classifier that keeps what it is shown."""
+    """A classifier, or a model for segmentation, that keeps what it is shown."""
 
     num_classes = 2
+    backbone = SimpleNamespace(strides=(1,))
+    config = SimpleNamespace(num_classes=2)
 
     def forward(self, images: Tensor) -> Tensor:
         self.images = images
         return torch.zeros(1, 2)
+
+    def logits(self, images: Tensor, **_options: Any) -> Tensor:
+        self.images = images.permute(0, 2, 3, 1)
+        return torch.zeros(1, 2, *images.shape[2:])
+
+
+class SeenEncoder(Encoder):
+    """An encoder that keeps what it is shown."""
+
+    def encode_batch(self, pixels: Sequence[Pixels]) -> list[Features]:
+        self.pixels = pixels
+        return super().encode_batch(pixels)
+
+
+@functools.cache
+def encoder_of(channels: int) -> SeenEncoder:
+    return SeenEncoder(VisionLongformer(config(*[GlobalOnly()] * 3, num_global_tokens=(1, 1, 1), in_chans=channels)))
+
+
+def reading_of(content: Content, value_range: tuple[float, float] | None) -> Reading:
+    """Return how people say that all bands are to be read."""
+    return Reading(channels=None if content.channels == 3 else tuple(range(content.opaque)), value_range=value_range)
 
 
 def name_of(kind: Kind) -> str:
     return "-".join(str(value) for value in (*kind.content, *kind[1:]) if value not in ("", False))
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(VisionLongformer(CONFIGS["vision_longformer_nano"]))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of rasterio, about files without a place on earth
-@pytest.mark.parametrize("kind", KINDS, ids=name_of)
-def test_every_door_gives_what_independent_readers_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Encoder, kind: Kind
-) -> None:
-    path, content = tmp_path / "a.tif", kind.content
-    file = write(path, kind)
+def write_and_check(path: Path, kind: Kind) -> File:
+    """Write a file, and have independent readers say that it holds what it is meant to."""
+    content, file = kind.content, write(path, kind)
     with rasterio.open(path) as other:
         np.testing.assert_array_equal(np.moveaxis(other.read(), 0, 2), file.stored)
         masks = other.read_masks()[: content.opaque].all(axis=0)
@@ -233,17 +256,38 @@ def test_every_door_gives_what_independent_readers_do(
     again = tifffile.imread(path, key=0)
     again = np.moveaxis(again, 0, 2) if kind.planar == "separate" and content.bands > 1 else again
     np.testing.assert_array_equal(again.reshape(file.stored.shape), file.stored)
-    if not kind.with_rasterio:
-        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    return file
 
-    values, valid = expected(kind, file), torch.from_numpy(file.valid)
-    tolerance: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
-    if content.alpha == "assocalpha":  # rounded to whole numbers
-        tolerance["atol"] += 1 / FULL.get(kind.dtype, 10**6)
+
+def assert_same(found: Tensor, kind: Kind, file: File, *, eight_bit: bool = False) -> None:
+    """Hold (H, W, C) values, bytes or floats, which may have been bytes, to what a model takes."""
+    values, tolerance = expected(kind, file), 1e-6
+    if kind.content.alpha == "assocalpha":  # rounded to whole numbers
+        tolerance += 1 / FULL.get(kind.dtype, 10**6)
+    if found.dtype == torch.uint8:
+        found, eight_bit = found / 255, True
+    tolerance += 0.5 / 255 if eight_bit else 0
+    torch.testing.assert_close(found, values, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(params=KINDS, ids=name_of)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    kind: Kind = request.param
+    if not kind.with_rasterio:
+        find = importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "rasterio" else find(name))
+    return kind
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of rasterio, about files without a place on earth
+def test_every_door_gives_what_independent_readers_do(tmp_path: Path, kind: Kind) -> None:
+    path, content = tmp_path / "a.tif", kind.content
+    file = write_and_check(path, kind)
+    valid = torch.from_numpy(file.valid)
     with closing(open_reader(path, value_range=file.value_range)) as reader:
         assert reader.info.size == (HEIGHT, WIDTH)
         bands = [unit_rows(reader, top, min(top + 11, HEIGHT), content.channels) for top in range(0, HEIGHT, 11)]
-    torch.testing.assert_close(torch.cat([band for band, _ in bands]), values, **tolerance)
+    assert_same(torch.cat([band for band, _ in bands]), kind, file)
     assert torch.equal(torch.cat([mask for _, mask in bands]), valid)
 
     if file.value_range is not None:
@@ -251,25 +295,47 @@ def test_every_door_gives_what_independent_readers_do(
             read_pixels(path, channels=content.channels)
         return
     pixels = read_pixels(path, channels=content.channels)
-    torch.testing.assert_close(pixels.values, values, **tolerance)
+    assert_same(pixels.values, kind, file)
     assert torch.equal(pixels.valid, valid)
     assert pixels.note == ""
-    if content.channels == 3:
-        assert torch.equal(encoder.read(path).values, pixels.values)
-        assert torch.equal(encoder.read(path).valid, valid)
-        trained_on, _, _ = Images(Samples((path,), (0,), ("a",)), np.array, seed=0, max_pixels=10**6)[0]
-        colours = (pixels.values * 255).round().byte()
-        assert (torch.from_numpy(np.array(trained_on)).int() - colours.int()).abs().max() <= 1
-        shown = Seen()
-        classifier: Any = SimpleNamespace(
-            model=shown,
-            classes=("a", "b"),
-            reading=AS_STORED,
-            transform=lambda: lambda image: torch.from_numpy(np.array(image)),
-        )
-        (prediction,) = predict(classifier, [path], top=1, device=torch.device("cpu"))
-        assert prediction.error == ""
-        np.testing.assert_array_equal(shown.images[0].numpy(), np.array(trained_on))
+    encoder = encoder_of(content.channels)
+    assert torch.equal(encoder.read(path).values, pixels.values)
+    assert torch.equal(encoder.read(path).valid, valid)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_user_of_images_sees_what_independent_readers_do(tmp_path: Path, kind: Kind) -> None:
+    """`vil encode`, training, and `vil predict` with classifiers and with models for every pixel."""
+    path, content = tmp_path / "a.tif", kind.content
+    file = write_and_check(path, kind)
+    reading = reading_of(content, file.value_range)
+    assert reading.model_channels == content.channels
+
+    encoder, output = encoder_of(content.channels), tmp_path / "features"
+    (encoded,) = encode_files(find_images([str(path)]), output, encoder, model_name="small", reading=reading)
+    assert (encoded.status, encoded.message) == ("encoded", "")
+    assert_same(encoder.pixels[0].values, kind, file)
+    assert torch.equal(encoder.pixels[0].valid, torch.from_numpy(file.valid))
+    np.testing.assert_array_equal(load_features(output / "a.tif.safetensors").valid[...], file.valid)
+
+    samples = Samples((path,), (0,), ("a",), reading=reading)
+    learned, _, _ = Images(samples, np.array, seed=0, max_pixels=10**6)[0]
+    assert_same(torch.from_numpy(learned), kind, file)
+
+    shown = Seen()
+    trained: Any = SimpleNamespace(
+        model=shown, classes=("a", "b"), reading=reading, task="semantic_segmentation", gives="pixels",
+        preprocessing={"mean": [0.0] * content.channels, "std": [1.0] * content.channels, "interpolation": "bicubic"},
+        transform=lambda: lambda image: torch.from_numpy(np.array(image)),
+    )  # fmt: skip
+    (prediction,) = predict(trained, [path], top=1, device=torch.device("cpu"))
+    assert prediction.error == ""
+    assert_same(shown.images[0], kind, file)
+
+    result: Any = Predictor(trained, PredictOptions(tile=64))(path)
+    assert_same(shown.images[0], kind, file, eight_bit=content.channels == 3)
+    np.testing.assert_array_equal(result.valid if result.valid is not None else np.ones_like(file.valid), file.valid)
+    np.testing.assert_array_equal(result.labels, np.where(file.valid, 0, 255))
 
 
 def test_every_pair_of_properties_that_can_be_is_among_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,29 @@ def test_damaged_files_are_a_sentence_or_give_some_pixels(tmp_path: Path, layout
             sentences.append(str(error))
     assert len(sentences) > 20
     assert all(sentence.startswith(f"{path}: ") and "\n" not in sentence for sentence in sentences)
+
+
+def test_of_a_file_of_very_many_pages_the_first_alone_is_looked_at(tmp_path: Path) -> None:
+    """Putting series together from 3,000 pages builds an object for each of them."""
+    first = values(3, "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", first, photometric="rgb", metadata=None)
+    tiny = np.zeros((1, 1), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif", append=True) as file:
+        for _ in range(3000):
+            file.write(tiny, photometric="minisblack", metadata=None)
+    with closing(open_reader(tmp_path / "a.tif")) as reader:
+        assert_rows(reader, first)
+        assert "first picture" in reader.info.note
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        built = [0]
+        page = type(file.pages[0])
+        made = page.__init__
+
+        def counted(self: object, *args: object, **options: object) -> None:
+            built[0] += 1
+            made(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "__init__", counted)
+        open_reader(tmp_path / "a.tif").close()
+    assert built[0] < 100

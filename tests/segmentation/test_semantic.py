@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from detection.cases import SIZES, backbone, batch_of, images, liven
 from model_helpers import noise, relative_error
 from vision_longformer.segmentation import SemanticConfig, SemanticFPN, build_semantic_fpn
+from vision_longformer.segmentation.config import UNLABELLED
 from vision_longformer.segmentation.semantic import enlarge
 
 SETTINGS: dict[str, Any] = {"num_classes": 3, "pyramid_width": 14, "head_width": 8, "norm_groups": 2}
@@ -87,6 +88,17 @@ def test_wrong_labels_are_named() -> None:
     with pytest.raises(ValueError, match=r"targets\[1, 4, 7\]=3: must be a class number from 0 to 2, or 255 to be ign"):
         model(pixels, None, labels)
     model(pixels, [(20, 30), (20, 7)], labels)  # there, it is padding
+
+
+def test_no_loss_is_taken_where_there_is_no_pixel_whatever_label_is_ignored() -> None:
+    pixels, labels = noise(1, 3, 20, 30), torch.randint(0, 2, (1, 20, 30))
+    missing = labels.clone()
+    missing[0, :, 9:] = UNLABELLED
+    ignored = torch.where(missing == UNLABELLED, 255, missing)
+    expected = build()(pixels, None, ignored)["cross_entropy"]
+    assert expected != build()(pixels, None, labels)["cross_entropy"]
+    for label in (255, None):
+        assert build(ignored_label=label)(pixels, None, missing)["cross_entropy"] == expected
 
 
 def test_without_an_ignored_label_every_real_pixel_has_a_class() -> None:

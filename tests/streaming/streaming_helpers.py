@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model_helpers import relative_error
 from vision_longformer import VisionLongformer
+from vision_longformer.features.batches import PaddedBatch
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.images import ArrayReader
 from vision_longformer.images.reader import Array, Mask
@@ -48,7 +49,8 @@ def whole(model: VisionLongformer, array: Array, valid: Mask | None = None) -> d
     pool = cast(Any, Encoder._pool)
     door = Encoder.__new__(Encoder)  # an encoder would turn the model to float32
     door.model = model
-    expected = {"embedding": pool(door, final, model.norm(pairs[-1][1]), mask_or_none)[0]}
+    batch = PaddedBatch(images, ((images.shape[2], images.shape[3]),), mask_or_none)
+    expected = {"embedding": pool(door, final, model.norm(pairs[-1][1]), batch)[0]}
     for number, (stage_map, tokens) in enumerate(pairs, start=1):
         expected |= {f"map{number}": stage_map[0], f"tokens{number}": tokens[0]}
     return expected

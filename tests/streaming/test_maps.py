@@ -29,7 +29,7 @@ def test_what_is_written_is_read(stage_map: StageMap) -> None:
     assert torch.equal(stage_map.tensor(), tokens.permute(2, 0, 1))
     assert stage_map.valid is not None
     assert torch.equal(stage_map.valid, valid)
-    pieces = list(stage_map.stream(4).rows)
+    pieces = list(stage_map.stream(4))
     assert [(piece.top, piece.bottom) for piece in pieces] == [(0, 4), (4, 8), (8, 11)]
     assert torch.equal(torch.cat([piece.tokens for piece in pieces]), tokens)
 

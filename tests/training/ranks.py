@@ -6,14 +6,13 @@ python -m training.ranks FOLDER
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from processes import in_ranks
 from training.cases import asked_at, make_images, metrics, outcome, plain, recipe, weight_digest
 from training.dense_cases import dense_recipe, make_coco
 from vision_longformer.evaluation import classification, loop
@@ -27,31 +26,11 @@ MEASURE = {"classification": "val_loss", "detection": "val_box_ap"}
 
 def train(config: TrainConfig, data: Path, output: Path, *, count: int, stop_at: int = 10**9) -> list[dict[str, Any]]:
     """Train with `count` processes; return what each of them saw."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    output.mkdir(exist_ok=True)
-    children = []
-    for rank in range(count):
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-                seen = _rank(config, data, output, asked_at(stop_at if rank == count - 1 else 10**9))
-                (output / f"rank-{rank}.json").write_text(json.dumps(seen))
-                code = 0
-            except BaseException:
-                import traceback
 
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-    return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(count)]
+    def work(rank: int) -> dict[str, Any]:
+        return _rank(config, data, output, asked_at(stop_at if rank == count - 1 else 10**9))
+
+    return in_ranks(count, output, work)
 
 
 def _rank(config: TrainConfig, data: Path, output: Path, should_stop: Any) -> dict[str, Any]:

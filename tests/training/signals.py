@@ -27,8 +27,8 @@ from vision_longformer.utils import tensor_files
 LONG = 0.3  # seconds that a phase is made to take
 
 
-def slowed(module: Any, name: str, marker: Path) -> Callable[[], None]:
-    """Return what makes the first call of a function tell that it has begun, and take long."""
+def slowed(module: Any, name: str, marker: Path, *, seconds: float = LONG) -> Callable[[], None]:
+    """Return what makes the first call of a function tell that it has begun, and take `seconds`."""
 
     def patch() -> None:
         original = getattr(module, name)
@@ -36,7 +36,7 @@ def slowed(module: Any, name: str, marker: Path) -> Callable[[], None]:
         def call(*arguments: Any, **options: Any) -> Any:
             if not marker.exists():
                 marker.touch()
-                until = time.monotonic() + LONG
+                until = time.monotonic() + seconds
                 while time.monotonic() < until:
                     time.sleep(0.01)
             return original(*arguments, **options)
@@ -84,7 +84,7 @@ def stop(place: Place, phase: str, number: int, *, group: bool = False, workers:
 def second_trainer(place: Place) -> dict[str, Any]:
     """Start a trainer in the folder of one that is at work; then one where a killed one's readers live on."""
     marker = place.folder / "two.marker"
-    first = place.start("two", "--compute.workers=1", prepare=slowed(trainer._Trainer, "_step", marker))
+    first = place.start("two", "--compute.workers=1", prepare=slowed(trainer._Trainer, "_step", marker, seconds=60))
     wait_for(marker.exists)
     second = place.start("two")
     code = second.wait()

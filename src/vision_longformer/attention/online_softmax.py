@@ -3,16 +3,32 @@
 h heads, d head width, G global tokens, n map tokens
 
 A softmax needs the largest score and the sum over all keys. Both are kept as keys arrive: when a larger score comes,
-what was summed before is scaled down to it.
+what was summed before is scaled down to it. So are the sums of several processes, each of which has seen some keys.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import QueryKeyValue
+
+
+class Others(Protocol):
+    """Processes that have seen other keys; see `utils.distributed.Processes`."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first of them."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all of them."""
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """Return the largest, element by element."""
 
 
 class OnlineSoftmax:
@@ -35,6 +51,7 @@ class OnlineSoftmax:
         self._values = query.new_zeros(heads, count, width, dtype=torch.float64)
         to_global = None if bias is None else bias.to_global
         self._add(of_global.key[0], of_global.value[0], to_global, None)
+        self._of_global = (self._largest, self._sum, self._values)
         self._map_bias = None if bias is None else bias.to_map[..., None]
 
     def add(self, key: Tensor, value: Tensor, valid: Tensor | None) -> None:
@@ -53,6 +70,17 @@ class OnlineSoftmax:
         shrink = (self._largest - largest).exp()
         self._sum = self._sum * shrink + weights.sum(dim=-1, keepdim=True, dtype=torch.float64)
         self._values = self._values * shrink + weights @ value.transpose(0, 1)
+        self._largest = largest
+
+    def merge(self, others: Others) -> None:
+        """Add what other processes have seen, which have the same global tokens: these count once."""
+        largest = others.maximum(self._largest)
+        if not others.is_first:
+            before, shares, values = self._of_global
+            shrink = (before - self._largest).exp()
+            self._sum, self._values = self._sum - shares * shrink, self._values - values * shrink
+        shrink = (self._largest - largest).exp()
+        self._sum, self._values = others.sum(self._sum * shrink), others.sum(self._values * shrink)
         self._largest = largest
 
     def result(self) -> Tensor:

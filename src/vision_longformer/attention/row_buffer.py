@@ -10,12 +10,13 @@ class RowBuffer:
 
     Args:
         buffer: (capacity, ...), to be filled.
+        first: Number of the first row that comes.
     """
 
-    def __init__(self, buffer: Tensor) -> None:
+    def __init__(self, buffer: Tensor, *, first: int = 0) -> None:
         self._buffer = buffer
-        self._first = 0  # the number of the row that the buffer begins with
-        self._end = 0
+        self._first = first  # the number of the row that the buffer begins with
+        self._end = first
 
     def append(self, count: int, kept: int) -> Tensor:
         """Return a view of `count` new rows, to be filled. Rows before number `kept` may be forgotten."""

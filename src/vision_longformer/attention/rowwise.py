@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_longformer.attention.backend import attention_backend
-from vision_longformer.attention.online_softmax import OnlineSoftmax
+from vision_longformer.attention.online_softmax import OnlineSoftmax, Others
 from vision_longformer.attention.position import GlobalQueryBias
 from vision_longformer.attention.projections import Projections, QueryKeyValue
 from vision_longformer.attention.row_buffer import RowBuffer
@@ -187,6 +187,8 @@ class RowwiseAttention:
         band_rows: Chunk rows R that attend at once.
         gather: Whether anybody needs what the global tokens gather.
         norm: Applied to all tokens first.
+        rows: (top, bottom) of those that attend, and that the global tokens see; all by default. They begin and end at
+            a chunk row or at the end of the map. Those that come begin and end a halo above and below them.
     """
 
     def __init__(
@@ -198,9 +200,12 @@ class RowwiseAttention:
         band_rows: int,
         gather: bool,
         norm: Callable[[Tensor], Tensor] = lambda tokens: tokens,
+        rows: tuple[int, int] | None = None,
     ) -> None:
         self._layer, self._norm = layer, norm
-        self._height, self._width = size
+        height, self._width = size
+        self._top, self._bottom = (0, height) if rows is None else rows
+        self._first, self._last = max(self._top - layer.halo, 0), min(self._bottom + layer.halo, height)
         self._band = band_rows * layer.step
         self._projections = layer.projections
         normed = norm(global_tokens)
@@ -213,34 +218,40 @@ class RowwiseAttention:
         self._like = global_tokens
         self._projected, self._real = self._buffers(0)
         self._all_real = True  # so far
-        self._end = 0  # rows that were projected
-        self._done = 0  # rows that have attended
+        self._end = self._first  # of the rows that were projected
+        self._done = self._top  # the end of the rows that have attended
 
     def _buffers(self, capacity: int) -> tuple[RowBuffer, RowBuffer]:
         """Return buffers for projections and for what is real."""
         projected = self._like.new_empty(capacity, self._width, 3 * self._like.shape[-1])
-        return RowBuffer(projected), RowBuffer(self._like.new_empty(capacity, self._width, dtype=torch.bool))
+        real = self._like.new_empty(capacity, self._width, dtype=torch.bool)
+        return RowBuffer(projected, first=self._first), RowBuffer(real, first=self._first)
 
     @property
     def room(self) -> int:
         """Rows that can be projected before a band attends."""
-        return min(self._done + self._band + self._layer.halo, self._height) - self._end
+        return min(self._done + self._band + self._layer.halo, self._last) - self._end
 
     def project(self, x: Tensor, valid: Tensor | None) -> None:
         """Take in the next (n, W, C) rows, at most `room`; (n, W) `valid` is false where they are not real."""
-        if self._end == 0:
-            self._projected, self._real = self._buffers(min(self._band + 2 * self._layer.halo, self._height))
+        if self._end == self._first:
+            self._projected, self._real = self._buffers(
+                min(self._band + 2 * self._layer.halo, self._last - self._first)
+            )
         count, kept = len(x), max(self._done - self._layer.halo, 0)
         real = self._real.append(count, kept)
         real.copy_(real.new_ones(()) if valid is None else valid)
         self._all_real = self._all_real and valid is None
         x, qkv = x.flatten(0, 1), self._projected.append(count, kept).flatten(0, 1)
         valid = None if valid is None else valid.flatten()
+        seen = [self._width * (row - self._end) for row in (self._top, self._bottom)]  # tokens
         for chunk in _chunks(x):
             normed = self._norm(x[chunk])
             _linear_into(qkv[chunk], self._projections.qkv, normed)
-            if self._gathered is not None:
-                self._gather(self._gathered, normed, qkv[chunk], None if valid is None else valid[chunk])
+            own = slice(max(seen[0] - chunk.start, 0), max(min(seen[1], chunk.stop) - chunk.start, 0))
+            if self._gathered is not None and own.start < own.stop:
+                own_valid = None if valid is None else valid[chunk][own]
+                self._gather(self._gathered, normed[own], qkv[chunk][own], own_valid)
         self._end += count
 
     def _gather(self, gathered: OnlineSoftmax, normed: Tensor, qkv: Tensor, valid: Tensor | None) -> None:
@@ -252,13 +263,13 @@ class RowwiseAttention:
 
     def attend(self) -> Attended | None:
         """Return the next band; None before all that it sees was projected, and after the last one."""
-        if self._done == self._height:
+        if self._done == self._bottom:
             self._projected, self._real = self._buffers(0)
             return None
         if self.room:
             return None
-        top, bottom, halo = self._done, min(self._done + self._band, self._height), self._layer.halo
-        first, last = max(top - halo, 0), min(bottom + halo, self._height)
+        top, bottom, halo = self._done, min(self._done + self._band, self._bottom), self._layer.halo
+        first, last = max(top - halo, 0), min(bottom + halo, self._last)
         real = self._real.rows(first, last)
         # a GPU is not asked, as that would wait for it
         all_real = self._all_real or (real.device.type == "cpu" and bool(real.all()))
@@ -275,10 +286,16 @@ class RowwiseAttention:
         self._done = bottom
         return Attended(top, attended.flatten(-2)[0], valid)
 
-    def gathered(self) -> Tensor:
-        """Return (1, G, C): what the global tokens gathered from everything, projected, once all rows have come."""
+    def gathered(self, others: Others | None = None) -> Tensor:
+        """Return (1, G, C): what the global tokens gathered from everything, projected, once all rows have come.
+
+        Args:
+            others: Processes that took other rows of the map, if there are any.
+        """
         assert self._gathered is not None
-        assert self._end == self._height
+        assert self._end == self._last or self._top == self._bottom
+        if others is not None:
+            self._gathered.merge(others)
         projection: nn.Module = self._projections.proj_global or self._projections.proj
         projected: Tensor = projection(self._gathered.result()[None])
         return projected

@@ -67,6 +67,8 @@ def encode_parser() -> Parser:
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
     )
     add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
+    add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
     return parser
 
@@ -278,6 +280,28 @@ def probe_parser() -> Parser:
     return parser
 
 
+def explore_parser() -> Parser:
+    parser = Parser(
+        description="Open a page over your own images, on this machine alone: see what is alike, segment by strokes."
+    )
+    add = parser.add_argument
+    images_help = "Images, which are encoded first, or feature files of `vil encode`, best with all four stages."
+    output_help = "Folder for features, strokes and what is taken away; created if need be."
+    strokes_help = "File of strokes, kept by the contents of images; by default strokes.json below --output."
+    add("images", nargs="+", type=str, metavar="IMAGE|FEATURES", help=images_help)
+    add("--output", default="explored", type=str, metavar="DIR", help=output_help)
+    add("--image", type=str | None, metavar="FILE", help="The image of a feature file, where it is not beside it.")
+    add("--strokes", type=str | None, metavar="FILE", help=strokes_help)
+    _add_model(parser)
+    parser.set_defaults({"stages": [1, 2, 3, 4]})
+    _add_reading(parser)
+    memory_help = "That encoding may take, such as 4GB; by default what the process holds and 60% of what is free."
+    add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
+    add("--port", type=int, default=0, metavar="N", help="Of the page; 0 takes any that is free.")
+    add("--no-browser", action="store_true", help="Print the address and open nothing.")
+    return parser
+
+
 def search_parser() -> Parser:
     parser = Parser(description="Find what in encoded images is most like an image, a region or a point.")
     add = parser.add_argument
@@ -321,6 +345,7 @@ def doctor_parser() -> Parser:
 COMMANDS: dict[str, Callable[[], Parser]] = {
     "encode": encode_parser,
     "status": status_parser,
+    "explore": explore_parser,
     "search": search_parser,
     "clusters": clusters_parser,
     "models": models_parser,

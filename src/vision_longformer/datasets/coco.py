@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from vision_longformer.datasets.coco_lists import read_annotations, read_categories, read_images, read_lists
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading, read_raster
-from vision_longformer.images.rasters import size_of
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading
+from vision_longformer.images.rasters import read_raster_and_valid, size_of
+from vision_longformer.images.reader import Mask
 from vision_longformer.utils.flat import Segmentations, Texts
 
 
@@ -93,12 +94,16 @@ class CocoSplit:
         Raises:
             ImageError: It cannot be read, or its size is no longer what it was.
         """
+        return self.read_and_valid(image, max_pixels=max_pixels)[0]
+
+    def read_and_valid(self, image: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Raster, Mask | None]:
+        """Return an image, and which of its (H, W) pixels are valid; None where all are. See `read`."""
         path, upright = self.path(image), bool(self.upright[image])
-        raster = read_raster(path, reading=self.reading, max_pixels=max_pixels, upright=upright)
+        raster, valid = read_raster_and_valid(path, reading=self.reading, max_pixels=max_pixels, upright=upright)
         (height, width), (own_height, own_width) = self.size(image), size_of(raster)
         if (own_height, own_width) != (height, width):
             raise ImageError(f"{path}: has {own_width}×{own_height} pixels, not {width}×{height}")
-        return raster
+        return raster, valid
 
 
 def read_coco(

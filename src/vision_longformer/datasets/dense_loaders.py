@@ -5,7 +5,8 @@ B images, n objects of an image, H×W batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -35,8 +36,9 @@ from vision_longformer.datasets.transforms import (
 from vision_longformer.detection.boxes import Target
 from vision_longformer.images import ImageError, Raster
 from vision_longformer.images.rasters import size_of
-from vision_longformer.masks.rle import segmentations_to_masks
+from vision_longformer.masks.rle import Mask, segmentations_to_masks
 from vision_longformer.padding import Size
+from vision_longformer.segmentation.config import UNLABELLED
 from vision_longformer.utils.seeding import seed_sample
 
 MIN_SIDE = 1.0  # pixels of the box that a window or shrinking leaves of an object; thinner ones are dropped
@@ -52,6 +54,7 @@ class DenseBatch(NamedTuple):
         targets: The objects of each; empty where classes of pixels are learned.
         semantic: (B, H, W) classes of pixels; None where objects are learned.
         indices: Of each image among those of the split.
+        valid: Of each, (h, w) which pixels its file has, None where all; of images by number, in the file's size.
     """
 
     images: Tensor
@@ -59,6 +62,7 @@ class DenseBatch(NamedTuple):
     targets: list[Target]
     semantic: Tensor | None
     indices: list[int]
+    valid: Sequence[Mask | None] = ()
 
 
 class DenseImages(Dataset[Any]):
@@ -90,12 +94,11 @@ class DenseImages(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> tuple[DenseSample, int] | str:
         index = key.image if isinstance(key, Key) else key
         try:
-            image = self.split.read(index, max_pixels=self.max_pixels)
+            image, valid = self.split.read_and_valid(index, max_pixels=self.max_pixels)
             if isinstance(key, Key):
-                return self._augmented(image, key), index
-            return DenseSample(
-                self._pixels(image, self.whole(index)), torch.empty(0, 4, dtype=torch.float32), torch.empty(0)
-            ), index
+                return self._augmented(image, valid, key), index
+            pixels = self._pixels(image, self.whole(index))
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), valid=valid), index
         except ImageError as error:
             return str(error)
 
@@ -108,13 +111,12 @@ class DenseImages(Dataset[Any]):
         height, width = self.split.sizes[index].tolist()
         return height, width
 
-    def _augmented(self, image: Raster, key: Key) -> DenseSample:
+    def _augmented(self, image: Raster, valid: Mask | None, key: Key) -> DenseSample:
         assert self.config is not None
         dense, augmentation = self.config.dense, self.config.augmentation
-        size = size_of(image)
         seed_sample(self.config.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         how = draw(
-            size,
+            size_of(image),
             sides=dense.sides,
             max_side=dense.max_side,
             scale=dense.scale,
@@ -122,14 +124,28 @@ class DenseImages(Dataset[Any]):
             horizontal_flip=augmentation.horizontal_flip,
             vertical_flip=augmentation.vertical_flip,
         )
-        if augmentation.color_jitter and isinstance(image, Image.Image):
-            image = ColorJitter(*(augmentation.color_jitter,) * 3)(image)
+        return self._sample(
+            self.split,
+            key.image,
+            image,
+            how,
+            label=partial(read_label, self.split, key.image, valid=valid, max_pixels=self.max_pixels),
+        )
+
+    def _sample(
+        self, split: Split, index: int, image: Raster, how: Augmentation, *, label: Callable[[], NDArray[np.int64]]
+    ) -> DenseSample:
+        """Return an image of a split and what is on it, as it is to be seen; `label` gives classes of pixels."""
+        assert self.config is not None
+        size, jitter = size_of(image), self.config.augmentation.color_jitter
+        if jitter and isinstance(image, Image.Image):
+            image = ColorJitter(*(jitter,) * 3)(image)
         pixels = self._pixels(image, how)
         if self.learned == "classes":
-            label = transformed_map(read_label(self.split, key.image, max_pixels=self.max_pixels), how)
-            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=label)
-        assert isinstance(self.split, CocoSplit)
-        return self._with_objects(self.split, pixels, key.image, size, how)
+            classes = transformed_map(label(), how)
+            return DenseSample(pixels, torch.empty(0, 4, dtype=torch.float32), torch.empty(0), semantic=classes)
+        assert isinstance(split, CocoSplit)
+        return self._with_objects(split, pixels, index, size, how)
 
     def _with_objects(self, split: CocoSplit, pixels: Tensor, index: int, size: Size, how: Augmentation) -> DenseSample:
         places = np.array([place for place in split.annotations(index) if not split.is_crowd[place]], np.int64)
@@ -172,8 +188,9 @@ class DenseImages(Dataset[Any]):
             if semantic is not None:
                 assert sample.semantic is not None
                 semantic[number, :own_height, :own_width] = sample.semantic
+        valid = [sample.valid for sample in samples]
         targets = [Target(sample.boxes, sample.labels, sample.masks) for sample in samples]
-        return DenseBatch(images, sizes, [] if semantic is not None else targets, semantic, indices)
+        return DenseBatch(images, sizes, [] if semantic is not None else targets, semantic, indices, valid)
 
 
 def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:
@@ -182,20 +199,29 @@ def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:
     return size if side is None else fitted_size(size, side=side, max_side=preprocessing["max_side"])
 
 
-def read_label(split: Split, index: int, *, max_pixels: int) -> NDArray[np.int64]:
-    """Return the (H, W) classes of an image's pixels.
+def read_label(split: Split, index: int, *, valid: Mask | None = None, max_pixels: int) -> NDArray[np.int64]:
+    """Return the (H, W) classes of an image's pixels, and `UNLABELLED` where they have none.
+
+    Args:
+        split: The images.
+        index: Of an image.
+        valid: (H, W) which pixels the image has; None where it has all. The others have no class, whatever is drawn.
+        max_pixels: Refuse larger labels.
 
     Raises:
         ImageError: The label cannot be read.
     """
     if isinstance(split, SemanticSplit):
-        return split.read_label(index, max_pixels=max_pixels)
-    return coco_label(split, index)
-
-
-def ignored_label(split: Split) -> int | None:
-    """Return what `read_label` gives for pixels that have no class; None where all have one."""
-    return split.coding.ignored if isinstance(split, SemanticSplit) else None
+        label = split.read_label(index, max_pixels=max_pixels)
+        if split.coding.ignored is not None:
+            label[label == split.coding.ignored] = UNLABELLED
+    else:
+        label = coco_label(split, index)
+    if valid is not None:
+        if valid.shape != label.shape:
+            raise ImageError(f"{split.path(index)}: its label has another size; it had the same when it was checked")
+        label[~valid] = UNLABELLED
+    return label
 
 
 def training_scale(sizes: Sequence[Size], preprocessing: Preprocessing) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
+from vision_longformer.datasets.object_runs import ImageObjects, split_of
 from vision_longformer.datasets.problems import Problems
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading
 from vision_longformer.masks.label_images import LabelledObjects, objects_of
-from vision_longformer.utils.flat import Segmentations, Texts
 from vision_longformer.utils.steps import Steps, in_threads
 
 CLASS_NAME = "object"
@@ -57,10 +57,10 @@ def reading_instances(
         except ImageError as error:
             return error
 
-    found = yield from in_threads("labels read", pairs, look)
+    results = yield from in_threads("labels read", pairs, look)
     problems = Problems(data / split)
     kept: list[tuple[Pair, tuple[int, int], bool, LabelledObjects]] = []
-    for pair, result in zip(pairs, found, strict=True):
+    for pair, result in zip(pairs, results, strict=True):
         if isinstance(result, ImageError):
             problems.add("image without a label that fits", str(result))
         else:
@@ -69,27 +69,25 @@ def reading_instances(
         problems.raise_any()
     if not kept:
         raise ValueError(f"{data / split}: has no image with a label; expected, in {data}: {layouts(split)}")
-    objects = [entry for *_, entry in kept]
-    _refuse_binary(kept[0][0].labels[0], objects)
-    boxes = np.concatenate([entry.boxes for entry in objects])
-    areas = np.concatenate([entry.areas for entry in objects])
-    return CocoSplit(
+    _refuse_binary(kept[0][0].labels[0], [objects for *_, objects in kept])
+    images = [
+        ImageObjects(
+            str(pair.image.relative_to(data)),
+            size,
+            turned,
+            found.boxes,
+            found.areas,
+            np.zeros(len(found.numbers), np.int64),
+            found.runs,
+        )
+        for pair, size, turned, found in kept
+    ]
+    return split_of(
+        images,
         file=data / split,
         folder=data,
-        classes=tuple(classes),
-        category_ids=np.ones(1, np.int64),
-        image_ids=np.arange(1, len(kept) + 1),
-        file_names=Texts.of(str(pair.image.relative_to(data)) for pair, *_ in kept),
-        sizes=np.array([size for _, size, *_ in kept], np.int32),
-        upright=np.array([turned for *_, turned, _ in kept], bool),
-        ends=np.cumsum([len(entry.numbers) for entry in objects], dtype=np.int64),
-        annotation_ids=np.arange(1, len(boxes) + 1),
-        boxes=boxes.astype(np.float32),
-        boxes_xywh=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64),
-        labels=np.zeros(len(boxes), np.int64),
-        areas=areas.astype(np.float64),
-        is_crowd=np.zeros(len(boxes), bool),
-        segmentations=_stored(objects) if with_masks else None,
+        classes=classes,
+        with_masks=with_masks,
         skipped=problems.skipped(),
         remarks=remarks,
         reading=reading,
@@ -112,16 +110,3 @@ def _refuse_binary(example: Path, objects: Sequence[LabelledObjects]) -> None:
             "object a number of its own (for objects that do not touch, skimage.measure.label(mask > 0) does), or "
             "learn classes of pixels: task semantic_segmentation with dense.label_values=[0, 255]"
         )
-
-
-def _stored(objects: Sequence[LabelledObjects]) -> Segmentations:
-    runs = [own for entry in objects for own in entry.runs]
-    lengths = np.array([len(own) for own in runs], np.int64)
-    return Segmentations(
-        ends=np.arange(1, len(runs) + 1),
-        is_runs=np.ones(len(runs), bool),
-        starts=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        coordinates=np.zeros(0),
-        runs=np.concatenate(runs) if runs else np.zeros(0, np.uint32),
-    )

@@ -22,12 +22,14 @@ from vision_longformer.datasets.problems import some
 from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Reading, describe_image, read_indices
 from vision_longformer.images.errors import image_errors
 from vision_longformer.images.find import images_below
-from vision_longformer.images.reader import Array, check_pixels
+from vision_longformer.images.reader import Array, Window, check_pixels
+from vision_longformer.images.tiff import read_stored
 
 FOLDERS = ("masks", "labels")
 SUFFIXES = (".png", ".tif", ".tiff")
 ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
 IMAGE_ENDINGS = ("_img", "_image")
+BLOCK_PIXELS = 2**22  # that are looked at together
 NO_IMAGES = ("_flows", "_cp_output")  # that Cellpose leaves beside images
 
 
@@ -46,13 +48,10 @@ def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
         FileNotFoundError: There is no such folder.
         ValueError: There is more than one folder of labels.
     """
-    folder = data / split
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images")
+    images, folder = folder_of_images(data, split), data / split
     places = [place for name in FOLDERS for place in (folder / name, data / f"{split}_{name}") if place.is_dir()]
     if len(places) > 1:
         raise ValueError(f"{folder}: has several folders of labels, {some([str(place) for place in places])}; keep one")
-    images = folder / "images" if (folder / "images").is_dir() else folder
     below = images_below(images)
     files = [path for path in below.images if not any(place in path.parents for place in places)]
     if places:
@@ -71,6 +70,18 @@ def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
         expected = root / image.relative_to(images).with_suffix(".png")
         pairs.append(Pair(image, found, expected.with_stem(f"{image.stem}_masks") if expected == image else expected))
     return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
+
+
+def folder_of_images(data: Path, split: str) -> Path:
+    """Return the folder that the images of a split lie in.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    folder = data / split
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images")
+    return folder / "images" if (folder / "images").is_dir() else folder
 
 
 def fitted(pair: Pair, reading: Reading = AS_STORED) -> tuple[tuple[int, int], bool]:
@@ -93,16 +104,22 @@ def fitted(pair: Pair, reading: Reading = AS_STORED) -> tuple[tuple[int, int], b
     raise ImageError(f"{image}: has {stored[1]}×{stored[0]} pixels, and its label {labels[0]} has {size[1]}×{size[0]}")
 
 
-def read_whole_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> Array:
+def read_whole_numbers(path: Path, *, max_pixels: int = MAX_PIXELS, window: Window | None = None) -> Array:
     """Return the (H, W) whole numbers of a label image: gray values of 8 to 32 bits, or a palette's indices.
 
     Rows and columns are as the file has them, whatever it says of its orientation.
+
+    Args:
+        path: Of the file.
+        max_pixels: Refuse larger ones; of a TIFF of which a window is read, larger windows.
+        window: The part to return, (h, w); of a TIFF, only the tiles or strips that it touches are decoded.
 
     Raises:
         ImageError: It cannot be read, or has several channels or fractions.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
-        return read_indices(path, max_pixels=max_pixels)
+        values = read_indices(path, max_pixels=max_pixels)
+        return values if window is None else values[window.top : window.bottom, window.left : window.right]
     # not by a reader of pixels, which stretches few bits, inverts where white is zero, and looks palettes up
     with image_errors(str(path)), tifffile.TiffFile(path) as file:
         series = file.series[0]
@@ -111,8 +128,40 @@ def read_whole_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> Array:
                 f"{path}: has the shape {series.shape} and the type {series.dtype}, expected one channel of whole "
                 "numbers"
             )
-        check_pixels(str(path), (series.shape[0], series.shape[1]), max_pixels)
-        return np.asarray(series.asarray())
+        size = (series.shape[0], series.shape[1]) if window is None else (window.height, window.width)
+        check_pixels(str(path), size, max_pixels)
+        return np.asarray(series.asarray()) if window is None else read_stored(series.pages[0].aspage(), window)
+
+
+def blocks_of(path: Path, size: tuple[int, int], *, multiple: int, most: int = BLOCK_PIXELS) -> list[Window]:
+    """Return windows that cover a label image, each of which is cheap to read: together they decode all of it once.
+
+    Args:
+        path: Of the file.
+        size: (height, width) of it.
+        multiple: Divides their tops and lefts.
+        most: Pixels of a window, about.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    height, width = size
+    rows, columns = height, width  # of what is no TIFF, and decoded as a whole
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with image_errors(str(path)), tifffile.TiffFile(path) as file:
+            page = file.series[0].pages[0].aspage()
+            piece = page.tilelength if page.is_tiled else page.rowsperstrip
+            columns = min(width, _rounded(page.tilewidth * 4, multiple)) if page.is_tiled else width
+            rows = _rounded(max(piece, min(height, most // columns)), multiple)
+    return [
+        Window(top, left, min(rows, height - top), min(columns, width - left))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
+
+
+def _rounded(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def layouts(split: str) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_longformer.datasets.coco import CocoSplit, read_coco
+from vision_longformer.datasets.geojson import geojson_files, reading_geojson
 from vision_longformer.datasets.instances import reading_instances
 from vision_longformer.datasets.label_files import layouts
 from vision_longformer.datasets.semantic import (
@@ -107,6 +109,18 @@ def class_counts(split: Split) -> dict[str, int] | None:
     return None if counts is None else dict(zip(split.classes, counts.tolist(), strict=True))
 
 
+def pixel_counts(split: Split) -> NDArray[np.float64] | None:
+    """Return how many pixels each class of `class_names(split, "classes")` has; None if labels were not read.
+
+    Of objects these are their areas, and the background is the rest: where objects overlap, both count.
+    """
+    if isinstance(split, SemanticSplit):
+        return None if split.counts is None else split.counts[:-1].astype(np.float64)
+    areas = np.bincount(split.labels, weights=split.areas, minlength=len(split.classes))
+    pixels = float(np.prod(split.sizes.astype(np.float64), axis=1).sum())
+    return np.concatenate([[max(0.0, pixels - areas.sum())], areas])
+
+
 def _found(data: Path, split: str, wanted: Wanted) -> str:
     """Return the name of the first source that is there and gives what is wanted."""
     possible = {name: source for name, source in SOURCES.items() if source.of_objects or wanted.what == "classes"}
@@ -122,10 +136,12 @@ def _found(data: Path, split: str, wanted: Wanted) -> str:
 
 
 def _coco_is_there(data: Path, split: str, wanted: Wanted) -> bool:
-    # labels of objects begin with the background: of a model without, the labels are index images
-    return (data / f"{split}.json").is_file() and (
-        wanted.what != "classes" or wanted.classes is None or wanted.classes[0] == BACKGROUND
-    )
+    return (data / f"{split}.json").is_file() and _objects_fit(wanted)
+
+
+def _objects_fit(wanted: Wanted) -> bool:
+    """Tell whether labels of objects can be meant: they begin with the background, else labels are index images."""
+    return wanted.what != "classes" or wanted.classes is None or wanted.classes[0] == BACKGROUND
 
 
 def _read_coco(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
@@ -183,9 +199,35 @@ def _read_instances(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
     )
 
 
+def _geojson_is_there(data: Path, split: str, wanted: Wanted) -> bool:
+    of_pixels = wanted.what == "classes" and (data / "classes.txt").is_file()
+    return not of_pixels and (data / split).is_dir() and _objects_fit(wanted) and bool(geojson_files(data, split))
+
+
+def _read_geojson(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
+    return (
+        yield from reading_geojson(
+            data,
+            split,
+            classes=wanted.object_classes,
+            class_name=wanted.class_name,
+            background=BACKGROUND if wanted.what == "classes" else None,
+            with_masks=wanted.what != "boxes",
+            skip_invalid=wanted.skip_invalid,
+            reading=wanted.reading,
+        )
+    )
+
+
 SOURCES = {
     "coco": LabelSource(
         True, _coco_is_there, _read_coco, lambda split: f"{split}.json (COCO's) and its images in {split}/"
+    ),
+    "geojson": LabelSource(
+        True,
+        _geojson_is_there,
+        _read_geojson,
+        lambda split: f"{split}/NAME.tif with its polygons in {split}/NAME.geojson (QuPath's, or of `vil predict`)",
     ),
     "index": LabelSource(
         False,

@@ -66,11 +66,14 @@ class DenseOptions:
     head: dict[str, Any] = option(
         {}, "Settings of RetinaNet, Mask R-CNN or the semantic head, such as {pyramid_width: 64}."
     )
-    labels: Literal["auto", "coco", "index", "instances"] = option(
+    labels: Literal["auto", "coco", "geojson", "index", "instances"] = option(
         "auto",
-        "SPLIT.json (coco), or label images of objects (instances) or classes (index); auto takes the first there is.",
+        "SPLIT.json (coco), polygons (geojson), or label images of objects (instances) or classes (index); auto takes "
+        "the first there is.",
     )
-    class_name: str = option("object", "Of the objects of label images, which have one class.")
+    class_name: str = option(
+        "object", "Of the objects of label images, which have one class, and of polygons that say none."
+    )
     label_values: tuple[int, ...] | None = option(
         None, "Value of each class in index images, such as [0, 255]; by default 0, 1, 2 and so on.", rules.LABEL_VALUES
     )
@@ -83,6 +86,24 @@ class DenseOptions:
     scale: tuple[float, float] = option((1.0, 1.0), "Range of a further random factor in training.", rules.RANGE)
     crop: int | None = option(
         None, "Side in pixels of a random square that training cuts out of larger images.", rules.AT_LEAST_1
+    )
+    window: int | None = option(
+        None,
+        "Side in pixels of random windows of large images that training takes in place of whole images, and of the "
+        "grid of windows that evaluation sees; nothing else of an image is decoded. Windows are not resized (sides).",
+        rules.AT_LEAST_1,
+    )
+    windows_per_epoch: int | None = option(
+        None, "Windows of an epoch; by default as many as would cover what is labelled.", rules.AT_LEAST_1
+    )
+    window_sampling: Literal["classes", "uniform"] = option(
+        "classes", "classes draws each class equally often, and then where it lies; uniform draws any labelled place."
+    )
+    class_weights: str | tuple[float, ...] | None = option(
+        None,
+        "Semantic segmentation: weight of each class in the loss, such as [1, 5]; balanced weighs classes by how rare "
+        "their pixels are.",
+        rules.CLASS_WEIGHTS,
     )
     skip_invalid: bool = option(False, "Leave out annotations and images that cannot be used, and count them.")
 

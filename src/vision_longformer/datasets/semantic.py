@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.label_files import Pair, find_pairs, fitted, layouts, read_whole_numbers
 from vision_longformer.datasets.problems import Problems
-from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading, read_raster
+from vision_longformer.images import AS_STORED, MAX_PIXELS, ImageError, Raster, Reading
+from vision_longformer.images.rasters import read_raster_and_valid
+from vision_longformer.images.reader import Mask
 from vision_longformer.masks.rle import segmentation_to_mask
 from vision_longformer.utils.flat import Texts
 from vision_longformer.utils.steps import Steps, finish, in_threads
@@ -121,8 +123,12 @@ class SemanticSplit:
         Raises:
             ImageError: It cannot be read.
         """
+        return self.read_and_valid(image, max_pixels=max_pixels)[0]
+
+    def read_and_valid(self, image: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Raster, Mask | None]:
+        """Return an image, and which of its (H, W) pixels are valid; None where all are. See `read`."""
         upright = bool(self.upright[image])
-        return read_raster(self.path(image), reading=self.reading, max_pixels=max_pixels, upright=upright)
+        return read_raster_and_valid(self.path(image), reading=self.reading, max_pixels=max_pixels, upright=upright)
 
     def read_label(self, image: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
         """Return the (H, W) classes of an image's pixels, and `coding.ignored` where they belong to none.

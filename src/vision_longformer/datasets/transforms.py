@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vision_longformer.images.rasters import Raster, resized, unit_tensor
-from vision_longformer.masks.rle import nearest
+from vision_longformer.masks.rle import Mask, nearest
 
 Size = tuple[int, int]  # (height, width)
 
@@ -65,6 +65,7 @@ class DenseSample:
         labels: (N,) int64.
         masks: (N, H, W) booleans; None where they are not wanted.
         semantic: (H, W) int64 classes; None where they are not wanted.
+        valid: (h, w) which pixels the file has, at its own size; None where it has all, or where that is not wanted.
     """
 
     image: Tensor
@@ -72,6 +73,7 @@ class DenseSample:
     labels: Tensor
     masks: Tensor | None = None
     semantic: Tensor | None = None
+    valid: Mask | None = None
 
 
 def fitted_size(size: Size, *, side: int, max_side: int) -> Size:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing, ignored_label, read_label
+from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing, read_label
 from vision_longformer.datasets.labels import Split
 from vision_longformer.evaluation.examples import WORST_IMAGES, evenly
 from vision_longformer.evaluation.iou import confusion_matrix, scores
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
+from vision_longformer.segmentation.config import UNLABELLED
 from vision_longformer.utils.devices import images_on
 
 
@@ -92,10 +93,10 @@ def evaluate_semantic(
         nonlocal confusion
         with how.autocast():
             logits = model.logits(images_on(how.device, batch.images), batch.sizes)  # type: ignore[operator]
-        for number, (index, size) in enumerate(zip(batch.indices, batch.sizes, strict=True)):
+        for number, (index, size, valid) in enumerate(zip(batch.indices, batch.sizes, batch.valid, strict=True)):
             predicted = classify(logits[number, :, : size[0], : size[1]], images.size(index))
-            truth = torch.from_numpy(read_label(split, index, max_pixels=max_pixels))
-            own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=ignored_label(split))
+            truth = torch.from_numpy(read_label(split, index, valid=valid, max_pixels=max_pixels))
+            own = confusion_matrix(predicted, truth, num_classes=len(classes), ignore_index=UNLABELLED)
             confusion += own
             accuracy[index] = own.diagonal().sum() / own.sum()
             labels[index] = predicted.numpy()

@@ -52,17 +52,25 @@ def pad(
     """
     sizes = tuple((one.valid.shape[0], one.valid.shape[1]) for one in pixels)
     height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-    together = torch.zeros(len(pixels), height, width, len(mean), dtype=dtype)
+    together = torch.zeros(len(pixels), height, width, len(mean))
+    as_bytes = [one.values.dtype == torch.uint8 for one in pixels]
     valid = None
-    if not all(bool(one.valid.all()) for one in pixels):
+    if not all(is_bytes or bool(one.valid.all()) for one, is_bytes in zip(pixels, as_bytes, strict=True)):
         valid = torch.zeros(len(pixels), height, width, dtype=torch.bool)
     for number, (one, (h, w)) in enumerate(zip(pixels, sizes, strict=True)):
         together[number, :h, :w] = one.values
+        if as_bytes[number] and not all(as_bytes):
+            together[number, :h, :w] /= 255
         if valid is not None:
             valid[number, :h, :w] = one.valid
-    together = together.to(device)
-    shift, scale = (torch.tensor(values, dtype=dtype, device=device) for values in (mean, std))
-    images = together.sub_(shift).div_(scale).permute(0, 3, 1, 2)  # (B, C, H, W)
+    if all(as_bytes):
+        together /= 255
+    together = together.to(device, dtype)
+    shift, scale = (
+        torch.tensor(values, dtype=dtype, device=device).repeat(width) for values in (mean, std)
+    )  # (W * C,)
+    together.flatten(2).sub_(shift).div_(scale)  # a row at once, which is several times as fast as a pixel at once
+    images = together.permute(0, 3, 1, 2)  # (B, C, H, W)
     return PaddedBatch(images, sizes, None if valid is None else valid.to(device))
 
 

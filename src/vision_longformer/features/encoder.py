@@ -202,7 +202,7 @@ class Encoder:
             size = reader.info.size
             if size[0] * size[1] > min(most_pixels, self.max_pixels):
                 return None
-            return whole_pixels(reader, self.model.in_chans, max_side=self.max_side)
+            return whole_pixels(reader, self.model.in_chans, max_side=self.max_side, keep_bytes=True)
 
     @torch.inference_mode()
     def encode_batch(self, pixels: Sequence[Pixels]) -> list[Features]:

@@ -46,7 +46,7 @@ class StoredArray:
     def __getitem__(self, index: Index | tuple[Index, ...]) -> NDArray[Any]:
         """Read a part: whole numbers and slices, as NumPy takes them."""
         given = index if isinstance(index, tuple) else (index,)
-        parts = _without_ellipsis(given, len(self.shape))
+        parts = tuple(map(_within, _without_ellipsis(given, len(self.shape)), self.shape))
         if not self._channels_last:
             return self._read(parts)
         channels, rows, columns = parts
@@ -179,6 +179,13 @@ class _PackedMask:
 
 def _tensor(array: Any) -> Tensor:
     return torch.from_numpy(np.asarray(array[...]))
+
+
+def _within(part: int | slice, length: int) -> int | slice:
+    """End a slice where its axis ends, as NumPy does and not every file format."""
+    if isinstance(part, int) or (part.step or 1) < 0:
+        return part
+    return slice(*part.indices(length))
 
 
 def _without_ellipsis(parts: tuple[Index, ...], axes: int) -> tuple[int | slice, ...]:

@@ -67,7 +67,7 @@ class WorkFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        finished = (self.path / CHECKPOINT).exists()
+        finished = any(self.path.glob(f"**/{CHECKPOINT}"))
         if self._lock is None:
             return
         if error is None or (isinstance(error, ValueError) and not finished):
@@ -95,7 +95,9 @@ class WorkFolder:
 
     def _clear(self) -> None:
         for entry in self.path.iterdir():
-            if entry.name != LOCK:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK:
                 entry.unlink()
 
     @contextlib.contextmanager

@@ -48,12 +48,12 @@ class Limits:
     memory: int | None = None
     work_folder: Path | None = None
 
-    def bytes(self, device: torch.device) -> int:
-        """Return the bytes that the process may hold now."""
+    def bytes(self, device: torch.device, *, processes: int = 1) -> int:
+        """Return the bytes that the process may hold now, one of so many that share the machine's memory."""
         if self.memory is not None:
             return self.memory
         held = (resident_memory() or 0) if device.type == "cpu" else torch.cuda.memory_allocated(device)
-        return held + default_bound(device)
+        return held + default_bound(device) // (processes if device.type == "cpu" else 1)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats.parquet import Parts, Row
 from vision_longformer.features.formats.table import Choice, Format, check_format, safetensors_bytes, write_features
+from vision_longformer.features.formats.zarr_strips import write_zarr_strips
 from vision_longformer.features.strategies import EncodedImage
 from vision_longformer.images import AS_STORED, ImageError, Reading
 from vision_longformer.images.find import Source
 from vision_longformer.memory.plans import Plan
+from vision_longformer.streaming.strips import Strips
 from vision_longformer.utils.system_memory import gigabytes, resident_memory
 
 Dtype = Literal["float16", "float32"]
@@ -89,15 +91,7 @@ class Writer:
         Raises:
             OutputError: They cannot be written.
         """
-        metadata = describe(
-            source.name,
-            marks,
-            self.settings,
-            original_size=image.original_size,
-            encoded_size=image.encoded.size,
-            model_name=self._model_name,
-            georeference=image.encoded.georeference,
-        )
+        metadata = self._description(source, marks, image)
         if self._parts is not None:
             with explaining(self.output):
                 self._parts.add(Row(metadata, image.encoded.embedding.to(DTYPES[self._dtype])))
@@ -114,6 +108,29 @@ class Writer:
             if read_metadata(other) is not None
         ]
         return "; ".join(filter(None, said))
+
+    def write_together(self, source: Source, marks: SourceMarks, image: EncodedImage, strips: Strips) -> str:
+        """Write what several processes have of the features of an image, as Zarr; all of them call this.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        target = source.target(self.output, "zarr")
+        metadata = self._description(source, marks, image)
+        with explaining(target):
+            write_zarr_strips(target, image.encoded, strips, metadata, dtype=DTYPES[self._dtype])
+        return image.note
+
+    def _description(self, source: Source, marks: SourceMarks, image: EncodedImage) -> dict[str, Any]:
+        return describe(
+            source.name,
+            marks,
+            self.settings,
+            original_size=image.original_size,
+            encoded_size=image.encoded.size,
+            model_name=self._model_name,
+            georeference=image.encoded.georeference,
+        )
 
     def check(self, plan: Plan) -> None:
         """Refuse, before work begins, what could not be written at its end.

@@ -44,8 +44,11 @@ class LongformerFeatures(nn.Module):
         model.prune_intermediate_layers(self.stages, prune_norm=True, prune_head=True)
         self.model = model
 
-    def forward(self, images: Tensor, image_sizes: Sequence[Size]) -> list[Tensor]:
-        """Return a (B, C, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride."""
+    def forward(self, images: Tensor, image_sizes: Sequence[Size], valid: Tensor | None = None) -> list[Tensor]:
+        """Return a (B, C, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride.
+
+        `valid` is (B, H, W), true where a pixel is real; by default all inside of `image_sizes` are.
+        """
         padded = any(tuple(size) != tuple(images.shape[2:]) for size in image_sizes)
         return cast(
             list[Tensor],
@@ -54,6 +57,7 @@ class LongformerFeatures(nn.Module):
                 indices=self.stages,
                 intermediates_only=True,
                 image_sizes=image_sizes if padded else None,  # sizes as a tensor stop a pass on fake tensors
+                valid=valid,
             ),
         )
 
@@ -98,14 +102,14 @@ class TimmFeatures(nn.Module):
             self.numbers, self.multiple = _numbers_of(self.strides, found), max(found)
             self.channels = tuple(channels[number] for number in self.numbers)
 
-    def forward(self, images: Tensor, image_sizes: Sequence[Size]) -> list[Tensor]:
-        """Return a (B, C, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride.
+    def forward(self, images: Tensor, image_sizes: Sequence[Size], valid: Tensor | None = None) -> list[Tensor]:
+        """Return a (B, C, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride; pixels that `valid` says are missing are zero.
 
         Raises:
             ValueError: The model is built for smaller images.
         """
         size = (images.shape[2], images.shape[3])
-        (padding,) = find_level_paddings(image_sizes, [1], batch_size=size, device=images.device)
+        (padding,) = find_level_paddings(image_sizes, [1], batch_size=size, device=images.device, valid=valid)
         maps = self.model(self._pad(padding.clean_planes(images)))
         maps = [maps[number].permute(0, 3, 1, 2) if self.channels_last else maps[number] for number in self.numbers]
         if self.pyramid is not None:

@@ -51,14 +51,18 @@ class FeaturePyramid(nn.Module):
         self.strides = (*features.strides, *more)
         self.out_channels = width
 
-    def forward(self, images: Tensor, image_sizes: tuple[Size, ...]) -> tuple[list[Tensor], list[Padding]]:
+    def forward(
+        self, images: Tensor, image_sizes: tuple[Size, ...], valid: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Padding]]:
         """Return a (B, width, ⌈H/stride⌉, ⌈W/stride⌉) map for each stride, and what of it is real.
+
+        `valid` is (B, H, W), true where a pixel is real; by default all inside of `image_sizes` are.
 
         At padding, the maps hold numbers without meaning: clean or extend them before anything reads around itself.
         """
         size = (images.shape[2], images.shape[3])
-        paddings = find_level_paddings(image_sizes, self.strides, batch_size=size, device=images.device)
-        backbone_maps = self.features(images, image_sizes)
+        paddings = find_level_paddings(image_sizes, self.strides, batch_size=size, device=images.device, valid=valid)
+        backbone_maps = self.features(images, image_sizes, valid)
         maps: list[Tensor] = []
         x = None
         for number in reversed(range(len(backbone_maps))):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_longformer.images.reader import ImageError, PixelRows, Reader
+from vision_longformer.images.geotiff import turned_georeference
+from vision_longformer.images.reader import ImageError, PixelRows, Reader, Window, read_window
 
 
 class ChosenReader:
@@ -41,7 +42,14 @@ class ChosenReader:
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
-        values, valid = self._reader.read_rows(top, bottom)
+        return self._chosen(self._reader.read_rows(top, bottom))
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image. See `reader.read_window`."""
+        return self._chosen(read_window(self._reader, window))
+
+    def _chosen(self, rows: PixelRows) -> PixelRows:
+        values, valid = rows
         if self._channels is None:
             return PixelRows(values, valid)
         if valid is not None and valid.ndim == 3:
@@ -64,7 +72,13 @@ class UprightReader:
     def __init__(self, reader: Reader, orientation: int) -> None:
         self._reader, self._orientation = reader, orientation
         height, width = reader.info.size[::-1] if orientation >= 5 else reader.info.size
-        self.info = dataclasses.replace(reader.info, height=height, width=width, preferred_rows=height)
+        self.info = dataclasses.replace(
+            reader.info,
+            height=height,
+            width=width,
+            preferred_rows=height,
+            georeference=turned_georeference(reader.info.georeference, orientation, (height, width)),
+        )
         self._whole: PixelRows | None = None
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:

@@ -5,6 +5,7 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vision_longformer.images.errors import image_errors
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, check_file, identity
+from vision_longformer.images.reader import Array, ImageError, ImageInfo, Mask, PixelRows, Window, check_file, identity
 
 
 class ArrayReader:
@@ -64,12 +65,19 @@ class ArrayReader:
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
+        return self._read((slice(top, bottom), slice(0, self.info.width)))
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the array."""
+        return self._read((slice(window.top, window.bottom), slice(window.left, window.right)))
+
+    def _read(self, place: tuple[slice, slice]) -> PixelRows:
         with image_errors(self.info.name):
-            rows = self._array[top:bottom]
-            values: Array = np.asarray(rows)
-        valid = None if self._valid is None else self._valid[top:bottom]
-        if isinstance(rows, np.ma.MaskedArray):
-            there = ~np.ma.getmaskarray(rows)
+            found = self._array[place]
+            values: Array = np.asarray(found)
+        valid = None if self._valid is None else self._valid[place]
+        if isinstance(found, np.ma.MaskedArray):
+            there = ~np.ma.getmaskarray(found)
             valid = there if valid is None else there & (valid if there.ndim == 2 else valid[:, :, None])
         return PixelRows(values if values.ndim == 3 else values[:, :, None], valid)
 
@@ -102,7 +110,7 @@ class NpyReader(ArrayReader):
 
 
 class _Rows:
-    """An array in a file, whose rows can be sliced."""
+    """An array in a file, whose rows and columns can be sliced."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         with image_errors(str(path), "NumPy file"):
@@ -114,17 +122,24 @@ class _Rows:
         self._offset = int(mapped.offset)
         self._by_columns = not mapped.flags.c_contiguous
 
-    def __getitem__(self, rows: slice) -> Array:
-        top, bottom, _ = rows.indices(self.shape[0])
-        shape = (bottom - top, *self.shape[1:])
-        if not self._by_columns:
-            values = np.empty(shape, self.dtype)
-            self._read(values, top * (values.nbytes // shape[0]))
+    def __getitem__(self, place: tuple[slice, slice]) -> Array:
+        (top, bottom, _), (left, right, _) = (part.indices(size) for part, size in zip(place, self.shape, strict=False))
+        height, width, *channels = self.shape
+        shape = (bottom - top, right - left, *channels)
+        if self._by_columns:
+            values = np.empty(shape[::-1], self.dtype)  # (C, w, n)
+            for channel, plane in enumerate(values.reshape(-1, right - left, bottom - top)):
+                for column, pixels in enumerate(plane, start=left):
+                    self._read(pixels, ((channel * width + column) * height + top) * self.dtype.itemsize)
+            return values.transpose()
+        values = np.empty(shape, self.dtype)
+        pixel = self.dtype.itemsize * math.prod(channels)
+        if right - left == width:  # all of it lies together
+            self._read(values, top * width * pixel)
             return values
-        values = np.empty(shape[::-1], self.dtype)  # (C, W, n)
-        for number, column in enumerate(values.reshape(-1, shape[0])):
-            self._read(column, (number * self.shape[0] + top) * self.dtype.itemsize)
-        return values.transpose()
+        for row, pixels in enumerate(values, start=top):
+            self._read(pixels, (row * width + left) * pixel)
+        return values
 
     def _read(self, values: Array, start: int) -> None:
         """Fill an array with what lies in the file from `start` on."""

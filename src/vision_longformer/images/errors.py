@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from PIL import UnidentifiedImageError
 
-from vision_longformer.images.reader import ImageError, PixelRows, Reader
+from vision_longformer.images.reader import ImageError, PixelRows, Reader, Window, read_window
 
 LONGEST_REASON = 300
 
@@ -63,6 +63,11 @@ class GuardedReader:
         """Return rows `top` to `bottom`. See `Reader`."""
         with image_errors(self.info.name):
             return self.reader.read_rows(top, bottom)
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image. See `reader.read_window`."""
+        with image_errors(self.info.name):
+            return read_window(self.reader, window)
 
     def close(self) -> None:
         """Close the file."""

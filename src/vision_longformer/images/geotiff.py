@@ -19,6 +19,7 @@ from vision_longformer.images.reader import (
     Mask,
     PixelRows,
     UnsupportedError,
+    Window,
     check_file,
     check_piece,
     identity,
@@ -120,13 +121,17 @@ class GeoReader:
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
-        window = self._rasterio.windows.Window(0, top, self.info.width, bottom - top)
+        return self.read_window(Window(top, 0, bottom - top, self.info.width))
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image, of which only the blocks that it touches are decoded."""
+        place = self._rasterio.windows.Window(window.left, window.top, window.width, window.height)
         with image_errors(self.info.name), self._environment:
-            values = self._file.read(self._bands, window=window)  # (C, n, W)
-            opacity: NDArray[Any] | None = None  # (n, W)
+            values = self._file.read(self._bands, window=place)  # (C, n, w)
+            opacity: NDArray[Any] | None = None  # (n, w)
             if self._opacity is not None:
-                opacity = self._file.read(self._opacity, window=window)
-            seen = self._seen(window)
+                opacity = self._file.read(self._opacity, window=place)
+            seen = self._seen(place)
             if self._colours is not None:
                 rows = through_table(values[0], self._colours)  # (n, W, 1 or 3)
             else:
@@ -162,3 +167,25 @@ def scaled_georeference(georeference: Mapping[str, Any], factors: tuple[float, f
     a, b, c, d, e, f = georeference["transform"]
     height, width = factors
     return {**georeference, "transform": [a * width, b * height, c, d * width, e * height, f]}
+
+
+def turned_georeference(georeference: Mapping[str, Any], orientation: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the georeference of a raster that was turned and mirrored upright.
+
+    Args:
+        georeference: Of the raster as it is stored, as `GeoReader` gives it; empty if there is none, as then the
+            result is.
+        orientation: EXIF's, 1 to 8, that it is stored in.
+        size: Its (height, width) once it is upright.
+    """
+    if not georeference:
+        return {}
+    a, b, c, d, e, f = georeference["transform"]
+    height, width = size
+    if orientation in (5, 6, 7, 8):  # the same corner, with rows for columns
+        a, b, d, e = b, a, e, d
+    if orientation in (3, 4, 7, 8):
+        b, c, e, f = -b, c + b * height, -e, f + e * height
+    if orientation in (2, 3, 6, 7):
+        a, c, d, f = -a, c + a * width, -d, f + d * width
+    return {**georeference, "transform": [a, b, c, d, e, f]}

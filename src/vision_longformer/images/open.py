@@ -123,7 +123,7 @@ def open_reader(
     """
     wanted = Reading(level, None if channels is None else tuple(channels), value_range)
     with image_errors(str(path)):
-        reader = _open(Path(path), level=level, array=array, max_pixels=max_pixels)
+        reader = _open(path if isinstance(path, Path) else Path(path), level=level, array=array, max_pixels=max_pixels)
         try:
             if upright and (orientation := getattr(reader, "orientation", 1)) != 1:
                 check_pixels(str(path), reader.info.size, max_pixels)
@@ -145,7 +145,7 @@ def describe_image(
 
 
 def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[str, Any]:
-    """Return where on earth a TIFF lies (see `images.geotiff`); empty if it is none, or does not say.
+    """Return where on earth a TIFF lies, turned upright (see `images.geotiff`); empty if it is none, or does not say.
 
     Args:
         path: Of the file.
@@ -158,12 +158,13 @@ def read_georeference(path: str | os.PathLike[str], *, level: int = 0) -> dict[s
         return {}
     from vision_longformer.images.tiff import read_header
 
-    if not read_header(path).georeferenced and not _has_sidecar(path):
+    header = read_header(path)
+    if not header.georeferenced and not _has_sidecar(path):
         return {}
     from vision_longformer.images.geotiff import GeoReader
 
     with image_errors(str(path)), contextlib.closing(GeoReader(path, level=level)) as reader:
-        return reader.info.georeference
+        return UprightReader(reader, header.orientation).info.georeference
 
 
 def is_zarr(path: Path) -> bool:
@@ -235,7 +236,7 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     with image_errors(str(path)):
         check_file(path)
-        with Path(path).open("rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(8)
 
 

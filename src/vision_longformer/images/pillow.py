@@ -77,7 +77,7 @@ class PillowReader:
     def __init__(
         self, image: str | os.PathLike[str] | Image.Image, *, max_pixels: int = MAX_PIXELS, indices: bool = False
     ) -> None:
-        self._path = None if isinstance(image, Image.Image) else Path(image)
+        self._path = None if isinstance(image, Image.Image) else image if isinstance(image, Path) else Path(image)
         self._name = "the image" if self._path is None else str(self._path)
         self._array: Array | None = None
         self._valid: Mask | None = None

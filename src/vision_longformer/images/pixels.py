@@ -42,7 +42,8 @@ class Pixels:
     """An image as the model takes it, before normalisation.
 
     Attributes:
-        values: (H, W, C) float32 in [0, 1]; 0 where a pixel is not valid.
+        values: (H, W, C) float32 in [0, 1]; 0 where a pixel is not valid. Of an image all of whose pixels are valid it
+            may be uint8, 0 to 255, instead.
         valid: (H, W) boolean, false where a pixel is missing or fully transparent.
         original_size: (height, width) in pixels as stored, after turning it upright.
         note: What of the file was left out, for people to read; "" if nothing was.
@@ -74,11 +75,22 @@ def read_pixels(
         return whole_pixels(reader, channels, max_side=max_side)
 
 
-def whole_pixels(reader: Reader, channels: int, *, max_side: int | None = None) -> Pixels:
-    """Read a whole image that is open. See `read_pixels`."""
+def whole_pixels(reader: Reader, channels: int, *, max_side: int | None = None, keep_bytes: bool = False) -> Pixels:
+    """Read a whole image that is open. See `read_pixels`.
+
+    Args:
+        reader: The image.
+        channels: Of the result.
+        max_side: Of the result, in pixels.
+        keep_bytes: Leave values uint8 where these are as good, which takes a quarter of the memory.
+    """
     size = reader.info.size
     try:
-        values, valid = _unit(reader.info, reader.read_rows(0, size[0]), channels)
+        rows = reader.read_rows(0, size[0])
+        if keep_bytes and shrunk_size(size, max_side) == size and _are_bytes(reader.info, rows, channels):
+            copied = torch.from_numpy(np.array(rows.values, order="C"))
+            return Pixels(copied, torch.ones(size, dtype=torch.bool), size, reader.info.note)
+        values, valid = _unit(reader.info, rows, channels)
     except MemoryError as error:
         raise ImageError(f"{reader.info.name}: it does not fit into memory") from error
     values, valid = _shrink(values, valid, shrunk_size(size, max_side))
@@ -118,12 +130,17 @@ def whole_rgb(reader: Reader) -> Image.Image:
 
 def rgb_and_valid(reader: Reader) -> tuple[Image.Image, Mask | None]:
     """Read a whole image that is open, as `read_rgb` does; and which (H, W) pixels are valid, None where all are."""
-    info = reader.info
-    rows = reader.read_rows(0, info.height)
-    as_is = info.channels == 3 and info.dtype == np.uint8 and info.value_range is None
-    if as_is and rows.valid is None:
+    image, valid = rgb_of_rows(reader.info, reader.read_rows(0, reader.info.height))
+    if valid is not None and not valid.any():
+        raise ImageError(_nothing(reader.info))
+    return image, valid
+
+
+def rgb_of_rows(info: ImageInfo, rows: PixelRows) -> tuple[Image.Image, Mask | None]:
+    """Return rows or a window of an image as `read_rgb` does; and which pixels are valid, None where all are."""
+    if _are_bytes(info, rows, 3):
         return Image.fromarray(np.ascontiguousarray(rows.values)), None
-    values, valid = _unit(info, rows, 3)
+    values, valid = to_unit(info, rows, 3)
     image = Image.fromarray(values.clamp_(0, 1).mul_(255).round_().byte().contiguous().numpy())
     return image, None if bool(valid.all()) else valid.numpy()
 
@@ -167,12 +184,21 @@ def open_image(image: ImageLike, max_pixels: int = MAX_PIXELS, *, upright: bool 
     return reader
 
 
+def _are_bytes(info: ImageInfo, rows: PixelRows, channels: int) -> bool:
+    """Tell whether all rows are valid, and their bytes are what a model of so many channels takes, times 255."""
+    return info.channels == channels and info.dtype == np.uint8 and info.value_range is None and rows.valid is None
+
+
 def _unit(info: ImageInfo, rows: PixelRows, channels: int) -> tuple[Tensor, Tensor]:
     """Do what `to_unit` does for a whole image, of which something must be valid."""
     values, valid = to_unit(info, rows, channels)
     if not bool(valid.any()):
-        raise ImageError(f"{info.name}: all of its pixels are transparent or missing")
+        raise ImageError(_nothing(info))
     return values, valid
+
+
+def _nothing(info: ImageInfo) -> str:
+    return f"{info.name}: all of its pixels are transparent or missing"
 
 
 def _shrink(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vision_longformer.images.open import AS_STORED, Reading, open_reader
-from vision_longformer.images.pixels import read_valid, rgb_and_valid
-from vision_longformer.images.reader import MAX_PIXELS, ImageError, Mask, Reader, check_pixels
+from vision_longformer.images.pixels import read_valid, rgb_and_valid, rgb_of_rows
+from vision_longformer.images.reader import MAX_PIXELS, ImageError, Mask, Reader, Window, check_pixels, read_window
+from vision_longformer.images.values import to_unit
 
 Raster = Image.Image | NDArray[np.float32]
 
@@ -41,9 +42,16 @@ def read_raster(
     Raises:
         ImageError: The image is missing, damaged, no image, too large, or its channels do not fit.
     """
+    return read_raster_and_valid(path, reading=reading, max_pixels=max_pixels, upright=upright)[0]
+
+
+def read_raster_and_valid(
+    path: str | os.PathLike[str], *, reading: Reading = AS_STORED, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> tuple[Raster, Mask | None]:
+    """Read an image file; and which (H, W) pixels are valid, None where all are. See `read_raster`."""
     with closing(open_reader(path, **vars(reading), max_pixels=max_pixels, upright=upright)) as reader:
         check_pixels(reader.info.name, reader.info.size, max_pixels)
-        return whole_raster(reader, reading.model_channels)
+        return raster_and_valid(reader, reading.model_channels)
 
 
 def whole_raster(reader: Reader, channels: int) -> Raster:
@@ -59,6 +67,15 @@ def raster_and_valid(reader: Reader, channels: int) -> tuple[Raster, Mask | None
         values, valid = read_valid(reader, channels)
     except MemoryError as error:
         raise ImageError(f"{reader.info.name}: it does not fit into memory") from error
+    return values.numpy(), None if bool(valid.all()) else valid.numpy()
+
+
+def read_window_raster(reader: Reader, window: Window, channels: int) -> tuple[Raster, Mask | None]:
+    """Read a part of an image that is open, of which all may be missing. See `raster_and_valid`."""
+    rows = read_window(reader, window)
+    if channels == 3:
+        return rgb_of_rows(reader.info, rows)
+    values, valid = to_unit(reader.info, rows, channels)
     return values.numpy(), None if bool(valid.all()) else valid.numpy()
 
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,27 @@ class UnsupportedError(ImageError):
     """A file is whole, but of a kind that this reader cannot read; another one may."""
 
 
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row below it."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column to the right of it."""
+        return self.left + self.width
+
+
 class PixelRows(NamedTuple):
-    """Some rows of an image.
+    """Some rows of an image, or a window of it.
 
     Attributes:
         values: (n, W, C), as stored.
@@ -114,7 +133,7 @@ def check_piece(name: str, shape: Sequence[int], max_pixels: int) -> None:
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise `ImageError` if a path is no file whose bytes can be read in any order, such as a pipe, or is not there."""
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # a name may hold a zero
         raise ImageError(f"{path}: {(getattr(error, 'strerror', '') or str(error)).lower()}") from error
     if not stat.S_ISREG(mode):
@@ -125,16 +144,16 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 def identity(path: str | os.PathLike[str]) -> str:
     """Return what changes when a file, or one in a folder, is written anew: of its size and time."""
-    path = Path(path)
-    if not path.is_dir():
-        return _identity_of_file(path)
-    files = sorted(file for file in path.rglob("*") if not file.is_dir())
-    found = "\n".join(f"{file.relative_to(path)}:{_identity_of_file(file)}" for file in files)
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return _identity_of_file(status)
+    folder = Path(path)
+    files = sorted(file for file in folder.rglob("*") if not file.is_dir())
+    found = "\n".join(f"{file.relative_to(folder)}:{_identity_of_file(file.stat())}" for file in files)
     return hashlib.sha256(os.fsencode(found)).hexdigest()
 
 
-def _identity_of_file(path: Path) -> str:
-    status = path.stat()
+def _identity_of_file(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
@@ -162,3 +181,25 @@ class Reader(Protocol):
     def close(self) -> None:
         """Close the file."""
         ...
+
+
+@runtime_checkable
+class WindowReader(Protocol):
+    """A reader that can decode a part of its image without the rest of its rows."""
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image. See `Reader.read_rows`."""
+        ...
+
+
+def read_window(reader: Reader, window: Window) -> PixelRows:
+    """Return a part of an image, and decode no more of it than its reader must.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    if isinstance(reader, WindowReader):
+        return reader.read_window(window)
+    values, valid = reader.read_rows(window.top, window.bottom)
+    columns = slice(window.left, window.right)
+    return PixelRows(values[:, columns], None if valid is None else valid[:, columns])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vision_longformer.images.reader import Array, ImageError, ImageInfo, PixelRows, identity
+from vision_longformer.images.reader import ImageError, ImageInfo, PixelRows, Window, identity
 
 # Rows read at once. Levels whose scale is no whole number are interpolated between pixels; reading always the same
 # pieces makes a pixel's value independent of the bands.
@@ -41,7 +42,7 @@ class SlideReader:
             raise ImageError(f"{path}: it has {levels} levels of resolution, and no number {level}")
         self._level = level
         width, height = self._file.level_dimensions[level]
-        self._pieces: dict[int, Array] = {}
+        self._pieces: dict[int, NDArray[np.uint8]] = {}
         self.info = ImageInfo(
             name=str(path),
             height=height,
@@ -59,14 +60,27 @@ class SlideReader:
         read = {number: self._read(number) if piece is None else piece for number, piece in pieces.items()}
         rgba = np.concatenate([read[number] for number in numbers])[top - numbers[0] * PIECE :][: bottom - top]
         self._pieces = {number: piece for number, piece in read.items() if (number + 1) * PIECE > bottom}
+        return self._pixels(rgba)
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image. Where levels have no whole scale, it is interpolated anew."""
+        return self._pixels(self._region(window))
+
+    @staticmethod
+    def _pixels(rgba: NDArray[np.uint8]) -> PixelRows:
         seen = rgba[:, :, 3] > 0
         return PixelRows(np.ascontiguousarray(rgba[:, :, :3]), None if seen.all() else seen)
 
-    def _read(self, number: int) -> Array:
+    def _read(self, number: int) -> NDArray[np.uint8]:
         """Return the (n, W, 4) pixels of a piece, with opacity."""
         top = number * PIECE
-        size = (self.info.width, min(PIECE, self.info.height - top))
-        place = (0, round(top * self._file.level_downsamples[self._level]))  # in pixels of level 0
+        return self._region(Window(top, 0, min(PIECE, self.info.height - top), self.info.width))
+
+    def _region(self, window: Window) -> NDArray[np.uint8]:
+        """Return the (n, w, 4) pixels of a window, with opacity."""
+        size = (window.width, window.height)
+        scale = self._file.level_downsamples[self._level]
+        place = (round(window.left * scale), round(window.top * scale))  # in pixels of level 0
         try:
             return np.asarray(self._file.read_region(place, self._level, size))
         except (self._error, OSError) as error:

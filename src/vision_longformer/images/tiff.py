@@ -29,6 +29,7 @@ from vision_longformer.images.reader import (
     ImageInfo,
     PixelRows,
     UnsupportedError,
+    Window,
     check_file,
     check_piece,
     identity,
@@ -40,6 +41,7 @@ EMPTY = "it is empty: none of its strips or tiles is in the file"
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
 FIRST_PAGES = 20  # among which a mask is looked for
+MANY_PAGES = 1000  # of which no picture is put together: looking at each would take long
 NODATA_TAG = 42113  # of GDAL, as text
 ASSOCIATED = 1  # opacity among extra samples, which colours were multiplied by
 ALPHA = (ASSOCIATED, 2)
@@ -83,6 +85,11 @@ class TiffReader:
 
     def _choose(self, level: int) -> list[Any]:
         """Return the pages of a picture: one with all channels, or one for each."""
+        if len(self._file.pages) > MANY_PAGES and not self._file.is_ome:  # counting them is fast
+            if level:
+                raise ImageError(f"it has 1 level of resolution, and no number {level}")
+            self._several = True
+            return [self._file.pages[0].aspage()]
         if not self._file.series:
             raise ImageError("it is no TIFF, or a damaged one (it holds no picture)")
         chosen = self._file.series[0]
@@ -96,6 +103,7 @@ class TiffReader:
         pages = [page.aspage() for page in chosen.pages if page is not None]
         if len(pages) != sizes.get("C", 1):
             raise UnsupportedError(f"it has {len(pages)} pages for {sizes.get('C', 1)} channels")
+        self._several = len(self._file.series) > 1
         return pages
 
     def _describe(self, path: str | os.PathLike[str], max_pixels: int) -> ImageInfo:
@@ -121,28 +129,42 @@ class TiffReader:
             channels=samples if self._colours is None else 3,
             dtype=np.dtype(page.dtype if self._colours is None else np.uint8),
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
-            note=FIRST_OF_SEVERAL if len(self._file.series) > 1 else "",
+            note=FIRST_OF_SEVERAL if self._several else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
             identity=identity(path),
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
         """Return rows `top` to `bottom`. See `Reader`."""
+        return self._finished(self._stored(Window(top, 0, bottom - top, self.info.width), keep=True))
+
+    def read_window(self, window: Window) -> PixelRows:
+        """Return a part of the image, of which only the segments that it touches are decoded."""
+        return self._finished(self._stored(window))
+
+    def _stored(self, window: Window, *, keep: bool = False) -> Array:
+        """Return the (n, w, C) values of a window as the file has them; keep segments that the rows below need too."""
         samples = self._pages[0].samplesperpixel
-        out = np.empty((bottom - top, self.info.width, samples * len(self._pages)), self._pages[0].dtype)
+        out = np.empty((window.height, window.width, samples * len(self._pages)), self._pages[0].dtype)
         kept: dict[tuple[int, int], tuple[Array, tuple[int, ...]]] = {}
         with image_errors(self._name, "TIFF"):
             for number, page in enumerate(self._pages):
                 target = out[:, :, number * samples : (number + 1) * samples]
                 if _is_plain(page):
-                    _read_plain(page, target, top)
+                    _read_plain(page, target, window)
                     continue
-                for segment in _segments(page, top, bottom):
+                for segment in _segments(page, window):
                     key = number, segment
                     values, place = self._kept[key] if key in self._kept else _decode(page, segment)
-                    _place(values, place, target, top)
-                    if place[2] + values.shape[0] > bottom:
+                    _place(values, place, target, window)
+                    if keep and place[2] + values.shape[0] > window.bottom:
                         kept[key] = values, place
+        self._kept = kept
+        return out
+
+    def _finished(self, out: Array) -> PixelRows:
+        """Return stored values as pixels, and which of them there are."""
+        with image_errors(self._name, "TIFF"):
             seen = None if self._nodata is None else out != self._nodata
             if seen is not None and self.info.opacity:
                 seen[..., -1] = True  # whose zero speaks for itself
@@ -153,7 +175,6 @@ class TiffReader:
             else:
                 out = full_depth(out, bits if isinstance(bits, int) else 8 * out.itemsize, white_is_zero=white_is_zero)
                 out = straight_colours(out) if self._multiplied else out
-        self._kept = kept
         return PixelRows(out, None if seen is None or seen.all() else seen)
 
     def close(self) -> None:
@@ -164,6 +185,21 @@ class TiffReader:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+
+
+def read_stored(page: Any, window: Window) -> Array:
+    """Return the (h, w) values of a window of a page of one channel, as the file has them.
+
+    Raises:
+        ImageError: The file is cut short.
+    """
+    out = np.empty((window.height, window.width, 1), page.dtype)
+    if _is_plain(page):
+        _read_plain(page, out, window)
+    else:
+        for segment in _segments(page, window):
+            _place(*_decode(page, segment), out, window)
+    return out[..., 0]
 
 
 class Header(NamedTuple):
@@ -243,16 +279,16 @@ def _decoded_to_rgb(page: Any) -> bool:
     return page.photometric.name == "YCBCR" and plain and page.compression.name in DECODED_TO_RGB
 
 
-def _segments(page: Any, top: int, bottom: int) -> Iterator[int]:
-    """Yield the numbers of the segments that hold rows `top` to `bottom`."""
+def _segments(page: Any, window: Window) -> Iterator[int]:
+    """Yield the numbers of the segments that hold a window."""
     height = page.tilelength if page.is_tiled else page.rowsperstrip
-    across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
-    down = -(-page.imagelength // height)
+    width = page.tilewidth if page.is_tiled else page.imagewidth
+    across, down = -(-page.imagewidth // width), -(-page.imagelength // height)
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     for plane in range(planes):
-        for row in range(top // height, -(-bottom // height)):
+        for row in range(window.top // height, -(-window.bottom // height)):
             start = (plane * down + row) * across
-            yield from range(start, start + across)
+            yield from range(start + window.left // width, start - (-window.right // width))
 
 
 def _decode(page: Any, segment: int) -> tuple[Array, tuple[int, ...]]:
@@ -271,13 +307,14 @@ def _decode(page: Any, segment: int) -> tuple[Array, tuple[int, ...]]:
     return values[0], place
 
 
-def _place(values: Array, place: tuple[int, ...], target: Array, top: int) -> None:
-    """Put what a segment holds of the rows from `top` on where it belongs in (n, W, C) `target`."""
+def _place(values: Array, place: tuple[int, ...], target: Array, window: Window) -> None:
+    """Put what a segment holds of a window where it belongs in (n, w, C) `target`."""
     plane, _, row, column, _ = place
-    first, last = max(row, top), min(row + values.shape[0], top + target.shape[0])
-    width = min(values.shape[1], target.shape[1] - column)
-    inside = values[first - row : last - row, :width]
-    target[first - top : last - top, column : column + width, plane : plane + values.shape[2]] = inside
+    first, last = max(row, window.top), min(row + values.shape[0], window.bottom)
+    left, right = max(column, window.left), min(column + values.shape[1], window.right)
+    inside = values[first - row : last - row, left - column : right - column]
+    rows, columns = slice(first - window.top, last - window.top), slice(left - window.left, right - window.left)
+    target[rows, columns, plane : plane + values.shape[2]] = inside
 
 
 def _is_empty(page: Any) -> bool:
@@ -300,13 +337,17 @@ def _piece(page: Any) -> tuple[int, int, int]:
     return rows, columns, page.samplesperpixel if page.planarconfig == 1 else 1
 
 
-def _read_plain(page: Any, target: Array, top: int) -> None:
-    """Read rows that lie in the file one after the other, uncompressed."""
+def _read_plain(page: Any, target: Array, window: Window) -> None:
+    """Read a window of rows that lie in the file one after the other, uncompressed."""
     stored = np.dtype(page.parent.byteorder + page.dtype.char)
-    row_bytes = target[0].size * stored.itemsize
+    pixel_bytes = target.shape[2] * stored.itemsize
+    row_bytes = page.imagewidth * pixel_bytes
     file = page.parent.filehandle
-    file.seek(page.dataoffsets[0] + top * row_bytes)
-    data = file.read(len(target) * row_bytes)
-    if len(data) != len(target) * row_bytes:
-        raise ImageError("it is damaged or cut short")
-    target[:] = np.frombuffer(data, stored).reshape(target.shape)
+    whole = window.width == page.imagewidth  # then all of it lies together
+    pieces = [target] if whole else list(target[:, None])
+    for top, rows in enumerate(pieces, start=window.top):
+        file.seek(page.dataoffsets[0] + top * row_bytes + window.left * pixel_bytes)
+        data = file.read(rows.size * stored.itemsize)
+        if len(data) != rows.size * stored.itemsize:
+            raise ImageError("it is damaged or cut short")
+        rows[:] = np.frombuffer(data, stored).reshape(rows.shape)

@@ -70,7 +70,7 @@ def _member(group: Any, name: str | None) -> Any:
 
 
 class OmeImage:
-    """Slices an array with named axes by rows, as (n, W) or (n, W, C).
+    """Slices an array with named axes by rows and columns, as (n, w) or (n, w, C).
 
     Args:
         array: Of a Zarr group.
@@ -96,8 +96,9 @@ class OmeImage:
         self.dtype = array.dtype
         self.chunks = tuple(array.chunks[self._axes.index(axis)] for axis in ("y", "x", "c") if axis in sizes)
 
-    def __getitem__(self, rows: slice) -> Array:
-        index = tuple(rows if axis == "y" else slice(None) if axis in self._kept else 0 for axis in self._axes)
+    def __getitem__(self, place: tuple[slice, slice]) -> Array:
+        wanted = {"y": place[0], "x": place[1], "c": slice(None)}
+        index = tuple(wanted[axis] if axis in self._kept else 0 for axis in self._axes)
         return np.asarray(self.array[index]).transpose(self._order)
 
 

@@ -217,10 +217,14 @@ def _runs(
     if segmentations.is_runs[index]:
         return segmentations.run_lengths(index)
     scale = np.array([resized[1] / size[1], resized[0] / size[0]])
-    polygons = [(polygon.reshape(-1, 2) * scale).ravel().tolist() for polygon in segmentations.polygons(index)]
-    parts = library().frPyObjects(polygons, *resized)
+    return polygon_runs([polygon.reshape(-1, 2) * scale for polygon in segmentations.polygons(index)], resized)
+
+
+def polygon_runs(polygons: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> run_lengths.Runs:
+    """Return the runs of the union of polygons, each (n, 2) x and y, in an image of (height, width) `size`."""
+    parts = library().frPyObjects([polygon.ravel().tolist() for polygon in polygons], *size)
     whole = parts[0] if len(parts) == 1 else library().merge(parts)
-    return run_lengths.checked(run_lengths.decode(whole["counts"]), size=resized)
+    return run_lengths.checked(run_lengths.decode(whole["counts"]), size=size)
 
 
 def _rle(runs: run_lengths.Runs, size: tuple[int, int]) -> Rle:

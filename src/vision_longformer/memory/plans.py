@@ -100,6 +100,7 @@ def plan(
     image: ImageInfo | None = None,
     disk: int | None = None,
     band_bytes: int | None = None,
+    every_block: bool = False,
     speed: Speed | None = None,
 ) -> Plan:
     """Choose the fastest strategy to encode an image.
@@ -117,6 +118,7 @@ def plan(
         image: How the image is stored; by default 8-bit RGB in tiles.
         disk: Bytes that files may take; None for any number.
         band_bytes: What the bands of one block may hold at most, where they fit.
+        every_block: Whether a streamed map is held before every block, as it is where several processes share an image.
         speed: Of the machine, for forecasts of time.
 
     Raises:
@@ -145,7 +147,12 @@ def plan(
                 layout, spilled = Layout(config, size, itemsize, band_bytes or BAND_BYTES), strategy == "spilled"
                 band, needs = choose_band_bytes(
                     lambda band: forecast_streaming(
-                        replace(layout, band_bytes=band), stored, wanted=wanted, spilled=spilled, resume=spilled
+                        replace(layout, band_bytes=band),
+                        stored,
+                        wanted=wanted,
+                        spilled=spilled,
+                        resume=spilled,
+                        every_block=every_block,
                     ),
                     most=layout.band_bytes,
                     memory=memory - held,

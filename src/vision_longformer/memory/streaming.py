@@ -53,7 +53,13 @@ class Needs:
 
 
 def forecast_streaming(
-    layout: Layout, stored: Stored, *, wanted: Collection[int], spilled: bool, resume: bool = False
+    layout: Layout,
+    stored: Stored,
+    *,
+    wanted: Collection[int],
+    spilled: bool,
+    resume: bool = False,
+    every_block: bool = False,
 ) -> Needs:
     """Return what `stream` takes at its peak.
 
@@ -63,10 +69,11 @@ def forecast_streaming(
         wanted: Stages whose maps are kept, counted from 0.
         spilled: Whether maps are in files.
         resume: Whether no map may be overwritten while it is read.
+        every_block: Whether the map is held before every block, as it is where several processes share an image.
     """
     memory = disk = traffic = 0
     finished: set[int] = set()
-    for part in passes(layout.depths):
+    for part in passes(layout.depths, every_block=every_block):
         holds = None if part.holds is None else part.holds[0]
         kept = set(part.ending) & set(wanted)
         maps = [*finished, *kept]  # at the end of the pass; a map may be overwritten while it is read

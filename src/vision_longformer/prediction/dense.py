@@ -17,12 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from vision_longformer.detection.boxes import FoundObjects
-from vision_longformer.detection.streamed.find_objects import find_objects_streamed, streaming_strategy
+from vision_longformer.detection.streamed.find_objects import find_objects_streamed
 from vision_longformer.detection.tiled import find_objects
 from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, rasters
 from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
+from vision_longformer.prediction.missing import where_pixels_are, where_rows_are, without_missing
+from vision_longformer.prediction.streaming import streaming_strategy
+from vision_longformer.segmentation.streamed.label_file import LabelFile
+from vision_longformer.segmentation.streamed.label_pixels import label_pixels_streamed
 from vision_longformer.segmentation.tiled import label_pixels
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.trained import Trained
@@ -74,6 +78,7 @@ class Seen:
         streamed: Whether it went through the model band by band; `tiles` is 1 then.
         objects: Of detectors.
         labels: (H, W) classes of pixels, of segmentation models.
+        label_file: The same, where they are in a file: `labels` are mapped into memory then.
         valid: (H, W), where the image has pixels; None where it has all.
     """
 
@@ -81,6 +86,7 @@ class Seen:
     streamed: bool = False
     objects: FoundObjects | None = None
     labels: NDArray[Any] | None = None
+    label_file: LabelFile | None = None
     valid: Mask | None = None
 
 
@@ -108,12 +114,14 @@ def look(
     size = reader.info.size
     progress.begin(size)
     if options.scale == 1 and (strategy := streaming_strategy(model, size, tiling)) is not None:
-        folder = options.work_folder
+        in_bands: dict[str, Any] = {"work_folder": options.work_folder, "on_band": progress.band, **common}
         with torch.autocast(device.type, enabled=False):  # row-wise execution writes into buffers of one type
-            found = find_objects_streamed(
-                model, reader, strategy, work_folder=folder, on_band=progress.band, **wanted, **common
-            )
-        return Seen(1, streamed=True, objects=found)
+            if trained.gives == "pixels":
+                file, there = label_pixels_streamed(model, reader, strategy, **in_bands)
+                own = None if there is None else there.array()
+                return Seen(1, streamed=True, labels=file.array(), label_file=file, valid=own)
+            found = find_objects_streamed(model, reader, strategy, **wanted, **in_bands)
+        return Seen(1, streamed=True, objects=where_rows_are(found, reader, trained.reading.model_channels))
     check_pixels(reader.info.name, size, MAX_PIXELS)
     image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)
     seen = resized(image, options.scale, interpolation=preprocessing["interpolation"])
@@ -121,8 +129,9 @@ def look(
     tiles = len(tiling.cut(seen_size))
     in_tiles: dict[str, Any] = {"tiling": tiling, "device": device, "on_tile": progress.tile, **common}
     if trained.gives == "pixels":
-        labels = _labels_of_file(label_pixels(model, seen, **in_tiles), size)
-        return Seen(tiles, labels=_without_missing(labels, valid, len(trained.classes or ())), valid=valid)
+        own = None if valid is None else _at_size(valid, seen_size)
+        labels = _at_size(label_pixels(model, seen, valid=own, **in_tiles), size)
+        return Seen(tiles, labels=without_missing(labels, valid, len(trained.classes or ())), valid=valid)
     found = find_objects(model, seen, detections=options.detections, **wanted, **in_tiles)
     objects = where_pixels_are(in_pixels_of(found, size, seen=seen_size), valid)
     return Seen(tiles, objects=objects, valid=valid)
@@ -157,43 +166,13 @@ def in_pixels_of(objects: FoundObjects, size: Size, *, seen: Size) -> FoundObjec
     return replace(objects, boxes=objects.boxes * factors, masks=masks)
 
 
-def where_pixels_are(objects: FoundObjects, valid: Mask | None) -> FoundObjects:
-    """Return the objects of which the image has at least half of the pixels: of the mask, or else of the box.
-
-    Args:
-        objects: In the pixels of the image.
-        valid: (H, W), where the image has pixels; None where it has all.
-    """
-    if valid is None:
-        return objects
-    kept = []
-    for place, box in enumerate(objects.boxes):
-        (left, top), (right, bottom) = np.floor(box[:2]).clip(0).astype(int), np.ceil(box[2:]).astype(int)
-        there = valid[top:bottom, left:right]
-        if objects.masks is not None:
-            there = there[rle_to_mask(objects.masks[place])[top:bottom, left:right]]
-        if there.size and there.mean() >= 0.5:
-            kept.append(place)
-    masks = None if objects.masks is None else [objects.masks[place] for place in kept]
-    arrays = {name: getattr(objects, name)[kept] for name in ("boxes", "scores", "labels")}
-    return replace(objects, masks=masks, **arrays)
-
-
 def _resized_mask(rle: Rle, size: Size) -> Rle:
     mask = rle_to_mask(rle)
     rows, columns = nearest(mask.shape[0], size[0]), nearest(mask.shape[1], size[1])
     return mask_to_rle(mask[rows[:, None], columns])
 
 
-def _labels_of_file(labels: NDArray[Any], size: Size) -> NDArray[Any]:
-    rows, columns = nearest(labels.shape[0], size[0]), nearest(labels.shape[1], size[1])
-    return labels if labels.shape == size else labels[rows[:, None], columns]
-
-
-def _without_missing(labels: NDArray[Any], valid: Mask | None, classes: int) -> NDArray[Any]:
-    """Give pixels that the image does not have the largest value, in a type in which no class has it."""
-    if valid is None:
-        return labels
-    if classes > np.iinfo(labels.dtype).max:
-        labels = labels.astype(np.uint16)
-    return np.where(valid, labels, np.iinfo(labels.dtype).max).astype(labels.dtype)
+def _at_size(plane: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Return an (H, W) array at another (height, width), of the nearest pixels."""
+    rows, columns = nearest(plane.shape[0], size[0]), nearest(plane.shape[1], size[1])
+    return plane if plane.shape == size else plane[rows[:, None], columns]

@@ -20,11 +20,13 @@ from vision_longformer.images import AS_STORED, ChosenReader, ImageLike, Reader,
 from vision_longformer.images.pixel_size import read_pixel_size
 from vision_longformer.images.pixels import open_image
 from vision_longformer.prediction.classes import classify
-from vision_longformer.prediction.dense import LookOptions, OnProgress, look
+from vision_longformer.prediction.dense import LookOptions, OnProgress, Seen, look
 from vision_longformer.prediction.measures import ImageFacts
 from vision_longformer.prediction.results import ClassesResult, ObjectsResult, Result, SemanticResult
+from vision_longformer.prediction.strokes import look_by_strokes
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.tasks.classification import Classifier
+from vision_longformer.training.tasks.strokes import StrokeModel
 from vision_longformer.training.trained import Trained
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
@@ -36,6 +38,7 @@ SILENT = OnProgress()
 # By what a model gives: options that are not for it.
 FOR_CLASSIFIERS = ("top", "size")
 FOR_DETECTORS = ("min_score", "classes", "detections")
+NOT_FOR_STROKES = ("tile", "overlap", "scale")
 FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale", "simplify")
 UNFIT = {"classes": FOR_OTHERS, "objects": FOR_CLASSIFIERS, "pixels": (*FOR_CLASSIFIERS, *FOR_DETECTORS)}
 
@@ -120,7 +123,11 @@ class Predictor:
         trained.model.to(self.device).eval()
         self.trained, self.options = trained, options
         self._tiling = None
-        if trained.gives != "classes":
+        if isinstance(trained, StrokeModel):
+            for name in NOT_FOR_STROKES:
+                if getattr(options, name) is not None:
+                    raise ValueError(f"{name}: is not for a head of `vil explore`, which takes images as they are")
+        elif trained.gives != "classes":
             tiles: dict[str, Any] = {"tile": options.tile, "overlap": options.overlap, "memory": options.memory}
             self._tiling = Tiling(trained.model, **tiles)
 
@@ -207,27 +214,38 @@ class Predictor:
                 "class_names": self.class_names,
                 "picture": _picture(image, reader, reading),
             }
-            if self._tiling is None:
-                assert isinstance(self.trained, Classifier)
+            if isinstance(self.trained, Classifier):
                 top = TOP if self.options.top is None else self.options.top
                 numbers, scores = classify(self.trained, reader, top=top, device=self.device)
                 names = tuple(self.class_names[number] for number in numbers)
                 return ClassesResult(classes=names, class_numbers=numbers, scores=scores, **about)
-            options = LookOptions(
-                self.scale,
-                MIN_SCORE if self.options.min_score is None else self.options.min_score,
-                self._wanted,
-                self.options.detections,
-                work_folder,
-            )
-            seen = look(
-                self.trained, reader, tiling=self._tiling, device=self.device, options=options, progress=progress
-            )
+            seen = self._look(reader, path, work_folder, progress)
         about |= {"tiles": seen.tiles, "streamed": seen.streamed, "tolerance": self.options.simplify or 0.0}
         if seen.labels is not None:
-            return SemanticResult(labels=seen.labels, valid=seen.valid, **about)
+            return SemanticResult(labels=seen.labels, label_file=seen.label_file, valid=seen.valid, **about)
         assert seen.objects is not None
         return ObjectsResult(objects=seen.objects, **about)
+
+    def _look(self, reader: Reader, path: Path | None, work_folder: Path | None, progress: OnProgress) -> Seen:
+        if isinstance(self.trained, StrokeModel):
+            return look_by_strokes(
+                self.trained,
+                reader,
+                path,
+                memory=self.options.memory,
+                work_folder=work_folder,
+                device=self.device,
+                progress=progress,
+            )
+        options = LookOptions(
+            self.scale,
+            MIN_SCORE if self.options.min_score is None else self.options.min_score,
+            self._wanted,
+            self.options.detections,
+            work_folder,
+        )
+        assert self._tiling is not None
+        return look(self.trained, reader, tiling=self._tiling, device=self.device, options=options, progress=progress)
 
 
 def load_predictor(

@@ -21,12 +21,14 @@ from vision_longformer.masks.rle import Mask, nearest, rle_to_crop, rle_to_mask
 from vision_longformer.prediction.colours import Colour, class_colour, pixel_class_colour
 from vision_longformer.prediction.measures import Crop, ImageFacts, Measures, measure_boxes, measure_masks
 from vision_longformer.prediction.polygons import Geometry, box_to_polygon, mask_to_polygon
+from vision_longformer.segmentation.streamed.label_file import LabelFile
 
 if TYPE_CHECKING:
     import pandas
 
 Kind = Literal["objects", "pixels", "classes"]
 Coordinates = Literal["auto", "pixels", "map"]
+ROWS = 256  # of a label image that are counted at once
 MISSING_PANDAS = "a table needs pandas: pip install 'vision-longformer[tables]'"
 
 
@@ -290,12 +292,15 @@ class SemanticResult(RegionsResult):
 
     Attributes:
         labels: (H, W) class numbers; `no_data` where `valid` is false.
+        label_file: The same of an image that was streamed, whose `labels` are mapped into memory: read by rows, they
+            take none.
         valid: (H, W) booleans, false where the image has no pixel; None where it has all.
     """
 
     kind = "pixels"
 
     labels: NDArray[Any]
+    label_file: LabelFile | None = None
     valid: Mask | None = None
 
     def colour(self, number: int) -> Colour:
@@ -322,11 +327,15 @@ class SemanticResult(RegionsResult):
     @cached_property
     def pixels(self) -> NDArray[np.int64]:
         """Number of pixels of each class."""
-        count = len(self.class_names)
-        return np.bincount(self.labels.ravel(), minlength=count)[:count].astype(np.int64)
+        count, height = len(self.class_names), self.image.size[0]
+        found = np.zeros(count, np.int64)
+        for top in range(0, height, ROWS):
+            rows = self.label_rows(top, min(top + ROWS, height))
+            found += np.bincount(rows.ravel(), minlength=count)[:count]
+        return found
 
     def label_rows(self, top: int, bottom: int) -> NDArray[Any]:
-        return self.labels[top:bottom]
+        return self.labels[top:bottom] if self.label_file is None else self.label_file.rows(top, bottom)
 
     def polygons(self) -> list[Geometry]:
         return [mask_to_polygon(mask, tolerance=self.tolerance) for mask in self.masks]
@@ -347,7 +356,8 @@ class SemanticResult(RegionsResult):
 
         image = self.picture() if image is None else image
         rows, columns = nearest(self.image.size[0], image.height), nearest(self.image.size[1], image.width)
-        return draw_classes(image, self.labels[rows[:, None], columns], classes=self.class_names, legend=legend)
+        labels = np.stack([self.label_rows(row, row + 1)[0, columns] for row in rows.tolist()])
+        return draw_classes(image, labels, classes=self.class_names, legend=legend)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

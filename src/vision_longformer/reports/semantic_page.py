@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vision_longformer.datasets.dense_loaders import ignored_label, read_label
+from vision_longformer.datasets.dense_loaders import read_label
 from vision_longformer.datasets.semantic import BACKGROUND
 from vision_longformer.evaluation.confusions import Pair
 from vision_longformer.evaluation.iou import SemanticScores, scores
@@ -23,6 +22,7 @@ from vision_longformer.reports.dense import dense_charts, dense_contents, exampl
 from vision_longformer.reports.matrix import PICKED, choose_matrix
 from vision_longformer.reports.pictures import encode, error_picture, paint, read_photo, shrink_map
 from vision_longformer.reports.run import MAX_ROWS, Run, Tile
+from vision_longformer.segmentation.config import UNLABELLED
 from vision_longformer.utils.words import counted, percent
 
 SIDE = 384  # pixels of the longer side of a picture
@@ -30,7 +30,7 @@ PICTURE_BYTES = 48_000
 MEASURES = {"Classes of pixels": [("val_miou", "mIoU"), ("val_pixel_accuracy", "pixel accuracy")]}
 MAX_NAMES = 40  # classes whose colours are told
 WRONG: Colour = (213, 94, 0)
-UNLABELLED: Colour = (235, 235, 235)
+NO_CLASS: Colour = (235, 235, 235)
 BEHIND: Colour = (45, 48, 54)  # of the background
 
 
@@ -94,17 +94,18 @@ def _row(label: int, iou: float, classes: Sequence[str], counts: Tensor) -> dict
 def _shot(result: SemanticResult, image: int, colours: list[Colour], *, max_pixels: int) -> dict[str, Any] | None:
     """Return an image with its maps, and the classes on it; None if it cannot be read."""
     split = result.split
-    photo = read_photo(partial(split.read, image, max_pixels=max_pixels), side=SIDE)
+    try:
+        raster, valid = split.read_and_valid(image, max_pixels=max_pixels)
+        label = read_label(split, image, valid=valid, max_pixels=max_pixels)
+    except ImageError:
+        return None
+    photo = read_photo(lambda: raster, side=SIDE)
     if photo is None:
         return None
     size = (photo.height, photo.width)
-    try:
-        truth = shrink_map(read_label(split, image, max_pixels=max_pixels), size)
-    except ImageError:
-        return None
+    truth = shrink_map(label, size)
     predicted = shrink_map(result.labels[image], size)
-    ignored, palette = ignored_label(split), [*colours, UNLABELLED]
-    labelled = np.ones(truth.shape, bool) if ignored is None else truth != ignored
+    palette, labelled = [*colours, NO_CLASS], truth != UNLABELLED
     known = paint(np.where(labelled, truth, len(colours)), palette)
     errors = error_picture(photo, labelled & (truth != predicted), WRONG)
     accuracy = float(result.accuracy[image])

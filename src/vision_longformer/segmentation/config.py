@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from vision_longformer.fpn.strides import require_strides
 from vision_longformer.utils.checks import impossible, require_integers
 
+UNLABELLED = -100  # label of pixels that no loss is taken of, whatever the settings say: there is no pixel
+
 
 @dataclass(frozen=True)
 class SemanticConfig:

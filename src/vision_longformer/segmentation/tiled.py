@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vision_longformer.detection.tiled import Report, RgbImage, memory_errors, normalised, rgb_array
+from vision_longformer.masks.rle import Mask
 from vision_longformer.segmentation.semantic import SemanticFPN
 from vision_longformer.tiling.choosing import Tiling
 
@@ -26,6 +28,7 @@ def label_pixels(
     std: Sequence[float],
     device: torch.device | None = None,
     on_tile: Report = lambda done, total: None,
+    valid: Mask | None = None,
 ) -> Labels:
     """Return the (H, W) most probable classes of an image's pixels: uint8, or uint16 if there are more than 256.
 
@@ -40,6 +43,8 @@ def label_pixels(
         std: See there.
         device: See there.
         on_tile: See there.
+        valid: (H, W) booleans, false where a pixel is missing: nothing sees it, and its class has no meaning. None
+            where none is.
 
     Raises:
         ImageError: The file cannot be read.
@@ -51,11 +56,18 @@ def label_pixels(
     tiles = tiling.cut(size)
     rows = _shares(sorted({(tile.top, tile.bottom) for tile in tiles}))
     columns = _shares(sorted({(tile.left, tile.right) for tile in tiles}))
-    labels = np.empty(size, np.uint8 if model.config.num_classes <= 256 else np.uint16)
+    labels = np.zeros(size, np.uint8 if model.config.num_classes <= 256 else np.uint16)
     for number, tile in enumerate(tiles):
-        with memory_errors(tile):
-            logits = model.logits(normalised(pixels, tile, mean=mean, std=std, device=device))
-            found = logits.argmax(dim=1)[0].cpu().numpy()  # (height, width) of the tile
+        there = None if valid is None else valid[tile.top : tile.bottom, tile.left : tile.right]
+        masks: dict[str, Tensor] = {}
+        if there is not None and not there.all():
+            masks = {"valid": torch.from_numpy(there[None].copy()).to(device)}
+        if there is None or there.any():
+            with memory_errors(tile):
+                logits = model.logits(normalised(pixels, tile, mean=mean, std=std, device=device), **masks)
+                found = logits.argmax(dim=1)[0].cpu().numpy()  # (height, width) of the tile
+        else:
+            found = np.zeros(tile.size, np.uint8)
         (top, bottom), (left, right) = rows[tile.top], columns[tile.left]
         labels[top:bottom, left:right] = found[top - tile.top : bottom - tile.top, left - tile.left : right - tile.left]
         on_tile(number + 1, len(tiles))

@@ -2,7 +2,7 @@
 
 H×W map, C channels, G global tokens, R chunk rows in a band
 
-Rows go through the attention; each band that has attended goes through the rest of the block. The global tokens are
+Rows go through the attention; each band that has attended goes through the rest of the block. The global tokens can be
 updated when the last row has passed.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from vision_longformer.attention.rowwise import Attended, RowwiseAttention, RowwiseLayer, finish
 from vision_longformer.backbone import Block
 from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.utils.distributed import Processes
 
 
 class StreamedBlock:
@@ -29,18 +30,27 @@ class StreamedBlock:
         size: (height, width) of the map.
         band_rows: Chunk rows R that attend at once.
         update_global: Whether anybody needs the updated global tokens.
+        rows: (top, bottom) of those that are transformed. A halo above and below them comes in, too.
 
     Attributes:
-        global_tokens: (G, C); updated once the last row has passed, if `update_global`.
+        global_tokens: (G, C), as they entered until `finish` is called.
     """
 
     def __init__(
-        self, block: Block, global_tokens: Tensor, size: tuple[int, int], *, band_rows: int, update_global: bool
+        self,
+        block: Block,
+        global_tokens: Tensor,
+        size: tuple[int, int],
+        *,
+        band_rows: int,
+        update_global: bool,
+        rows: tuple[int, int],
     ) -> None:
         self.block = block
         self.layer = cast(RowwiseLayer, block.attn)
         self.global_tokens = global_tokens
         self.update_global = update_global and len(global_tokens) > 0
+        self.rows = rows
         self.attention = RowwiseAttention(
             self.layer,
             global_tokens[None],
@@ -48,6 +58,7 @@ class StreamedBlock:
             band_rows=band_rows,
             gather=self.update_global,
             norm=block.norm1,
+            rows=rows,
         )
         self.waiting: deque[Rows] = deque()  # rows that were projected, but have not attended
 
@@ -61,11 +72,12 @@ class StreamedBlock:
             while top < rows.bottom:
                 part = rows.part(top, min(rows.bottom, top + self.attention.room))
                 self.attention.project(part.tokens, part.valid)
-                self.waiting.append(part)
+                first, last = max(part.top, self.rows[0]), min(part.bottom, self.rows[1])
+                if first < last:
+                    self.waiting.append(part.part(first, last))
                 top = part.bottom
                 while attended := self.attention.attend():
                     yield self._finish(attended)
-        self._update_global()
 
     def _finish(self, attended: Attended) -> Rows:
         """Take a band through the rest of the block."""
@@ -81,6 +93,8 @@ class StreamedBlock:
             place = rows.bottom
         return Rows(attended.top, out, attended.valid)
 
-    def _update_global(self) -> None:
+    def finish(self, processes: Processes) -> None:
+        """Update the global tokens, once the last row has passed in all processes that share the map."""
         if self.update_global:
-            self.global_tokens = self.block.rest(self.global_tokens[None], self.attention.gathered())[0]
+            others = None if processes.count == 1 else processes
+            self.global_tokens = self.block.rest(self.global_tokens[None], self.attention.gathered(others))[0]

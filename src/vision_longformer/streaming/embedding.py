@@ -14,6 +14,7 @@ from vision_longformer.attention.position import axis_positions, interpolate
 from vision_longformer.backbone import PatchEmbed
 from vision_longformer.padding import pad_to_multiple
 from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.utils.distributed import Processes
 
 
 class StreamedEmbedding:
@@ -49,6 +50,9 @@ class StreamedEmbedding:
     def run(self, source: Stream) -> Stream:
         """Return the map of tokens as a stream that draws on `source`."""
         return Stream(self.size, self._embedded(source.rows))
+
+    def finish(self, _processes: Processes) -> None:
+        """Do nothing: its global tokens are known from the start."""
 
     def _embedded(self, source: Iterator[Rows]) -> Iterator[Rows]:
         for rows in self._whole_patches(source):

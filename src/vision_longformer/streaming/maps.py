@@ -17,7 +17,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from vision_longformer.streaming.rows import Rows, Stream
+from vision_longformer.streaming.rows import Rows
 from vision_longformer.utils.tensor_files import bytes_of
 
 CHECKED_BYTES = 32 * 2**20  # that are read at once
@@ -28,25 +28,32 @@ class WorkFolderError(OSError):
 
 
 class StageMap:
-    """An (H, W, C) map that is written and read by rows.
+    """An (H, W, C) map, or a strip of H rows of one, that is written and read by rows.
 
     Attributes:
         shape: (H, W, C).
         dtype: Of its values.
+        top: Number of its first row in the whole map.
         valid: (H, W) boolean, true where a token is real; None where all are.
     """
 
-    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, *, top: int = 0) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.top = top
         self.valid: Tensor | None = None
 
     def read(self, top: int, bottom: int) -> Tensor:
-        """Return rows as (n, W, C)."""
+        """Return rows as (n, W, C); they are counted from the first that it has."""
         raise NotImplementedError
 
     def _write(self, top: int, tokens: Tensor) -> None:
         raise NotImplementedError
+
+    def rows(self, top: int, bottom: int) -> Rows:
+        """Return rows that are counted from the top of the whole map."""
+        first, last = top - self.top, bottom - self.top
+        return Rows(top, self.read(first, last), None if self.valid is None else self.valid[first:last])
 
     def write(self, rows: Rows) -> None:
         """Store rows.
@@ -54,24 +61,21 @@ class StageMap:
         Raises:
             WorkFolderError: The disk is full, or cannot be written.
         """
-        self._write(rows.top, rows.tokens)
+        self._write(rows.top - self.top, rows.tokens)
         if rows.valid is not None and self.valid is None:
             self.valid = torch.ones(self.shape[:2], dtype=torch.bool)
         if self.valid is not None:
-            self.valid[rows.top : rows.bottom] = True if rows.valid is None else rows.valid
+            self.valid[rows.top - self.top : rows.bottom - self.top] = True if rows.valid is None else rows.valid
 
     def tensor(self) -> Tensor:
         """Return the whole map as (C, H, W), in memory."""
         return self.read(0, self.shape[0]).permute(2, 0, 1)
 
-    def stream(self, rows: int) -> Stream:
-        """Return the map as a stream, `rows` rows at a time. Rows that were streamed already may be overwritten."""
-        return Stream(self.shape[:2], self._rows(rows))
-
-    def _rows(self, step: int) -> Iterator[Rows]:
-        for top in range(0, self.shape[0], step):
-            bottom = min(top + step, self.shape[0])
-            yield Rows(top, self.read(top, bottom), None if self.valid is None else self.valid[top:bottom])
+    def stream(self, step: int) -> Iterator[Rows]:
+        """Yield all rows, `step` at a time. Those that were yielded already may be overwritten."""
+        bottom = self.top + self.shape[0]
+        for top in range(self.top, bottom, step):
+            yield self.rows(top, min(top + step, bottom))
 
     def close(self) -> None:
         """Let go of what the map holds; a file stays."""
@@ -84,8 +88,8 @@ class StageMap:
 class MemoryMap(StageMap):
     """A map in memory; `read` returns views."""
 
-    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(shape, dtype)
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, *, top: int = 0) -> None:
+        super().__init__(shape, dtype, top=top)
         self._tokens: Tensor = torch.empty(shape, dtype=dtype, device=device)
 
     def read(self, top: int, bottom: int) -> Tensor:
@@ -108,6 +112,7 @@ class FileMap(StageMap):
         shape: (H, W, C).
         dtype: Of its values.
         device: Where rows go that are read.
+        top: Number of its first row in the whole map.
 
     Attributes:
         digests: (H,) of the rows, as they were written.
@@ -116,8 +121,10 @@ class FileMap(StageMap):
         WorkFolderError: The file cannot be made.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(shape, dtype)
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, *, top: int = 0
+    ) -> None:
+        super().__init__(shape, dtype, top=top)
         self.path = path
         self._device = device
         self._row_bytes = shape[1] * shape[2] * dtype.itemsize
@@ -125,7 +132,7 @@ class FileMap(StageMap):
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows as a new (n, W, C) tensor.
@@ -139,7 +146,7 @@ class FileMap(StageMap):
             try:
                 count = os.preadv(self._file, [left[: 2**30]], place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             if count == 0:
                 raise WorkFolderError(f"{self.path}: it is cut short; remove it and begin again")
             left, place = left[count:], place + count
@@ -152,7 +159,7 @@ class FileMap(StageMap):
             try:
                 count = os.pwritev(self._file, [left[: 2**30]], place)
             except OSError as error:
-                raise _explained(self.path, error) from error
+                raise explained(self.path, error) from error
             left, place = left[count:], place + count
 
     def check(self, digests: Tensor) -> None:
@@ -183,7 +190,7 @@ class FileMap(StageMap):
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise _explained(self.path, error) from error
+            raise explained(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -201,7 +208,8 @@ class FileMap(StageMap):
             self.close()
 
 
-def _explained(path: Path, error: OSError) -> WorkFolderError:
+def explained(path: Path, error: OSError) -> WorkFolderError:
+    """Return the error of a work folder, or a file in it, in a sentence that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WorkFolderError(f"{path}: the disk is full; make room there, or choose another work folder")
     return WorkFolderError(f"{path}: {(error.strerror or str(error)).lower()}")

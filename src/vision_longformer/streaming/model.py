@@ -16,11 +16,12 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.images import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
 from vision_longformer.streaming.maps import WorkFolderError
-from vision_longformer.streaming.result import Pool, StreamedFeatures
+from vision_longformer.streaming.result import ALONE, Pool, StreamedFeatures
 from vision_longformer.streaming.run import Progress, Run, Settings
 from vision_longformer.streaming.source import PixelSource
 from vision_longformer.streaming.streamable import check_streamable
 from vision_longformer.timm_interface import normalisation
+from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.locks import Lock, LockedError
 from vision_longformer.weights import weights_digest
 
@@ -39,8 +40,12 @@ def stream(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    processes: Processes = ALONE,
 ) -> StreamedFeatures:
     """Encode an image of any size, band by band. The result is that of a pass over the whole image.
+
+    Several processes can share it, if all of them call this with the same arguments: each then gets the same embedding
+    and global tokens, and a strip of each map, whose first row is its `top`.
 
     Args:
         model: In evaluation mode, with windowed (chunk or exact) or global-only attention in all stages. It computes
@@ -58,6 +63,8 @@ def stream(
         mean: Of each channel, in [0, 1], taken off before the model sees it; by default the model's own.
         std: Standard deviation of each channel, likewise.
         progress: Called after each band.
+        processes: That share the image, from `utils.distributed.join`. The map is then held between all blocks, and
+            each process has a folder of its own in the work folder. What is raised in one is raised in all.
 
     Raises:
         ValueError: The model cannot be streamed, is in training mode, has no such stage, or takes another number of
@@ -68,13 +75,18 @@ def stream(
     depth = len(model.stages)
     wanted = tuple(range(1, depth + 1)) if stages is None else tuple(sorted(set(stages)))
     _check(model, wanted, work_folder=work_folder, resume=resume, band_bytes=band_bytes, band_rows=band_rows)
-    folder = None if work_folder is None else _folder(work_folder)
+    every_block = every_block or processes.count > 1
+    with processes.together():
+        folder = None if work_folder is None else _folder(work_folder, processes)
     mean, std = _normalisation(model, mean, std)
     parameter = next(model.parameters())
     source = PixelSource(reader, mean, std, dtype=parameter.dtype, device=parameter.device)
     fingerprint = None
     if resume:
-        fingerprint = _fingerprint(model, reader, [mean, std, wanted, every_block, str(parameter.dtype)])
+        about: list[object] = [mean, std, wanted, every_block, str(parameter.dtype)]
+        if processes.count > 1:
+            about += [processes.rank, processes.count]
+        fingerprint = _fingerprint(model, reader, about)
     settings = Settings(
         wanted=frozenset(stage - 1 for stage in wanted),
         work_folder=folder,
@@ -83,10 +95,13 @@ def stream(
         every_block=every_block,
         fingerprint=fingerprint,
         progress=progress,
+        processes=processes,
     )
     run = Run(model, source, settings)
-    with _alone(folder):
-        embedding = run.run(Pool(model.norm, model.global_pool, reader.info))
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            stack.enter_context(_alone(folder))
+        embedding = run.run(Pool(model.norm, model.global_pool, reader.info, processes=processes))
     outputs = [run.outputs[stage - 1] for stage in wanted]
     return StreamedFeatures(
         stages=wanted,
@@ -131,13 +146,18 @@ def _normalisation(
     return chosen
 
 
-def _folder(path: str | os.PathLike[str]) -> Path:
-    folder = Path(path)
+def _folder(path: str | os.PathLike[str], processes: Processes) -> Path:
+    folder = own_folder(Path(path), processes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkFolderError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     return folder
+
+
+def own_folder(work_folder: Path, processes: Processes) -> Path:
+    """Return where one of several processes keeps its maps."""
+    return work_folder if processes.count == 1 else work_folder / f"process-{processes.rank + 1}-of-{processes.count}"
 
 
 def _alone(folder: Path | None) -> contextlib.AbstractContextManager[object]:

@@ -16,6 +16,9 @@ from vision_longformer.config import GlobalPool
 from vision_longformer.images import ImageError, ImageInfo
 from vision_longformer.streaming.maps import StageMap
 from vision_longformer.streaming.rows import Rows
+from vision_longformer.utils.distributed import Processes
+
+ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,16 @@ class Pool:
         norm: The model's last norm.
         global_pool: What the head pools; the mean if it pools nothing.
         image: For messages.
+        processes: Each of which adds rows of its own.
     """
 
-    def __init__(self, norm: nn.Module, global_pool: GlobalPool, image: ImageInfo) -> None:
+    def __init__(
+        self, norm: nn.Module, global_pool: GlobalPool, image: ImageInfo, *, processes: Processes = ALONE
+    ) -> None:
         self._norm = norm
         self._global_pool = global_pool
         self._image = image
+        self._processes = processes
         self._sum: Tensor | None = None
         self._count = 0
 
@@ -64,16 +71,18 @@ class Pool:
             self._count += len(normed) if part.valid is None else int(part.valid.sum())
 
     def result(self, global_tokens: Tensor) -> Tensor:
-        """Return the (C,) embedding, given the last stage's (G, C) global tokens.
+        """Return the (C,) embedding, given the last stage's (G, C) global tokens, once all processes have added theirs.
 
         Raises:
             ImageError: No pixel of the image was valid.
         """
-        assert self._sum is not None
-        if self._count == 0:
+        own = global_tokens.new_zeros(global_tokens.shape[1], dtype=torch.float64) if self._sum is None else self._sum
+        total = self._processes.sum(own)
+        count = int(self._processes.sum(torch.tensor(self._count, device=own.device)))
+        if count == 0:
             raise ImageError(f"{self._image.name}: all of its pixels are transparent or missing")
         normed = self._norm(global_tokens)
         if self._global_pool == "token":
             return cast(Tensor, normed[0].clone())
-        mean: Tensor = (self._sum + normed.sum(dim=0, dtype=torch.float64)) / (self._count + len(normed))
+        mean: Tensor = (total + normed.sum(dim=0, dtype=torch.float64)) / (count + len(normed))
         return mean.to(global_tokens.dtype)

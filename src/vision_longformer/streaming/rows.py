@@ -38,11 +38,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stream:
-    """A map that is seen once, from top to bottom.
+    """A map, or a strip of one, that is seen once, from top to bottom.
 
     Attributes:
         size: (height, width) of the whole map.
-        rows: Its rows; each begins where the one before ended. Who takes them may keep them, but not change them.
+        rows: Some of its rows; each begins where the one before ended. Who takes them may keep them, but not change
+            them.
     """
 
     size: tuple[int, int]

@@ -1,10 +1,14 @@
 """One image through one model, pass by pass (see `layout`).
 
 A run that is to survive its process writes each pass to a new file, as a map that is half overwritten is lost.
+
+Of several processes each takes its strip of the map through a pass (see `strips`). What one waits for another in lies
+between the passes, so that a process that fails within one says so to all.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +20,15 @@ from vision_longformer.backbone import Block, Stage, VisionLongformer
 from vision_longformer.costs import attention_multiply_adds, linear_multiply_adds
 from vision_longformer.streaming.allocation import Trimmer
 from vision_longformer.streaming.block import StreamedBlock
-from vision_longformer.streaming.checkpoint import FILE, Checkpoint, Finished, Output, load_checkpoint
+from vision_longformer.streaming.checkpoint import Checkpoint, Finished, Output, Store
 from vision_longformer.streaming.embedding import StreamedEmbedding
-from vision_longformer.streaming.layout import Layout, Step, passes
+from vision_longformer.streaming.layout import Layout, Pass, Step, passes
 from vision_longformer.streaming.maps import FileMap, MemoryMap, StageMap
 from vision_longformer.streaming.result import Pool
 from vision_longformer.streaming.rows import Rows, Stream
 from vision_longformer.streaming.source import PixelSource
+from vision_longformer.streaming.strips import Strips
+from vision_longformer.utils.distributed import Processes
 
 _Link = StreamedEmbedding | StreamedBlock  # of the chain of a pass
 
@@ -34,7 +40,7 @@ class Progress:
     Attributes:
         stage: Of the block that works now, counted from 1.
         block: That block of the stage, counted from 1.
-        fraction: Of all arithmetic that is done, from 0 to 1.
+        fraction: Of all arithmetic of this process that is done, from 0 to 1.
     """
 
     stage: int
@@ -54,6 +60,7 @@ class Settings:
         every_block: Whether every block is a pass of its own.
         fingerprint: What a checkpoint must say to go on from it; None for a run without checkpoints.
         progress: Called after each band.
+        processes: That share the image.
     """
 
     wanted: frozenset[int]
@@ -63,6 +70,7 @@ class Settings:
     every_block: bool
     fingerprint: str | None
     progress: Callable[[Progress], None] | None
+    processes: Processes = Processes()
 
 
 class Run:
@@ -84,6 +92,11 @@ class Run:
             band_rows=settings.band_rows,
             num_stages=len(model.stages),
         )
+        self._processes = settings.processes
+        self._strips = Strips(model.config, source.size, settings.processes)
+        self._store: Store | None = None
+        if settings.work_folder is not None:
+            self._store = Store(settings.work_folder, settings.fingerprint, settings.processes)
         self.outputs: dict[int, Output] = {}
         self._unfinished: dict[int, tuple[StageMap, _Link]] = {}  # outputs of the pass that is under way
         self._outdated: list[StageMap] = []  # that nobody needs once this pass is over
@@ -109,34 +122,53 @@ class Run:
                     held, tokens, start = start.held, start.global_tokens, None
                 self._done += sum(self._work[step.stage] for step in part.steps if step.block is not None)
                 continue
-            if held is None or part.held is None:
-                stream = self.source.stream(self._layout.pixel_rows())
-            else:
-                stream = held.stream(self._layout.band_height(part.held))
-            for step in part.steps:
-                link = self._link(step, stream.size, tokens)
-                stream, tokens = link.run(stream), link.global_tokens
-                if step.block is None:
-                    held = None
-                    continue
-                stream = Stream(stream.size, self._counted(stream, step.stage, step.block))
-                if step.ends:
-                    stream = self._finish_stage(stream, link, step.stage, held)
-            if part.holds is None:
-                pool.add(stream.rows)
-                self._finish_outputs()
-            else:
-                held = self._hold(stream, *part.holds, held)
-                self._finish_pass(*part.holds, held, link.global_tokens)
-            tokens = link.global_tokens  # the block has updated them by now
+            stream = self._begin_pass(part, held)
+            with self._processes.together():
+                links, held = self._run_pass(part, stream, tokens, held, pool)
+            for link in links:
+                link.finish(self._processes)
+            self._finish_outputs()
+            tokens = links[-1].global_tokens
+            if part.holds is not None:
+                assert held is not None
+                self._save(Checkpoint(*part.holds, held, tokens, self.outputs))
         pooled = pool.result(tokens)
-        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
-        if folder is not None and fingerprint is not None:
-            Finished(fingerprint, pooled, self.outputs).save(folder)
-        self._remove_outdated()
+        self._save(Finished(pooled, self.outputs))
         return pooled
 
     # --- the parts of a pass ----------------------------------------------------------------------------------
+
+    def _begin_pass(self, part: Pass, held: StageMap | None) -> Stream:
+        """Return what comes in: of a strip, with what the first block sees above and below it."""
+        if held is None or part.held is None:
+            return self.source.stream(self._layout.pixel_rows(), rows=self._strips.seen_pixels())
+        around: list[Rows] = []
+        if part.steps[0].block is not None:
+            around = self._strips.rows_around(held, part.held, self._strips.seen(part.held))
+        above = [rows for rows in around if rows.top < held.top]
+        below = [rows for rows in around if rows.top >= held.top]
+        bands = held.stream(self._layout.band_height(part.held))
+        return Stream(self._layout.map_size(part.held), itertools.chain(above, bands, below))
+
+    def _run_pass(
+        self, part: Pass, stream: Stream, tokens: Tensor, held: StageMap | None, pool: Pool
+    ) -> tuple[list[_Link], StageMap | None]:
+        """Run a pass, but for what is known only once all processes have; return its links, and the map it leaves."""
+        links: list[_Link] = []
+        for step in part.steps:
+            link = self._link(step, stream.size, tokens)
+            links.append(link)
+            stream, tokens = link.run(stream), link.global_tokens
+            if step.block is None:
+                held = None
+                continue
+            stream = Stream(stream.size, self._counted(stream, step.stage, step.block))
+            if step.ends:
+                stream = self._finish_stage(stream, link, step.stage, held)
+        if part.holds is not None:
+            return links, self._hold(stream, *part.holds, held)
+        pool.add(stream.rows)
+        return links, None
 
     def _link(self, step: Step, size: tuple[int, int], global_tokens: Tensor) -> _Link:
         stage = cast(Stage, self.model.stages[step.stage])
@@ -149,6 +181,7 @@ class Run:
             size,
             band_rows=self._layout.chunk_rows(step.stage),
             update_global=not step.ends or last or step.stage in self.settings.wanted,
+            rows=self._strips.span(step.stage),
         )
 
     def _hold(self, stream: Stream, stage: int, block: int, held: StageMap | None) -> StageMap:
@@ -175,24 +208,18 @@ class Run:
         self._unfinished[stage] = (target, link)
         return Stream(stream.size, _kept(stream.rows, target))
 
-    def _finish_pass(self, stage: int, block: int, held: StageMap, global_tokens: Tensor) -> None:
-        """Note that everything before a block is done."""
-        self._finish_outputs()
-        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
-        if folder is not None and fingerprint is not None:
-            assert isinstance(held, FileMap)
-            Checkpoint(fingerprint, stage, block, held, global_tokens, self.outputs).save(folder)
-        self._remove_outdated()
+    def _save(self, state: Checkpoint | Finished) -> None:
+        """Note how far all processes are, if the run is to survive, and remove what was needed before."""
+        if self._store is not None:
+            self._store.save(state)
+        for stage_map in self._outdated:
+            stage_map.remove()
+        self._outdated = []
 
     def _finish_outputs(self) -> None:
         for stage, (stage_map, link) in self._unfinished.items():
             self.outputs[stage] = Output(stage_map, link.global_tokens)
         self._unfinished = {}
-
-    def _remove_outdated(self) -> None:
-        for stage_map in self._outdated:
-            stage_map.remove()
-        self._outdated = []
 
     # --- where things are, and how large ----------------------------------------------------------------------
 
@@ -202,23 +229,19 @@ class Run:
         return self.settings.fingerprint is None
 
     def _resume(self) -> Checkpoint | Finished | None:
-        folder, fingerprint = self.settings.work_folder, self.settings.fingerprint
-        if folder is None:
+        if self._store is None:
             return None
-        start = None
-        if fingerprint is not None:
-            start = load_checkpoint(folder, fingerprint, dtype=self.dtype, device=self.device)
-        if start is None:
-            (folder / FILE).unlink(missing_ok=True)  # of another run, whose maps will be overwritten
-        else:
-            self.outputs = dict(start.outputs)
+        tops = [self._strips.span(stage)[0] for stage in range(len(self.model.stages))]
+        start = self._store.load(tops, dtype=self.dtype, device=self.device)
+        self.outputs = {} if start is None else dict(start.outputs)
         return start
 
     def _new_map(self, stage: int, name: str) -> StageMap:
-        shape = (*self._layout.map_size(stage), self.model.config.stages[stage].width)
+        top, bottom = self._strips.span(stage)
+        shape = (bottom - top, self._layout.map_size(stage)[1], self.model.config.stages[stage].width)
         if self.settings.work_folder is None:
-            return MemoryMap(shape, self.dtype, self.device)
-        return FileMap(self.settings.work_folder / name, shape, self.dtype, self.device)
+            return MemoryMap(shape, self.dtype, self.device, top=top)
+        return FileMap(self.settings.work_folder / name, shape, self.dtype, self.device, top=top)
 
     # --- progress ---------------------------------------------------------------------------------------------
 
@@ -229,8 +252,9 @@ class Run:
 
     def _counted(self, stream: Stream, stage: int, block: int) -> Iterator[Rows]:
         total = sum(work * depth for work, depth in zip(self._work, self._layout.depths, strict=True))
+        top, bottom = self._strips.span(stage)
         for rows in stream.rows:
-            self._done += self._work[stage] * len(rows.tokens) / stream.size[0]
+            self._done += self._work[stage] * len(rows.tokens) / (bottom - top)
             if self.settings.progress is not None:
                 self.settings.progress(Progress(stage + 1, block + 1, min(self._done / total, 1.0)))
             self._trim()

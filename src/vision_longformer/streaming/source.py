@@ -47,13 +47,18 @@ class PixelSource:
         self._mean, self._std = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
         self._dtype, self._device = dtype, device
 
-    def stream(self, rows: int) -> Stream:
-        """Return the normalised pixels, `rows` rows at a time; zero where a pixel is missing."""
-        return Stream(self.size, self._rows(rows))
+    def stream(self, step: int, *, rows: tuple[int, int] | None = None) -> Stream:
+        """Return the normalised pixels, `step` rows at a time; zero where a pixel is missing.
 
-    def _rows(self, step: int) -> Iterator[Rows]:
-        for top in range(0, self.size[0], step):
-            yield self._read(top, min(top + step, self.size[0]))
+        Args:
+            step: Rows that are read at once.
+            rows: (top, bottom) of those that are read; all by default.
+        """
+        return Stream(self.size, self._rows(step, *(rows or (0, self.size[0]))))
+
+    def _rows(self, step: int, first: int, last: int) -> Iterator[Rows]:
+        for top in range(first, last, step):
+            yield self._read(top, min(top + step, last))
 
     def _read(self, top: int, bottom: int) -> Rows:
         values, valid = unit_rows(self.reader, top, bottom, len(self._mean))

@@ -77,6 +77,11 @@ class Tiling:
             return [Tile(0, 0, *size)]
         return cut_into_tiles(size, tile=side, overlap=self._overlap_of(side))
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether somebody wants tiles, or how they overlap."""
+        return self.tile is not None or self.overlap is not None
+
     def fits_whole(self, size: Size) -> bool:
         """Return whether a pass over an image of (height, width) `size` fits into memory."""
         if size not in self._whole:

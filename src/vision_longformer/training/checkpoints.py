@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vision_longformer.training.config import TrainConfig
 from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.words import shown
 from vision_longformer.weights import METADATA_KEY
@@ -25,6 +26,7 @@ from vision_longformer.weights import METADATA_KEY
 FORMAT_VERSION = 1
 CONTENT = "training"
 PARTS = ("model", "ema", "optimizer")  # of the tensors, by the beginnings of their names
+OUT_OF_PATIENCE = "the run ends, as schedule.patience says: no evaluation was better than that after epoch"
 LONGEST = 1e12  # steps or seconds of a run
 
 
@@ -45,6 +47,13 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
+
+    def is_out_of_patience(self, config: TrainConfig) -> bool:
+        """Tell whether as many evaluations as `schedule.patience` says were no better than the best one."""
+        patience, every = config.schedule.patience, config.logging.evaluate_every_epochs
+        if patience is None or self.best is None:
+            return False
+        return self.evaluated_epochs // every - self.best_epoch // every >= patience
 
 
 @dataclass(frozen=True)

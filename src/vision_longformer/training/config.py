@@ -105,6 +105,11 @@ class ScheduleOptions:
         "Shares of the run after which the learning rate becomes a tenth, in place of the cosine.",
         rules.SHARES_OF_RUN,
     )
+    patience: int | None = _option(
+        None,
+        "End the run after so many evaluations without a better one; by default it takes all epochs.",
+        rules.AT_LEAST_1,
+    )
     random_shift: bool = _option(False, "Train windowed attention with one random neighbour chunk (section 3.3).")
     random_shift_share: float = _option(0.75, "Share of the epochs after which all neighbours are seen.", rules.SHARE)
 
@@ -172,6 +177,8 @@ class TrainConfig:
             if rule is not None and value is not None and not rule.holds(value):
                 raise ValueError(f"{path}={value!r}: {rule.text}")
         self._check_reading()
+        if self.dense.window is not None and self.dense.crop is not None:
+            raise ValueError(f"dense.crop={self.dense.crop}: dense.window is cut already; leave it out")
         if self.compute.batch_size < self.compute.accumulation:
             raise ValueError(
                 f"compute.accumulation={self.compute.accumulation}: cuts a batch of {self.compute.batch_size} images "

@@ -72,8 +72,9 @@ def preprocessing_of(config: TrainConfig) -> Preprocessing:
         "mean": for_channels(IMAGENET_DEFAULT_MEAN, reading.model_channels),
         "std": for_channels(IMAGENET_DEFAULT_STD, reading.model_channels),
         "interpolation": config.input.interpolation,
-        "side": None if config.dense.sides is None else config.dense.sides[-1],
+        "side": None if config.dense.sides is None or config.dense.window is not None else config.dense.sides[-1],
         "max_side": config.dense.max_side,
+        **({} if config.dense.window is None else {"window": config.dense.window}),
         **({} if reading == AS_STORED else {READING: reading.to_dict()}),
     }
 
@@ -160,7 +161,7 @@ def load_dense(
         classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
         options = check_options(about["backbone_options"], field="backbone_options")
         preprocessing = check_preprocessing(
-            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("side", "max_side", "scale")
+            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("side", "max_side", "scale", "window")
         )
         head = check_options(about["head"], field="head", limit=MAX_HEAD_OPTION)
         parts = (about["task"], build, about["backbone"], options, len(classes), head)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vision_longformer.datasets.loaders import batches
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.training import checkpoints
-from vision_longformer.training.checkpoints import Checkpoint, Progress
+from vision_longformer.training.checkpoints import OUT_OF_PATIENCE, Checkpoint, Progress
 from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.events import Event, preparing
 from vision_longformer.training.learner import SMALLER_STEPS, Learner, TrainingError, set_neighbours, sum_of
@@ -170,6 +170,9 @@ class _Trainer:
                 yield from self._end_epoch(step // self.order.steps_per_epoch)
                 if self.stopped:
                     return
+                if step < self.steps and self.progress.is_out_of_patience(self.config):
+                    yield Event("remark", step, {"text": f"{OUT_OF_PATIENCE} {self.progress.best_epoch}"})
+                    break
             if step == self.steps:
                 break
             yield self._step(step, parts)

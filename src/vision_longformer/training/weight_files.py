@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vision_longformer.pretrained import find_weights
-from vision_longformer.training.tasks import TASKS, task_class
+from vision_longformer.training.tasks import LEARNED_ELSEWHERE, TASKS, trained_class
 from vision_longformer.training.trained import Trained
 from vision_longformer.weights import describe
 
@@ -28,6 +28,7 @@ def load_weights(path: str | Path) -> Trained:
             f"{path.with_name('best.safetensors')}"
         )
     task = about.get("task", "classification")  # classifiers are saved without a task
-    if task not in TASKS:
-        raise ValueError(f"{path}: is of an unknown task, {task!r}; known are {', '.join(TASKS)}")
-    return task_class(task).trained.load(path, about)
+    if task not in TASKS and task not in LEARNED_ELSEWHERE:
+        known = ", ".join((*TASKS, *LEARNED_ELSEWHERE))
+        raise ValueError(f"{path}: is of an unknown task, {task!r}; known are {known}")
+    return trained_class(task).load(path, about)

@@ -1,9 +1,11 @@
-"""One process or many: what training needs of torch.distributed, and nothing of it where there is one process."""
+"""One process or many: what a run needs of torch.distributed, and nothing of it where there is one process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,11 +25,13 @@ class Processes:
         count: How many.
         rank: This one, from 0.
         local_rank: This one among those of the same machine, from 0.
+        local_count: How many there are on the same machine.
     """
 
     count: int = 1
     rank: int = 0
     local_rank: int = 0
+    local_count: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -79,6 +83,43 @@ class Processes:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def share(self, value: T) -> T:
+        """Return what the first process has; it is pickled on the way."""
+        return self.gather(value)[0]
+
+    def exchange(self, given: Mapping[int, Tensor], taken: Mapping[int, Tensor]) -> None:
+        """Give tensors to other processes, and fill others with what they give; each by the number of the process."""
+        calls = [dist.P2POp(dist.isend, tensor, rank) for rank, tensor in given.items()]
+        calls += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in taken.items()]
+        if calls:
+            for call in dist.batch_isend_irecv(calls):
+                call.wait()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise in all processes what is raised in one of them; no other call that waits for them may be inside.
+
+        It is the error of the first process that has one.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            if self.count == 1:
+                raise
+            error = raised
+        if self.count == 1:
+            return
+        errors = self.gather(None if error is None else _portable(error))
+        number = next((rank for rank, found in enumerate(errors) if found is not None), None)
+        if number is None:
+            return
+        if number == self.rank and error is not None:
+            raise error
+        found = errors[number]
+        assert found is not None
+        raise found
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
@@ -92,9 +133,9 @@ def join(device: str) -> Processes:
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Processes()
-    processes = Processes(
-        int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    )
+    count, local = int(os.environ["WORLD_SIZE"]), os.environ.get("LOCAL_RANK", "0")
+    local_count = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    processes = Processes(count, int(os.environ["RANK"]), int(local), local_count)
     if processes.count > 1:
         on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         if on_gpu:
@@ -103,6 +144,16 @@ def join(device: str) -> Processes:
         store = _store_of_this_attempt(processes)
         dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
     return processes
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error as another process can raise it."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # whatever its class does
+        pass
+    return ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _store_of_this_attempt(processes: Processes) -> Any:

@@ -56,3 +56,7 @@ LABEL_VALUES = Rule(
         all(isinstance(number, int) and number >= 0 for number in numbers) and len(set(numbers)) == len(numbers) > 0
     ),
 )
+CLASS_WEIGHTS = Rule(
+    "must be balanced, or numbers from 0 on, one above 0",
+    lambda value: value == "balanced" or (not isinstance(value, str) and min(value, default=-1) >= 0 < max(value)),
+)

@@ -136,6 +136,8 @@ def _refuse_other_contents(metadata: Mapping[str, Any], path: Path) -> None:
             what = f"a model for {task}, which `vil predict` and `vil evaluate` take"
         case "timm":
             what = f"a model of timm ({shown(metadata.get('name'))}), which `vil predict` and `vil evaluate` take"
+        case "strokes":
+            what = "a head of `vil explore` and its backbone, which `vil predict` takes"
         case "training":
             what = f"a run to continue; the weights to use are in {path.with_name('best.safetensors')}"
         case _:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_longformer.detection.retinanet import Head
-from vision_longformer.detection.streamed.pyramid import clean
+from vision_longformer.fpn.streamed.pyramid import clean
 
 HALO = 1  # rows that a 3×3 convolution sees above and below
 

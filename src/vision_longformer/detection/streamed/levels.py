@@ -14,8 +14,8 @@ from vision_longformer.detection.anchors import rows_of_image
 from vision_longformer.detection.candidates import Candidates, merge
 from vision_longformer.detection.retinanet import Head, RetinaNet
 from vision_longformer.detection.streamed.head import StreamedHead
-from vision_longformer.detection.streamed.pyramid import StreamedPyramid
 from vision_longformer.fpn.pyramid import FeaturePyramid
+from vision_longformer.fpn.streamed.pyramid import StreamedPyramid
 from vision_longformer.padding import Size, size_at
 from vision_longformer.streaming.maps import StageMap
 
@@ -31,7 +31,7 @@ class Levels:
 
     Attributes:
         work: Multiply-adds of each level, those of the 3×3 convolutions.
-        bytes: What is held at most beside the maps.
+        bytes: What is held at most beside the backbone's maps.
     """
 
     def __init__(self, model: RetinaNet, size: Size, *, band_bytes: int, band_rows: int | None) -> None:

@@ -13,16 +13,13 @@ from typing import cast
 
 import torch
 
-from vision_longformer.costs import multiply_adds
 from vision_longformer.detection.boxes import Detections
 from vision_longformer.detection.retinanet import RetinaNet
 from vision_longformer.detection.streamed.levels import Levels
-from vision_longformer.fpn.features import LongformerFeatures
 from vision_longformer.fpn.pyramid import FeaturePyramid
+from vision_longformer.fpn.streamed.backbone import streamed_maps, work_of_backbone
 from vision_longformer.images import Reader
 from vision_longformer.streaming.bands import BAND_BYTES
-from vision_longformer.streaming.model import stream
-from vision_longformer.streaming.streamable import check_streamable
 
 
 @torch.no_grad()
@@ -43,7 +40,7 @@ def detect_streamed(
     that show nothing else.
 
     Args:
-        model: In evaluation mode, with a backbone of this library that can be streamed (see `streamable`).
+        model: In evaluation mode, with a backbone of this library that can be streamed.
         reader: The image, from `open_reader` or of your own. Nothing is resized.
         mean: Of each channel, in [0, 1], as in training.
         std: Standard deviation of each channel, likewise.
@@ -61,45 +58,21 @@ def detect_streamed(
         ImageError: The image cannot be read.
         WorkFolderError: The work folder cannot be written.
     """
-    _check_streamable(model)
-    features = cast(LongformerFeatures, cast(FeaturePyramid, model.backbone).features)
-    size = reader.info.height, reader.info.width
+    pyramid = cast(FeaturePyramid, model.backbone)
+    size = reader.info.size
+    of_backbone = work_of_backbone(pyramid, size)
     levels = Levels(model, size, band_bytes=band_bytes, band_rows=band_rows)
-    of_backbone = multiply_adds(features.model.config, size)
     total = of_backbone + sum(levels.work)
     report: Callable[[float], None] = (lambda done: None) if progress is None else progress
-    streamed = stream(
-        features.model,
+    with streamed_maps(
+        pyramid,
         reader,
-        stages=[stage + 1 for stage in features.stages],
+        mean=mean,
+        std=std,
         work_folder=work_folder,
         band_bytes=band_bytes,
         band_rows=band_rows,
-        mean=mean,
-        std=std,
-        progress=lambda step: report(step.fraction * of_backbone / total),
-    )
-    try:
-        found = levels.run(streamed.maps, progress=lambda done: report(min((of_backbone + done) / total, 1.0)))
-    finally:
-        for stage_map in streamed.maps:
-            stage_map.remove()
+        progress=lambda done: report(done / total),
+    ) as maps:
+        found = levels.run(maps, progress=lambda done: report(min((of_backbone + done) / total, 1.0)))
     return model.objects_of(found, size)
-
-
-def streamable(model: object) -> bool:
-    """Return whether `detect_streamed` takes a model."""
-    try:
-        _check_streamable(model)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_streamable(model: object) -> None:
-    if not isinstance(model, RetinaNet):
-        raise ValueError(f"model: {type(model).__name__} cannot be streamed, RetinaNet can")
-    features = cast(FeaturePyramid, model.backbone).features
-    if not isinstance(features, LongformerFeatures):
-        raise ValueError("model: only a RetinaNet on a backbone of this library can be streamed")
-    check_streamable(features.model)

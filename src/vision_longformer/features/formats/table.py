@@ -64,7 +64,7 @@ def write_features(
         with replacing(target) as temporary:
             write_safetensors(temporary, encoded, {METADATA_KEY: json.dumps(metadata)}, dtype=dtype)
         return
-    _check_replaceable(target)
+    check_replaceable(target)
     write = zarr_folder.write_zarr if kind == "zarr" else geotiff.write_geotiff
     with replacing_folder(target) as temporary:
         write(temporary, encoded, metadata, dtype=dtype)
@@ -119,7 +119,8 @@ def safetensors_bytes(config: ModelConfig, size: tuple[int, int], stages: Sequen
     return 4 * max(values, default=0) + 2 * dtype.itemsize * sum(values) + 2 * math.prod(size)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raise if a folder at `target` holds something else than features."""
     if not target.is_dir():
         if target.exists():
             raise FileExistsError("there is a file of this name")

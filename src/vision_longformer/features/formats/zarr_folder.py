@@ -46,32 +46,16 @@ def write_zarr(folder: Path, encoded: Encoded, metadata: dict[str, Any], *, dtyp
         ImportError: zarr is not installed.
         OSError: The disk is full, or cannot be written.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    compressors = [
-        zarr.codecs.BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"),
-        zarr.codecs.Crc32cCodec(),  # a damaged chunk is no other values, but an error
-    ]
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group = create_group(folder)
     views = []
     for stage, stride, features in zip(encoded.stages, encoded.strides, encoded.maps, strict=True):
         name = f"stage{stage}"
-        path = f"view/{name}"
-        view = group.create_group(path)
-        pyramid = Pyramid(view, features, compressors=compressors)
-        _write_map(group, name, features, pyramid, dtype=dtype, compressors=compressors)
-        levels = len(pyramid.sizes)
-        view.attrs.update(image_attributes([multiscale(name, path="", levels=levels, stride=stride)]))
-        views.append(multiscale(name, path=f"{path}/", levels=levels, stride=stride))
-    for stage, tokens in zip(encoded.stages, encoded.global_tokens, strict=True):
-        _write_tensor(group, f"stage{stage}_global_tokens", tokens.to(dtype), ["token", "c"], compressors=compressors)
-    _write_tensor(group, "embedding", encoded.embedding.to(dtype), ["c"], compressors=compressors)
-    _write_mask(group, encoded.valid, encoded.size, compressors=compressors)
-    viewed = image_attributes(views) if views else {}
-    group.attrs.update({METADATA_KEY: metadata, **viewed})
-    _list_files(folder)
+        array, mask = create_map(group, name, features.shape, dtype=dtype)
+        views.append(write_view(group, name, features, stride=stride, array=array))
+        if features.valid is not None:
+            mask[:] = features.valid.cpu().numpy()
+    write_mask(create_mask(group, "valid", encoded.size), encoded.valid, 0, encoded.size[0])
+    describe(group, folder, encoded, metadata, views, dtype=dtype)
 
 
 def read_zarr_metadata(folder: Path) -> dict[str, Any] | None:
@@ -120,57 +104,113 @@ def _read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _write_map(
-    group: Any, name: str, features: MapRows, pyramid: Pyramid, *, dtype: torch.dtype, compressors: Any
-) -> None:
-    height, width, channels = features.shape
-    rows, columns = choose_chunk(features.shape, itemsize=dtype.itemsize)
+def create_group(folder: Path) -> Any:
+    """Make an empty group.
+
+    Raises:
+        ImportError: zarr is not installed.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    return zarr.open_group(folder, mode="w", zarr_format=3)
+
+
+def create_map(group: Any, name: str, shape: tuple[int, int, int], *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Make the array of an (H, W, C) map, and that of its mask."""
+    height, width, channels = shape
+    rows, columns = choose_chunk(shape, itemsize=dtype.itemsize)
     array = group.create_array(
         name,
-        shape=features.shape,
+        shape=shape,
         chunks=(min(rows, height), min(columns, width), channels),
         dtype=str(dtype).removeprefix("torch."),
-        compressors=compressors,
+        compressors=_compressors(),
         dimension_names=["y", "x", "c"],
     )
-    for top, bottom in bands(height, rows):
+    return array, create_mask(group, f"{name}_valid", (height, width))
+
+
+def write_view(group: Any, name: str, features: MapRows, *, stride: int, array: Any = None) -> dict[str, Any]:
+    """Write a map for viewers, and to its `array` if there is one, in one go; return what describes it."""
+    path = f"view/{name}"
+    view = group.create_group(path)
+    pyramid = Pyramid(view, features, compressors=_compressors())
+    step = choose_chunk(features.shape, itemsize=4)[0] if array is None else array.chunks[0]
+    for top, bottom in bands(features.shape[0], step):
         tokens = features.read(top, bottom).cpu()  # (n, W', C)
-        array[top:bottom] = tokens.to(dtype).numpy()
+        if array is not None:
+            write_rows(array, tokens, top)
         pyramid.add(tokens, None if features.valid is None else features.valid[top:bottom])
     pyramid.close()
-    mask = _mask_array(group, f"{name}_valid", (height, width), compressors)
-    if features.valid is not None:
-        mask[:] = features.valid.cpu().numpy()
+    levels = len(pyramid.sizes)
+    view.attrs.update(image_attributes([multiscale(name, path="", levels=levels, stride=stride)]))
+    return multiscale(name, path=f"{path}/", levels=levels, stride=stride)
 
 
-def _write_mask(group: Any, valid: ValidRows, size: tuple[int, int], *, compressors: Any) -> None:
-    """Write which pixels are valid; where all of a chunk are, nothing is stored."""
-    array = _mask_array(group, "valid", size, compressors)
-    step = max(1, min(MASK_CHUNK, MASK_BYTES // (4 * size[1])))
-    for top, bottom in bands(size[0], MASK_CHUNK):
+def write_rows(array: Any, tokens: Tensor, top: int) -> None:
+    """Write (n, W', C) rows of a map."""
+    values = tokens.cpu().to(getattr(torch, str(array.dtype)))
+    array[top : top + len(tokens)] = values.numpy()
+
+
+def write_mask(array: Any, valid: ValidRows, first: int, last: int) -> None:
+    """Write which pixels of some rows, whole chunks, are valid; where all of a chunk are, nothing is stored."""
+    step = max(1, min(MASK_CHUNK, MASK_BYTES // (4 * array.shape[1])))
+    for top in range(first, last, MASK_CHUNK):
+        bottom = min(top + MASK_CHUNK, last)
         parts = [valid.read(upper, min(upper + step, bottom)) for upper in range(top, bottom, step)]
         rows = torch.cat(parts)
         if not bool(rows.all()):
             array[top:bottom] = rows.cpu().numpy()
 
 
-def _mask_array(group: Any, name: str, size: tuple[int, int], compressors: Any) -> Any:
+def create_mask(group: Any, name: str, size: tuple[int, int]) -> Any:
+    """Make the array of a mask, in which all is valid."""
     return group.create_array(
         name,
         shape=size,
         chunks=(min(MASK_CHUNK, size[0]), min(MASK_CHUNK, size[1])),
         dtype="bool",
         fill_value=True,
-        compressors=compressors,
+        compressors=_compressors(),
         dimension_names=["y", "x"],
     )
 
 
-def _write_tensor(group: Any, name: str, tensor: Tensor, axes: list[str], *, compressors: Any) -> None:
+def describe(
+    group: Any,
+    folder: Path,
+    encoded: Encoded,
+    metadata: dict[str, Any],
+    views: list[dict[str, Any]],
+    *,
+    dtype: torch.dtype,
+) -> None:
+    """Write tokens and embedding, and what says that the group is whole."""
+    for stage, tokens in zip(encoded.stages, encoded.global_tokens, strict=True):
+        _write_tensor(group, f"stage{stage}_global_tokens", tokens.to(dtype), ["token", "c"])
+    _write_tensor(group, "embedding", encoded.embedding.to(dtype), ["c"])
+    viewed = image_attributes(views) if views else {}
+    group.attrs.update({METADATA_KEY: metadata, **viewed})
+    _list_files(folder)
+
+
+def _compressors() -> list[Any]:
+    import zarr
+
+    return [
+        zarr.codecs.BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"),
+        zarr.codecs.Crc32cCodec(),  # a damaged chunk is no other values, but an error
+    ]
+
+
+def _write_tensor(group: Any, name: str, tensor: Tensor, axes: list[str]) -> None:
     values = tensor.cpu().numpy()
     chunks = tuple(max(1, side) for side in values.shape)
     array = group.create_array(
-        name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=compressors, dimension_names=axes
+        name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=_compressors(), dimension_names=axes
     )
     if values.size:
         array[:] = values

@@ -5,19 +5,20 @@ They are written band by band. H×W image.
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
-from PIL import Image
 
 from vision_longformer.prediction.results import RegionsResult, SemanticResult
 
 STRIP_ROWS = 256
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TILE = 512  # pixels of a GeoTIFF's tiles
 CACHE_MEGABYTES = 64
 
@@ -25,10 +26,31 @@ CACHE_MEGABYTES = 64
 def write_png(path: Path, result: RegionsResult) -> None:
     """Write classes of pixels as gray values: 8 bits, or 16 where there are more than 256.
 
+    By hand, as no library that is at hand writes a PNG by rows.
+
     Raises:
         OSError: It cannot be written.
     """
-    Image.fromarray(result.label_rows(0, result.image.size[0])).save(path, "PNG")
+    height, width = result.image.size
+    depth = 8 * result.label_type.itemsize
+    packed = zlib.compressobj()
+    with path.open("wb") as file:
+        file.write(PNG_SIGNATURE)
+        _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
+        for top in range(0, height, STRIP_ROWS):
+            rows = result.label_rows(top, min(top + STRIP_ROWS, height))
+            rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">"))
+            unfiltered = np.zeros((len(rows), 1), np.uint8)
+            data = packed.compress(np.concatenate([unfiltered, rows.view(np.uint8)], axis=1).tobytes())
+            if data:
+                _write_chunk(file, b"IDAT", data)
+        _write_chunk(file, b"IDAT", packed.flush())
+        _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+    """Write a chunk of a PNG: https://www.w3.org/TR/png-3/#5Chunk-layout."""
+    file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
 
 def write_tiff(path: Path, result: RegionsResult) -> None:

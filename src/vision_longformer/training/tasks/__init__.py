@@ -16,6 +16,7 @@ from vision_longformer.utils.steps import finish
 if TYPE_CHECKING:  # the names alone are needed by the command line's help, which must not wait for PyTorch
     from vision_longformer.training.config import TrainConfig
     from vision_longformer.training.tasks.base import Task
+    from vision_longformer.training.trained import Trained
 
 # Name of a task: module and class.
 TASKS = {
@@ -26,11 +27,23 @@ TASKS = {
     "distillation": ("distillation", "Distillation"),
 }
 
+# Name of a task that is learned elsewhere than by `vil train`: module, and class of its trained models.
+LEARNED_ELSEWHERE = {"stroke_segmentation": ("strokes", "StrokeModel")}  # on the page of `vil explore`
+
 
 def task_class(name: str) -> type[Task]:
     """Return the class of a task in `TASKS`."""
     module, kind = TASKS[name]
     found: type[Task] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    return found
+
+
+def trained_class(name: str) -> type[Trained]:
+    """Return the class of the trained models of a task in `TASKS` or `LEARNED_ELSEWHERE`."""
+    if name in TASKS:
+        return task_class(name).trained
+    module, kind = LEARNED_ELSEWHERE[name]
+    found: type[Trained] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     return found
 
 

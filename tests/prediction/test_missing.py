@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.images.arrays import ArrayReader
 from vision_longformer.masks.rle import mask_to_rle
-from vision_longformer.prediction.dense import where_pixels_are
+from vision_longformer.prediction.missing import where_pixels_are, where_rows_are
 
 
 def test_no_object_is_found_where_an_image_has_no_pixels() -> None:
@@ -25,3 +26,21 @@ def test_no_object_is_found_where_an_image_has_no_pixels() -> None:
     assert kept.labels.tolist() == [0, 2, 3]
     assert kept.scores.tolist() == [0.9, 0.7, 0.6]
     assert kept.masks == [mask_to_rle(masks[place]) for place in (0, 2, 3)]
+
+
+def test_nor_where_an_image_that_is_read_by_rows_has_none() -> None:
+    """The same objects as above are kept, wherever they lie among the bands that are read again."""
+    generator = np.random.default_rng(0)
+    image = generator.random((150, 40, 3), np.float32)
+    image[generator.random((150, 40)) < 0.2] = np.nan
+    image[50:90, 10:] = np.nan
+    corners = generator.uniform(0, (34, 140), (60, 2))
+    boxes = np.concatenate([corners, np.minimum(corners + generator.uniform(1, 60, (60, 2)), (40, 150))], axis=1)
+    objects = FoundObjects(boxes, np.linspace(1, 0, 60), np.arange(60))
+    expected = where_pixels_are(objects, np.asarray(~np.isnan(image).any(axis=2)))
+    kept = where_rows_are(objects, ArrayReader(image), 3)
+    assert 5 < len(kept.labels) < 55
+    np.testing.assert_array_equal(kept.labels, expected.labels)
+    np.testing.assert_array_equal(kept.boxes, expected.boxes)
+    none = FoundObjects(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    assert where_rows_are(none, ArrayReader(image), 3) is none

@@ -23,7 +23,7 @@ class StreamedPyramid:
     """The levels of `FeaturePyramid`, by rows.
 
     Args:
-        pyramid: In evaluation mode, with convolutions as its top.
+        pyramid: In evaluation mode.
         maps: Of its backbone, finest first.
         image_size: (height, width) in pixels.
         device: Where the model is.
@@ -36,14 +36,13 @@ class StreamedPyramid:
     def __init__(
         self, pyramid: FeaturePyramid, maps: Sequence[StageMap], image_size: Size, *, device: torch.device
     ) -> None:
-        assert pyramid.extra is not None
         self._maps, self._device = maps, device
         self._lateral = [_convolution(block) for block in pyramid.fpn.inner_blocks]
         self._output = [_convolution(block) for block in pyramid.fpn.layer_blocks]
-        self._p6, self._p7 = pyramid.extra.p6, pyramid.extra.p7
+        self._extra = pyramid.extra
         self.sizes = [size_at(image_size, stride) for stride in pyramid.strides]
         self.real: list[Tensor | None] = [None if x.valid is None else x.valid.to(device) for x in maps]
-        for _ in range(2):
+        for _ in range(len(self.sizes) - len(maps)):
             self.real.append(_coarser(self.real[-1]))
 
     def rows(self, level: int, top: int, bottom: int) -> Tensor:
@@ -51,9 +50,11 @@ class StreamedPyramid:
         last = len(self._maps) - 1
         if level <= last:
             return self._around(self._merged, level, self._output[level], top, bottom)
+        if self._extra is None:  # every second position
+            return self.rows(last, 2 * top, 2 * bottom - 1)[:, :, ::2, ::2]
         if level == last + 1:
-            return self._around(self._read, last, self._p6, top, bottom)
-        return self._around(self._activated, last + 1, self._p7, top, bottom)
+            return self._around(self._read, last, self._extra.p6, top, bottom)
+        return self._around(self._activated, last + 1, self._extra.p7, top, bottom)
 
     def _read(self, level: int, top: int, bottom: int) -> Tensor:
         rows = self._maps[level].read(top, bottom).permute(2, 0, 1)[None]  # (1, C, n, W)
@@ -76,11 +77,28 @@ class StreamedPyramid:
         self, take: Callable[[int, int, int], Tensor], level: int, convolution: nn.Conv2d, top: int, bottom: int
     ) -> Tensor:
         """Return rows of a 3×3 convolution with stride 1 or 2 over what `take` gives of a level."""
-        step, height = convolution.stride[0], self.sizes[level][0]
-        first, last = step * top - 1, step * (bottom - 1) + 2
-        rows = take(level, max(first, 0), min(last, height))
-        rows = F.pad(rows, (1, 1, max(-first, 0), max(last - height, 0)))
-        return F.conv2d(rows, convolution.weight, convolution.bias, stride=step)
+        return convolved(
+            lambda first, last: take(level, first, last), convolution, top, bottom, height=self.sizes[level][0]
+        )
+
+
+def convolved(
+    take: Callable[[int, int], Tensor], convolution: nn.Conv2d, top: int, bottom: int, *, height: int
+) -> Tensor:
+    """Return rows `top` to `bottom` of what a 3×3 convolution with stride 1 or 2 makes of a map.
+
+    Args:
+        take: Gives (1, C, n, W) rows of the map, zero where it is not real, from one number to another.
+        convolution: With padding 1.
+        top: First row that is wanted.
+        bottom: One past the last.
+        height: Of the map; beyond it lie zeros.
+    """
+    step = convolution.stride[0]
+    first, last = step * top - 1, step * (bottom - 1) + 2
+    rows = take(max(first, 0), min(last, height))
+    rows = F.pad(rows, (1, 1, max(-first, 0), max(last - height, 0)))
+    return F.conv2d(rows, convolution.weight, convolution.bias, stride=step)
 
 
 def clean(rows: Tensor, real: Tensor | None, top: int) -> Tensor:

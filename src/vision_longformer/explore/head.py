@@ -1,0 +1,230 @@
+"""Fitting a head to strokes: which class is every place of an image, and where is that uncertain.
+
+n painted tokens, F features of all stages, K classes
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_longformer.explore.strokes import Painted, Stroke, painted
+from vision_longformer.explore.tokens import Explored, Scaler
+from vision_longformer.segmentation.token_grid import Array, Region, Summed
+from vision_longformer.segmentation.token_head import TokenHead, margins
+
+TOKENS_OF_STROKE = 300  # that are learned from, evenly spread: neighbours are alike
+STRENGTH = 10.0  # of the labels against the penalty on weights, however many there are
+ITERATIONS = 200
+FOLDS = 5
+APART = 8  # tokens between places that are asked about
+
+
+class NotEnoughError(ValueError):
+    """There are not enough strokes for what was asked; the message says which are missing."""
+
+
+class Samples(NamedTuple):
+    """What is learned from.
+
+    Attributes:
+        features: (n, F) standardised, of all stages one after the other.
+        labels: (n,) class numbers.
+        strokes: (n,) numbers of strokes, over all images.
+        weights: (n,) that sum to 1: classes weigh the same, and so do the strokes of a class.
+    """
+
+    features: Array
+    labels: NDArray[np.int64]
+    strokes: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head that was fitted to strokes.
+
+    Attributes:
+        head: The head.
+        numbers: (K,) class numbers of its outputs: of those classes of which there are strokes.
+    """
+
+    head: TokenHead
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a head says of strokes that it was not fitted to.
+
+    Attributes:
+        numbers: (K,) class numbers.
+        accuracy: Share of the weight of strokes that is labelled right; every class, and every stroke of it, weighs
+            the same.
+        iou: (K,) intersection over union of each class, so weighted.
+        strokes: How many were held out in turn.
+    """
+
+    numbers: tuple[int, ...]
+    accuracy: float
+    iou: tuple[float, ...]
+    strokes: int
+
+
+def require_explore() -> None:
+    """Raise unless what the page needs is installed.
+
+    Raises:
+        ImportError: Something is not; says how to install it.
+    """
+    for name in ("sklearn", "scipy", "starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"exploring needs {name}: pip install 'vision-longformer[explore]'")
+
+
+def fit_head(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> FittedHead:
+    """Fit a multinomial logistic regression of standardised features to strokes over one or several images.
+
+    Args:
+        images: Open features and the strokes over each; all of the same backbone and stages. They are standardised as
+            those of the first one.
+
+    Raises:
+        NotEnoughError: Fewer than two classes were painted.
+        ImportError: scikit-learn is not installed.
+    """
+    scalers = images[0][0].scalers
+    samples = gather(images, scalers)
+    return _head(*fit_affine(samples), scalers)
+
+
+def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequence[Scaler]) -> Samples:
+    """Return what strokes over images mark, with features standardised by each stage's scaler."""
+    features, labels, strokes = [], [], []
+    first = 0
+    for explored, lines in images:
+        grid = explored.grid
+        found = _thinned(painted(lines, stride=grid.stride, size=grid.size))
+        own = [
+            scaler(grid.at(number, found.rows, found.columns)) for number, scaler in enumerate(scalers)
+        ]  # (n, C) of each stage
+        features.append(np.concatenate(own, axis=1))
+        labels.append(found.labels)
+        strokes.append(found.strokes + first)
+        first += len(lines)
+    all_labels, all_strokes = np.concatenate(labels), np.concatenate(strokes)
+    return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes))
+
+
+def weigh(labels: NDArray[np.int64], strokes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return weights that sum to 1: classes weigh the same, the strokes of a class too, and the tokens of a stroke."""
+    classes = np.unique(labels)
+    weights = np.zeros(len(labels))
+    for label in classes:
+        own = np.unique(strokes[labels == label])
+        for stroke in own:
+            here = (strokes == stroke) & (labels == label)
+            weights[here] = 1 / (len(classes) * len(own) * here.sum())
+    return weights
+
+
+def fit_affine(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]]:
+    """Return (F, K) weights and (K,) biases of logits, and the K class numbers.
+
+    Raises:
+        NotEnoughError: Fewer than two classes were painted.
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("a head needs scikit-learn: pip install 'vision-longformer[explore]'") from error
+    if len(np.unique(samples.labels)) < 2:
+        raise NotEnoughError("paint places of at least two classes")
+    model = LogisticRegression(C=STRENGTH, max_iter=ITERATIONS, tol=1e-3)
+    model.fit(samples.features, samples.labels, sample_weight=samples.weights)
+    weights, bias = model.coef_.T, model.intercept_
+    if weights.shape[1] == 1:  # of two classes, the logit of the second alone
+        weights, bias = weights * [[-0.5, 0.5]], bias * [-0.5, 0.5]
+    return weights, bias, tuple(model.classes_.tolist())
+
+
+def cross_validate(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> Quality:
+    """Say how well strokes are labelled by heads that were fitted without them.
+
+    The strokes of each class are dealt out into up to five folds, each of which is held out in turn.
+
+    Raises:
+        NotEnoughError: Fewer than two classes were painted, or one of them with a single stroke.
+    """
+    samples = gather(images, images[0][0].scalers)
+    classes = np.unique(samples.labels)
+    own = {int(label): np.unique(samples.strokes[samples.labels == label]) for label in classes}
+    if len(classes) < 2 or min(map(len, own.values())) < 2:
+        raise NotEnoughError("quality is measured on strokes that are held out: paint at least two of every class")
+    folds = min(FOLDS, *map(len, own.values()))
+    confusion = np.zeros((len(classes), len(classes)))
+    for fold in range(folds):
+        held = np.isin(samples.strokes, np.concatenate([strokes[fold::folds] for strokes in own.values()]))
+        known = Samples(
+            samples.features[~held],
+            samples.labels[~held],
+            samples.strokes[~held],
+            weigh(samples.labels[~held], samples.strokes[~held]),
+        )
+        weights, bias, numbers = fit_affine(known)
+        said = np.array(numbers)[(samples.features[held] @ weights + bias).argmax(axis=1)]
+        places = np.searchsorted(classes, samples.labels[held]), np.searchsorted(classes, said)
+        np.add.at(confusion, places, samples.weights[held])
+    right = confusion.diagonal()
+    iou = right / (confusion.sum(axis=0) + confusion.sum(axis=1) - right)
+    return Quality(tuple(own), float(right.sum() / confusion.sum()), tuple(iou.tolist()), sum(map(len, own.values())))
+
+
+def next_uncertain(logits: Summed, region: Region, *, avoid: Sequence[tuple[int, int]] = ()) -> tuple[int, int] | None:
+    """Return the (row, column) of the token of a region where the two best classes are closest; None if all are near.
+
+    Args:
+        logits: Of the image.
+        region: Where to look.
+        avoid: (row, column) of tokens near which nobody needs to be asked, as they are painted or were shown.
+    """
+    margin = margins(logits(region))
+    margin = np.where(_near(region, avoid), np.inf, margin)
+    place = int(margin.argmin())
+    row, column = divmod(place, margin.shape[1])
+    return None if not np.isfinite(margin[row, column]) else (region.top + row, region.left + column)
+
+
+def _near(region: Region, tokens: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Return (rows, columns): whether tokens of a region lie within `APART` tokens of some others."""
+    near = np.zeros((region.bottom - region.top, region.right - region.left), bool)
+    for row, column in tokens:
+        top, left = max(0, row - APART - region.top), max(0, column - APART - region.left)
+        near[top : max(0, row + APART + 1 - region.top), left : max(0, column + APART + 1 - region.left)] = True
+    return near
+
+
+def _thinned(found: Painted) -> Painted:
+    """Keep of each stroke at most so many tokens, evenly spread."""
+    kept = []
+    for stroke in np.unique(found.strokes):
+        own = np.flatnonzero(found.strokes == stroke)
+        step = np.linspace(0, len(own) - 1, min(len(own), TOKENS_OF_STROKE)).round().astype(int)
+        kept.append(own[step])
+    places = np.concatenate(kept) if kept else np.zeros(0, int)
+    return Painted(found.rows[places], found.columns[places], found.labels[places], found.strokes[places])
+
+
+def _head(
+    weights: NDArray[np.float64], bias: NDArray[np.float64], numbers: tuple[int, ...], scalers: Sequence[Scaler]
+) -> FittedHead:
+    edges = np.cumsum([len(scaler.mean) for scaler in scalers])[:-1]
+    parts = tuple(part.astype(np.float32) for part in np.split(weights, edges))
+    means, stds = tuple(scaler.mean for scaler in scalers), tuple(scaler.std for scaler in scalers)
+    return FittedHead(TokenHead(parts, bias.astype(np.float32), means, stds), numbers)
