@@ -37,14 +37,15 @@ def made(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, name: str 
 def level_of(folder: Path, number: int) -> NDArray[np.uint8]:
     """Return the picture that a level's tiles make."""
     height, width = (-(-side // 2 ** (2 - number)) for side in SIZE)
-    whole = np.zeros((height, width, 3), np.uint8)
+    whole, filled = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), bool)
     for path in (folder / str(number)).iterdir():
         column, row = map(int, path.stem.split("_"))
         tile = np.asarray(Image.open(path))
         part = whole[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
         assert tile.shape == part.shape
         part[:] = tile
-    assert whole.min() > 0 or number == 0
+        filled[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE] = True
+    assert filled.all()
     return whole
 
 
@@ -65,12 +66,12 @@ def test_levels_show_the_image_and_what_was_found(kind: str, tmp_path: Path, mon
             grown = np.maximum.reduce(
                 [np.roll(near, (y, x), (0, 1)) for y in range(-9, 10, 3) for x in range(-9, 10, 3)]
             )
-            assert not touched[~grown].any()
+            assert touched[~grown].mean() < 0.01  # JPEG blurs colours
 
 
 def test_the_image_itself_is_there_down_to_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoom, "TILE", TILE)
-    pixels = noise_image(*SIZE)
+    pixels = noise_image(*SIZE)[..., :1].repeat(3, axis=2)
     result = replace(random_objects(0, size=SIZE, count=0), reader=lambda: ArrayReader(pixels))
     write_result(tmp_path / "x.zoom", result, format="zoom")
     whole = level_of(tmp_path / "x.zoom", 2).astype(int)

@@ -127,7 +127,7 @@ def _paint_classes(result: RegionsResult) -> Paint:
         rows = ((np.arange(top, top + band.height) + 0.5) * factor).astype(int).clip(max=result.image.size[0] - 1)
         columns = nearest(width, band.width)
         labels = np.stack([result.label_rows(row, row + 1)[0, columns] for row in rows.tolist()])
-        return draw_classes(band, labels, classes=result.class_names)
+        return draw_classes(band, labels, classes=result.class_names, legend=False)
 
     return paint
 
