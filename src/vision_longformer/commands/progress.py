@@ -119,7 +119,7 @@ def followed(
         for result in begin(StreamedShare(show)):
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
-                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
+                console.print(Text(f"vil: {label}: {result.source.location}: {result.message}"), soft_wrap=True)
             seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
             rate = f"{megapixels / seconds:.2f}" if seconds else "–"
             progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
