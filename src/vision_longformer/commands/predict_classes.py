@@ -26,6 +26,7 @@ from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import autocast, choose_device
+from vision_longformer.utils.words import visible
 
 
 def predict_classes(
@@ -116,9 +117,9 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     table.add_column("probability", justify="right")
     for prediction in predictions:
         if prediction.error:
-            table.add_row(Text(str(prediction.path)), "cannot be read", "")
+            table.add_row(Text(visible(str(prediction.path))), "cannot be read", "")
         for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
-            path = "" if rank else str(prediction.path)
+            path = "" if rank else visible(str(prediction.path))
             table.add_row(Text(path), Text(name), f"{probability:.4f}")  # brackets are no markup
     return table
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vision_longformer.features.batches import windows
+from vision_longformer.features.failures import reason_of
 from vision_longformer.features.read_ahead import default_workers, read_ahead
-from vision_longformer.images import ImageError, Reader, open_reader
+from vision_longformer.images import Reader, open_reader
 from vision_longformer.images.find import Source
 from vision_longformer.images.rasters import whole_raster
 from vision_longformer.images.reader import MAX_PIXELS, check_pixels
@@ -21,6 +22,8 @@ from vision_longformer.training.tasks.classification import Classifier
 
 BATCH = 32
 PIXELS_AHEAD = 50_000_000  # of an image; larger ones are decoded when it is their turn, alone
+
+_Best = tuple[tuple[int, ...], tuple[float, ...]]  # numbers of classes, most probable first, and their probabilities
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,16 @@ def predict(
             # a large image is held only until it is a square
             looked = [found if found.is_done else _look(trained, source) for source, found in window]
             squares = [found.square for found in looked if found.square is not None]
-            best = iter(_best(trained, torch.stack(squares), top=top, device=device) if squares else ())
+            best = iter(_best_of_each(trained, squares, top=top, device=device))
             for (source, _), found in zip(window, looked, strict=True):
                 place = source.path if source.remote is None else source.location
                 if found.square is None:
                     yield Prediction(place, error=found.error)
-                    continue
-                numbers, probabilities = next(best)
-                yield Prediction(place, tuple(names[number] for number in numbers), probabilities, note=found.note)
+                elif isinstance(said := next(best), str):
+                    yield Prediction(place, error=f"{place}: {said}")
+                else:
+                    numbers, probabilities = said
+                    yield Prediction(place, tuple(names[number] for number in numbers), probabilities, note=found.note)
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,8 @@ def _look(trained: Classifier, source: Source, *, most_pixels: int = MAX_PIXELS)
                 if MAX_PIXELS >= reader.info.height * reader.info.width > most_pixels:
                     return _Seen()
                 return _Seen(_square(trained, reader), note=reader.info.note)
-    except (ImageError, OSError) as error:
-        return _Seen(error=str(error).replace(str(path), source.location))
+    except Exception as error:
+        return _Seen(error=f"{source.location}: {reason_of(error, path)}")
 
 
 def _square(trained: Classifier, reader: Reader) -> Tensor:
@@ -130,10 +135,20 @@ def _square(trained: Classifier, reader: Reader) -> Tensor:
     return square
 
 
+def _best_of_each(trained: Classifier, squares: list[Tensor], *, top: int, device: torch.device) -> list[_Best | str]:
+    """Return what `_best` does, or, of an image with which it fails even alone, why."""
+    if not squares:
+        return []
+    try:
+        return [*_best(trained, torch.stack(squares), top=top, device=device)]
+    except Exception as error:  # such as want of memory
+        if len(squares) == 1:
+            return [reason_of(error, Path())]
+        return [found for square in squares for found in _best_of_each(trained, [square], top=top, device=device)]
+
+
 @torch.inference_mode()
-def _best(
-    trained: Classifier, squares: Tensor, *, top: int, device: torch.device
-) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+def _best(trained: Classifier, squares: Tensor, *, top: int, device: torch.device) -> list[_Best]:
     """Return the numbers of the most probable classes of each image, most probable first, and their probabilities."""
     probabilities = trained.model(squares.to(device)).float().softmax(dim=1).cpu()
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
@@ -141,9 +156,7 @@ def _best(
     return [(tuple(numbers), tuple(values)) for numbers, values in pairs]
 
 
-def classify(
-    trained: Classifier, reader: Reader, *, top: int, device: torch.device
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def classify(trained: Classifier, reader: Reader, *, top: int, device: torch.device) -> _Best:
     """Return the numbers of an open image's most probable classes, most probable first, and their probabilities.
 
     Args:
