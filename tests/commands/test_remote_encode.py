@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 from vil import main
-from vision_longformer import load_features
 from vision_longformer.features import mirror
+from vision_longformer.features.load import load_features
+from vision_longformer.utils import remote
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
@@ -155,7 +156,7 @@ def test_maps_go_to_zarr_whose_description_comes_last(
 ) -> None:
     name, client = bucket
     typed = arguments(f"s3://{name}/in/day0/0.png", f"s3://{name}/out", "--format", "zarr", "--stages", "3", "4")
-    sent, upload = [], mirror.upload
+    sent, upload = [], remote.upload
 
     def stopping(path: Path, url: str) -> None:
         if path.name == "zarr.json" and "0.png.zarr/zarr.json" in url:

@@ -64,7 +64,12 @@ def test_classes_of_pixels(
         assert (tmp_path / "remote" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
     fetched: list[str] = []
     download = remote.download
-    monkeypatch.setattr(remote, "download", lambda url, target: (fetched.append(url), download(url, target)))
+
+    def counted(url: str, target: Path) -> None:
+        fetched.append(url)
+        download(url, target)
+
+    monkeypatch.setattr(remote, "download", counted)
     assert predict("memory:///in", "--checkpoint", weights, "--output", tmp_path / "remote") == 1
     assert "0 predicted, 3 done before, 1 failed." in capsys.readouterr().out
     assert fetched == ["memory:///in/b/bad.png"]  # what is done is seen from what the store says of it

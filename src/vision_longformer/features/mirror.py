@@ -91,7 +91,7 @@ class Mirror:
         if size_of(f"{self.url_of(path)}/{DESCRIPTION}") is None:
             return
         for file, name in self._files(path):
-            if whole or name == DESCRIPTION:
+            if whole or name.endswith(DESCRIPTION):  # of the folder and of each array
                 download(file.url, path / name)
             else:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
