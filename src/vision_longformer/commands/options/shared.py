@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
+from vision_longformer.utils.devices import PRECISIONS
 
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
@@ -27,6 +28,14 @@ def add_engine(parser: Parser) -> None:
     add("--actors", type=int | None, metavar="N", help="Of Ray: how many; by default as many as there is room for.")
     add("--actor-cpus", type=float, default=1.0, metavar="N", help="CPUs that each actor takes.")
     add("--actor-gpus", type=float | None, metavar="N", help="GPUs of each; by default 1 where there are any.")
+
+
+def add_precision(parser: Parser, *, streams: bool = False) -> None:
+    """Add what is computed in, by a command that may stream images."""
+    precision_help = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
+    if streams:
+        precision_help += " Streamed images: float32."
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=precision_help)
 
 
 def add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
