@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.utils.devices import PRECISIONS
 
+PRECISIONS = ("float32", "bf16")
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 
