@@ -46,6 +46,11 @@ class Source:
     asked: Asked = AS_OTHERS
 
     @property
+    def location(self) -> str:
+        """Where it lies, for people: a path or URL."""
+        return str(self.path) if self.remote is None else self.remote.url
+
+    @property
     def state(self) -> str:
         """What changes when the file does; "" where that is not known before it is read.
 
