@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.utils.devices import PRECISIONS
+from vision_longformer.utils.precisions import PRECISIONS
 
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
