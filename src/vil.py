@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import logging
 import os
 import sys
 import warnings
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None, *, finish_import: Callable[[], None]
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
+    for library in ("PIL", "rasterio", "tifffile"):  # what they say of damaged files, we say with the file's name
+        logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _tell_warning
@@ -97,7 +100,9 @@ def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as a sentence, without the line of code that it comes from."""
-    print(f"vil: warning: {message}", file=sys.stderr)
+    from vision_longformer.commands.common import tell
+
+    tell(f"warning: {message}")
 
 
 if __name__ == "__main__":

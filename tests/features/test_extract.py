@@ -23,6 +23,7 @@ from vision_longformer.features.failures import OutputError
 from vision_longformer.features.formats import table
 from vision_longformer.features.load import load_features
 from vision_longformer.features.results import Result
+from vision_longformer.features.writer import Writer
 from vision_longformer.images import Reading
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import find_images
@@ -377,6 +378,38 @@ def test_running_out_of_memory_fails_one_image(
     results = encode(paths, output, model)
     assert statuses(results) == ["failed", "encoded"]
     assert "not enough memory" in results[0].message
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "of"),  # `of` gives the name of the image from the arguments
+    [
+        (extract, "content_digest", lambda path: path.name),
+        (Encoder, "encode_batch", lambda *_: "b.png"),  # all together, and the first of them alone
+        (Writer, "write", lambda writer, source, *_: source.name),
+    ],
+)
+def test_an_error_that_should_not_be_fails_one_image_and_asks_to_report_it(
+    tmp_path: Path,
+    output: Path,
+    model: VisionLongformer,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    of: Any,
+) -> None:
+    paths = [save_photo(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    plain, failures = getattr(owner, name), iter([KeyError("no such"), KeyError("no such")])
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        if of(*arguments) == "b.png" and (error := next(failures, None)):
+            raise error
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, broken)
+    results = encode(paths, output, model)
+    assert sorted(statuses(results)) == ["encoded", "encoded", "failed"]
+    (message,) = [result.message for result in results if result.status == "failed"]
+    assert message == "(internal error: KeyError: 'no such'; please report it)"
 
 
 @pytest.mark.parametrize("before", ["absent", "old"])

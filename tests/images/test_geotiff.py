@@ -154,3 +154,18 @@ def test_a_place_that_lies_in_a_file_beside_the_raster_is_read(tmp_path: Path) -
     write(tmp_path / "a.tif", values(3, "uint8"), PROFILE="BASELINE")
     assert (tmp_path / "a.tif.aux.xml").is_file()
     assert read_georeference(tmp_path / "a.tif")["transform"] == [10, 0, 500_000, 0, -10, 5_400_000]
+
+
+def test_a_height_beyond_what_the_file_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tall.tif"
+    pixels = np.zeros((40, 48, 3), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(33550, "d", 3, (1.0, 1.0, 0.0), True)])
+    with tifffile.TiffFile(path) as file:
+        height = file.pages[0].aspage().tags[257]
+    with path.open("r+b") as stream:
+        stream.seek(height.valueoffset)
+        stream.write((8_000_000).to_bytes(2 if height.dtype == 3 else 4, "little"))
+    with pytest.raises(
+        ImageError, match=r"tall\.tif: it is damaged: it names fewer strips or tiles than its size takes"
+    ):
+        open_reader(path)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -242,3 +243,20 @@ def entries(output: Path) -> int:
 def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         time.sleep(0.01)
+
+
+def test_an_error_that_should_not_be_fails_one_image_and_asks_to_report_it(
+    tmp_path: Path, semantic: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "images")
+    plain = Predictor.predict
+
+    def broken(self: Predictor, path: Path, **options: Any) -> Any:
+        if path.name == "1.tif":
+            raise ZeroDivisionError("division by zero")
+        return plain(self, path, **options)
+
+    monkeypatch.setattr(Predictor, "predict", broken)
+    finished = predict(semantic, images, tmp_path / "out", outputs=("csv",), min_score=None, pictures=False)
+    assert [outcome.status for outcome in finished] == ["predicted", "predicted", "failed"]
+    assert finished[2].message == "(internal error: ZeroDivisionError: division by zero; please report it)"

@@ -15,11 +15,11 @@ from attention.cases import relative_error
 from golden.fill import fill
 from vil import main
 from vision_longformer.config import Attention, Full, GlobalOnly, Linformer, Performer, SpatialReduction, Windowed
+from vision_longformer.published.checkpoint_file import load_reference_checkpoint
 from vision_longformer.published.convert import convert, model_from_reference, table_by_offset, to_windowed
 from vision_longformer.published.parse import (
     ReferenceOptions,
     ReferenceStage,
-    load_reference_checkpoint,
     parse_architecture,
 )
 from vision_longformer.variants import CONFIGS

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_longformer.utils.words import counted, duration, percent
+from vision_longformer.utils.words import counted, duration, percent, visible
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,18 @@ def test_counts(count: int, noun: str, text: str) -> None:
 @pytest.mark.parametrize(("count", "total", "text"), [(1, 3, "33.3%"), (1, 30_000, "0.00%"), (0, 0, "–")])
 def test_shares(count: int, total: int, text: str) -> None:
     assert percent(count, total) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Wörter, 漢字.png", "Wörter, 漢字.png"),
+        ("\x1b[31mred\x07.png", "\\x1b[31mred\\x07.png"),
+        ("two\nlines", "two\\nlines"),
+        ("\udcff.png", "\\udcff.png"),
+        ("\u202egnp.a", "\\u202egnp.a"),
+    ],
+)
+def test_control_characters_are_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert visible(f"a\n{text}", keep="\n") == "a\n" + visible(text, keep="\n")

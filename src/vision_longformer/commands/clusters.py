@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from vision_longformer.commands.common import Arguments, UsageError, tell
 from vision_longformer.explore.clusters import NOISE, Clusters, find_clusters
 from vision_longformer.explore.search import Index, index_folder
+from vision_longformer.prediction.formats.tables import Row, write_csv
 from vision_longformer.reports.clusters_page import write_clusters_page
-from vision_longformer.utils.atomic_files import replacing
 
 
 def run(arguments: Arguments) -> int:
@@ -39,9 +39,13 @@ def run(arguments: Arguments) -> int:
 
 
 def _write_table(path: Path, index: Index, found: Clusters) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image", "cluster", "x", "y"))
-        for number, image in enumerate(index.image_of):
-            x, y = found.places[number]
-            writer.writerow((index.images[image], int(found.labels[number]), f"{x:.5f}", f"{y:.5f}"))
+    def rows() -> Iterator[Row]:
+        for image, cluster, (x, y) in zip(index.image_of, found.labels, found.places, strict=True):
+            yield {
+                "image": index.images[image],
+                "cluster": int(cluster),
+                "x": round(float(x), 5),
+                "y": round(float(y), 5),
+            }
+
+    write_csv(path, rows, columns=("image", "cluster", "x", "y"))

@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from vision_longformer.utils.atomic_files import check_writable
+from vision_longformer.utils.words import visible
 
 Arguments = jsonargparse.Namespace
 STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
 INTERRUPTED = 130
 MOMENT = 0.01  # seconds
+LINE_END = "\n"
 
 
 class UsageError(Exception):
@@ -142,4 +144,4 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 def tell(message: str) -> None:
     """Print a sentence for the person at the terminal."""
-    print(f"vil: {message}", file=sys.stderr)
+    print(f"vil: {visible(message, keep=LINE_END)}", file=sys.stderr)

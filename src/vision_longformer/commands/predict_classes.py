@@ -20,6 +20,7 @@ from vision_longformer.prediction.classes import Prediction, predict
 from vision_longformer.prediction.formats.tables import safe
 from vision_longformer.training.tasks.classification import Classifier
 from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.words import visible
 
 
 def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: Arguments, device: torch.device) -> int:
@@ -64,9 +65,9 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     table.add_column("probability", justify="right")
     for prediction in predictions:
         if prediction.error:
-            table.add_row(Text(str(prediction.path)), "cannot be read", "")
+            table.add_row(Text(visible(str(prediction.path))), "cannot be read", "")
         for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
-            path = "" if rank else str(prediction.path)
+            path = "" if rank else visible(str(prediction.path))
             table.add_row(Text(path), Text(name), f"{probability:.4f}")  # brackets are no markup
     return table
 

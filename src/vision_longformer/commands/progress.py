@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.images.find import Source
-from vision_longformer.utils.words import duration
+from vision_longformer.utils.words import duration, visible
 
 LOG_SECONDS = 60.0  # between the lines of a log
 
@@ -114,12 +114,13 @@ def followed(
         def show(line: str, now_and_then: bool) -> None:
             progress.update(task, streamed=line)
             if now_and_then and not console.is_terminal:
-                console.print(Text(f"vil: {line}"), soft_wrap=True)
+                console.print(Text(visible(f"vil: {line}")), soft_wrap=True)
 
         for result in begin(StreamedShare(show)):
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
-                console.print(Text(f"vil: {label}: {result.source.path}: {result.message}"), soft_wrap=True)
+                line = visible(f"vil: {label}: {result.source.path}: {result.message}")
+                console.print(Text(line), soft_wrap=True)
             seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
             rate = f"{megapixels / seconds:.2f}" if seconds else "–"
             progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")

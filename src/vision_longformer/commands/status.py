@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.features.status import read_status
+from vision_longformer.utils.words import visible
 
 SHOWN = 20  # failures that are named
 
@@ -22,7 +23,7 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({**counts, "failed": failed}, indent=2))
     else:
         for name, reason in list(status.failed.items())[:SHOWN]:
-            print(f"failed: {name}: {reason}")
+            print(visible(f"failed: {name}: {reason}"))
         if len(status.failed) > SHOWN:
             print(f"and {len(status.failed) - SHOWN} more, which --json lists")
         print(f"{status.images} images: {status.done} done, {len(status.failed)} failed, {status.left} left.")

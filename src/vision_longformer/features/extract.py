@@ -22,7 +22,7 @@ from vision_longformer.features.batch_limits import BatchLimits
 from vision_longformer.features.batches import windows
 from vision_longformer.features.descriptions import SourceMarks, work_identity
 from vision_longformer.features.encoder import Encoder, Features
-from vision_longformer.features.failures import OutputError, is_memory_error, reason_of
+from vision_longformer.features.failures import OutputError, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, figures_of
 from vision_longformer.features.formats.encoded import encoded_from_features
 from vision_longformer.features.formats.table import Choice
@@ -72,7 +72,7 @@ def encode_files(
 
     An image is skipped if its feature file was made from the same bytes, with the same weights, configuration and
     settings, whatever the model was called. Bytes count as the same if size and time of the file are; else it is read.
-    One that cannot be read is told of and passed over.
+    One that cannot be read, or goes wrong in any other way, is told of and passed over.
 
     Args:
         sources: From `find_images`.
@@ -195,8 +195,8 @@ class _Job:
                 return _Looked(marks=marks)
             pixels = self.encoder.read_small(source.path, most_pixels=self.batches.most_pixels, reading=self.reading)
             return _Looked(None, marks, pixels, self._georeference(source) if pixels is not None else {})
-        except (ImageError, OSError, ValueError, MemoryError) as error:
-            return _Looked(Result(source, "failed", reason_of(error, source.path) or ""))
+        except Exception as error:
+            return _Looked(Result(source, "failed", reason_of(error, source.path)))
 
     def _done(self, source: Source, *, state: str | None = None, digest: str | None = None) -> Result | None:
         """Return that an image was done before, see `Writer.done`; else None."""
@@ -216,9 +216,7 @@ class _Job:
             batch = [small[place] for place in places]
             try:
                 features = self.encoder.encode_batch([pixels for _, _, pixels in batch])
-            except (ValueError, RuntimeError, MemoryError) as error:
-                if not isinstance(error, ValueError) and not is_memory_error(error):
-                    raise
+            except Exception:
                 continue
             plan = self.batches.plan([pixels for _, _, pixels in batch])
             done += writers.map(self._write_one, zip(batch, features, strict=True), repeat(plan))
@@ -233,6 +231,14 @@ class _Job:
     ) -> tuple[_Looked, Result]:
         """Write the features of an image of a batch."""
         (source, found, pixels), features = batched
+        try:
+            return found, self._written(source, found, pixels, features, plan)
+        except OutputError:
+            raise
+        except Exception as error:
+            return found, Result(source, "failed", reason_of(error, source.path))
+
+    def _written(self, source: Source, found: _Looked, pixels: Pixels, features: Features, plan: Plan) -> Result:
         assert found.marks is not None
         size = (pixels.valid.shape[0], pixels.valid.shape[1])
         place = found.georeference
@@ -242,7 +248,7 @@ class _Job:
             features, stages=self.encoder.stages, strides=self.writer.settings["strides"], georeference=place
         )
         image = EncodedImage(encoded, pixels.original_size, pixels.note, plan)
-        return found, self._write(source, found.marks, image)
+        return self._write(source, found.marks, image)
 
     # --- alone ------------------------------------------------------------------------------------------------
 
@@ -259,10 +265,14 @@ class _Job:
         """Encode an image as its own plan says."""
         try:
             return self._encode_planned(source, pictures=pictures)
+        except OutputError:
+            raise
         except ImageError as error:  # which leaves the maps in the work folder, for when it can be read again
             reason = reason_of(error, source.path)
             message = f"it could be read once, but not a second time while its features were written: {reason}"
             return Result(source, "failed", message)
+        except Exception as error:
+            return Result(source, "failed", reason_of(error, source.path))
         finally:
             remove_work_folder(self.limits, self.writer.output)
 
@@ -276,11 +286,10 @@ class _Job:
                 image = stack.enter_context(self._encoded(source, marks, pictures=pictures))
             except WorkFolderError as error:
                 raise OutputError(str(error)) from error
-            except (ImageError, OSError, ValueError, MemoryError, RuntimeError) as error:
-                message = reason_of(error, source.path)
-                if message is None:
-                    raise
-                return Result(source, "failed", message)
+            except OutputError:
+                raise
+            except Exception as error:
+                return Result(source, "failed", reason_of(error, source.path))
             result = self._write(source, marks, image)
             seconds, peak = time.perf_counter() - start, peak_memory()
             figures, missing = figures_of(image, self.encoder.model) if pictures else ((), "")

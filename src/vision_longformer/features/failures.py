@@ -17,17 +17,25 @@ class OutputError(OSError):
     """Features cannot be written; going on makes no sense."""
 
 
-def reason_of(error: Exception, path: Path) -> str | None:
-    """Return a sentence for what may go wrong with an image; None for what may not."""
+LONGEST_REASON = 300
+
+
+def reason_of(error: Exception, path: Path) -> str:
+    """Return a sentence for what went wrong with an image; for what never should, one that asks to report it.
+
+    Whatever it is: one image ends no run of many.
+    """
     prefix = f"{path}: "
     if isinstance(error, ImageError):
         return str(error).removeprefix(prefix)
     if isinstance(error, OSError):
         return (error.strerror or str(error)).lower()
-    text = str(error)
     if is_memory_error(error):
-        return "there is not enough memory to encode it: shrink it with max_side (--max-side)"
-    return text if isinstance(error, ValueError) else None
+        return "there is not enough memory for it: shrink it with max_side (--max-side)"
+    if isinstance(error, ValueError):  # all of this package's are sentences
+        return str(error).removeprefix(prefix)
+    said = " ".join(str(error).split())[:LONGEST_REASON]
+    return f"(internal error: {type(error).__name__}: {said}; please report it)"
 
 
 def is_memory_error(error: Exception) -> bool:

@@ -240,7 +240,7 @@ def _open(path: Path, *, level: int, array: str | None, max_pixels: int) -> Read
 
 def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
     """Open a TIFF: with GDAL if it is a raster or has a mask, else with tifffile, or Pillow for what that lacks."""
-    from vision_longformer.images.tiff import EMPTY, TiffReader, read_header
+    from vision_longformer.images.tiff import CUT_SHORT, EMPTY, TiffReader, read_header
 
     header = read_header(path)
     masked = header.masked or _has_sidecar(path)
@@ -249,6 +249,8 @@ def _open_tiff(path: Path, *, level: int, max_pixels: int) -> Reader:
 
         if header.empty:
             raise ImageError(f"{path}: {EMPTY}")
+        if header.cut_short:  # GDAL takes what is not named for zeros, whatever the height
+            raise ImageError(f"{path}: {CUT_SHORT}")
         with contextlib.suppress(UnsupportedError):
             return GeoReader(
                 path,

@@ -5,18 +5,19 @@ H×W image, n rows, C channels
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, _imaging
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -47,6 +48,11 @@ FIRST_OF_SEVERAL = "only the first picture of several was read"
 _TURNED_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
 
 _global = threading.Lock()
+
+with suppress(AttributeError, OSError):  # Pillow's libtiff writes to stderr what we say with the name of the file
+    _libtiff = ctypes.CDLL(_imaging.__file__)
+    _libtiff.TIFFSetErrorHandler(None)
+    _libtiff.TIFFSetWarningHandler(None)
 
 
 class PillowReader:

@@ -9,6 +9,7 @@ of segments, and so are the channels of an OME-TIFF that has each as a page of i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ from vision_longformer.images.reader import (
 )
 from vision_longformer.images.values import full_depth, straight_colours, through_table
 
+CUT_SHORT = "it is damaged: it names fewer strips or tiles than its size takes"
 EMPTY = "it is empty: none of its strips or tiles is in the file"
 RASTER_TAGS = (33550, 33922, 34264, 34735)  # of GeoTIFF: scale, tie points, transformation, keys
 MASK = 4  # among the flags of what a page is for
@@ -210,6 +212,7 @@ class Header(NamedTuple):
         masked: Whether a page does.
         multiplied: Whether its last channel is opacity, which colours were multiplied by.
         empty: Whether none of its pixels are in the file.
+        cut_short: Whether it names fewer strips or tiles than its size takes, as a damaged height does.
     """
 
     orientation: int = 1
@@ -218,6 +221,7 @@ class Header(NamedTuple):
     masked: bool = False
     multiplied: bool = False
     empty: bool = False
+    cut_short: bool = False
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -233,6 +237,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
                 any(page.aspage().subfiletype & MASK for page in islice(file.pages, 1, FIRST_PAGES)),
                 tuple(first.extrasamples)[-1:] == (ASSOCIATED,),
                 _is_empty(first),
+                len(first.dataoffsets) < math.prod(first.chunked),
             )
     except Exception:
         return Header()

@@ -132,7 +132,8 @@ def unit_range(array: Array, channels: int, *, value_range: tuple[float, float] 
     if array.dtype.kind not in "biuf":
         raise ImageError(f"values of type {array.dtype} are no real numbers")
     # a copy, as the caller keeps the array, and rows may run backwards
-    values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    with np.errstate(over="ignore"):  # what is too large for float32 is out of range, and refused as such
+        values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     scale = FULL_SCALE.get(array.dtype.kind + str(array.dtype.itemsize))
     if value_range is not None:
         values.sub_(value_range[0]).div_(value_range[1] - value_range[0])

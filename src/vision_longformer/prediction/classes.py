@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vision_longformer.images import ImageError, Reader, open_reader
+from vision_longformer.features.failures import reason_of
+from vision_longformer.images import Reader, open_reader
 from vision_longformer.images.rasters import whole_raster
 from vision_longformer.images.reader import MAX_PIXELS, check_pixels
 from vision_longformer.training.tasks.classification import Classifier
@@ -56,8 +57,8 @@ def predict(
             with closing(open_reader(path, **vars(trained.reading))) as reader:
                 numbers, probabilities = classify(trained, reader, top=top, device=device)
                 note = reader.info.note
-        except ImageError as error:
-            yield Prediction(path, error=str(error))
+        except Exception as error:
+            yield Prediction(path, error=f"{path}: {reason_of(error, path)}")
             continue
         yield Prediction(path, tuple(names[number] for number in numbers), probabilities, note=note)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from vision_longformer.features.failures import OutputError, explaining
-from vision_longformer.images import ImageError, describe_image
+from vision_longformer.features.failures import OutputError, explaining, reason_of
+from vision_longformer.images import describe_image
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
 from vision_longformer.padding import Size
@@ -122,9 +122,8 @@ class PredictionRun:
                 yield self._predict(source, identity, on_band)
             except OutputError:
                 raise
-            except (ImageError, MemoryError, ValueError, WorkFolderError, OSError) as error:
-                text = getattr(error, "strerror", None) or str(error)
-                message = text.removeprefix(f"{source.path}: ")
+            except Exception as error:
+                message = str(error) if isinstance(error, WorkFolderError) else reason_of(error, source.path)
                 failed = {"identity": identity, "name": source.name, "path": str(source.path), "error": message}
                 self.journal.write(source.name, failed)
                 yield Outcome(source, "failed", message)

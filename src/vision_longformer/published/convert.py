@@ -28,13 +28,13 @@ from vision_longformer.config import (
     StageConfig,
     Windowed,
 )
+from vision_longformer.published.checkpoint_file import load_reference_checkpoint
 from vision_longformer.published.parse import (
     WINDOW_SHAPES,
     ConversionReport,
     ReferenceEntries,
     ReferenceOptions,
     ReferenceStage,
-    load_reference_checkpoint,
     parse_architecture,
 )
 from vision_longformer.utils.atomic_files import replacing

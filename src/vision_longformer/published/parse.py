@@ -1,4 +1,4 @@
-"""The published code's checkpoints: their architecture strings, options, files and entries.
+"""The published code's checkpoints: their architecture strings, options and entries.
 
 The published code is microsoft/vision-longformer. Its stage s is `layer{s}`: entry 0 the patch embedding, then
 alternately attention and MLP blocks; then `norm` and `head`.
@@ -6,15 +6,11 @@ alternately attention and MLP blocks; then `norm` and `head`.
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,32 +132,6 @@ def parse_architecture(arch: str) -> list[ReferenceStage]:
     return stages
 
 
-def load_reference_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a `.pth` file of the published code without running code from it.
-
-    Pickles may hold NumPy scalars and the training configuration (yacs); anything else but tensors is refused.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file, or holds something that is not allowed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with torch.serialization.safe_globals(_ALLOWED_GLOBALS):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds {found[1]}, which is not a tensor or plain value" if found else "is not a PyTorch checkpoint"
-        raise ValueError(f"{path}: {what}; it was not loaded, as unpickling it could run code") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dictionary of tensors")
-    return checkpoint
-
-
 class ReferenceEntries:
     """A checkpoint's entries, what became of them, and what is wrong with them.
 
@@ -239,13 +209,3 @@ class ReferenceEntries:
             )
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(f"the checkpoint does not fit this architecture:\n{lines}{hint}")
-
-
-_NUMPY_SCALAR: Any = type(np.float64(0)).__reduce__(np.float64(0))[0]
-_ALLOWED_GLOBALS: list[Any] = [
-    (OrderedDict, "yacs.config.CfgNode"),  # the training configuration; yacs itself is not needed to read it
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
-]

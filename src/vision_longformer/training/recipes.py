@@ -42,6 +42,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         path = _shipped(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except RecursionError:
+        raise ValueError(f"{path}: is not YAML that can be read: it is nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if values is None:

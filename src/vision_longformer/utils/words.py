@@ -17,6 +17,18 @@ def shown(value: object) -> str:
         return "a number too long to write"
 
 
+def visible(text: str, *, keep: str = "") -> str:
+    """Return a text as any terminal can show it: a name of a file may hold control characters, and bytes of no text.
+
+    Args:
+        text: What may come from a stranger.
+        keep: Control characters that stay.
+    """
+    return "".join(
+        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun."""
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
