@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm
 from vision_longformer.commands.progress import Tally, followed, summary
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, remarks, tell, wants_json, warn
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
@@ -72,7 +73,6 @@ class _Run:
         limits: On memory, and how it is kept.
         batch: Images of a batch.
         processes: Those that split each image between them.
-        say: Tells a person something; nothing in all processes but the first.
     """
 
     every: Sequence[Source]
@@ -83,7 +83,6 @@ class _Run:
     limits: Limits
     batch: int | Literal["auto"]
     processes: Processes
-    say: Callable[[str], None]
 
 
 def _prepared(arguments: Arguments, output: Path) -> _Run:
@@ -122,7 +121,6 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
             _limits(arguments),
             _batch(arguments.batch),
             processes,
-            say,
         )
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -131,10 +129,10 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
 def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     run = _prepared(arguments, output)
-    is_first, say = run.processes.is_first, run.say
+    is_first = run.processes.is_first
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
-    if remark:
-        say(f"warning: {remark}")
+    if remark and is_first:
+        warn(remark)
     # processes would write theirs over each other
     has_report = not arguments.no_report and arguments.shard is None and is_first
     report = Report(output, title=run.name, remark=remark) if has_report else None
@@ -146,18 +144,21 @@ def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     tally = Tally()
     try:
         with stopped_by_sigterm():
-            console = Console(stderr=True, quiet=not is_first)
+            console = error_console(quiet=not is_first)
             for result in followed(begin, total=len(run.sources), console=console):
                 tally.add(result)
         leave(run.processes)
         _finish(mirror)
     except OutputError as error:
-        say(str(error))
+        if is_first:
+            complain(str(error))
         return 1
     if is_first:
-        page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
+        page = None if report is None else f"{arguments.output.rstrip('/')}/index.html"
         what = f"Features are in {arguments.output}" if tally.encoded or tally.skipped else "There are no features"
-        print(f"{summary(tally)} {what}{page}.")
+        sentence = f"{summary(tally)} {what}{'' if page is None else f'; look at {page}'}."
+        if wants_json(arguments) or remarks():
+            give(arguments, {**dataclasses.asdict(tally), "output": arguments.output, "page": page}, sentence)
     return int(tally.failed > 0)
 
 

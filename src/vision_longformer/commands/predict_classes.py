@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import complain, tell, wants_json
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.classes import Prediction, predict
 from vision_longformer.prediction.formats.tables import safe
@@ -26,7 +27,7 @@ from vision_longformer.utils.words import visible
 def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: Arguments, device: torch.device) -> int:
     """Name the most probable classes of images; return the exit code."""
     top = 5 if arguments.top is None else arguments.top
-    form = arguments.format or "table"
+    form = "json" if wants_json(arguments) else arguments.format or "table"
     for name, value in (("top", top), ("size", arguments.size)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: must be at least 1")
@@ -38,7 +39,7 @@ def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: A
     paths = [source.path for source in sources]
     for prediction in predict(trained, paths, top=top, device=device, size=arguments.size):
         if prediction.error:
-            tell(f"failed: {prediction.error}")
+            complain(f"failed: {prediction.error}")
         if prediction.note:
             tell(f"{prediction.path}: {prediction.note}")
         predictions.append(prediction)
@@ -53,7 +54,7 @@ def predict_classes(trained: Classifier, sources: Sequence[Source], arguments: A
                 text = _FORMATS[form](predictions)
                 temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
-            tell(f"{arguments.output}: cannot be written ({error.strerror})")
+            complain(f"{arguments.output}: cannot be written ({error.strerror})")
             return 1
     return int(any(prediction.error for prediction in predictions))
 

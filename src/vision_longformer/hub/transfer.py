@@ -5,6 +5,7 @@ The layout is timm's, see `weights.timm_folder`. Folders need no network.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.version import __version__
 from vision_longformer.weights import CONFIG_NAME, WEIGHTS_NAME, load, save
 
+logger = logging.getLogger(__name__)
 CARD_NAME = "README.md"
 SOURCES = ("hf-hub:", "local-dir:")  # as timm has them before names
 
@@ -57,6 +59,7 @@ def read(source: str | Path, *, revision: str | None = None, **download: Any) ->
     if str(source).startswith("local-dir:") or named.count("/") != 1:  # a name of the hub is OWNER/NAME
         raise FileNotFoundError(f"{source}: no such folder, and no name of a model on the hub, which is OWNER/NAME")
     repository, _, commit = named.partition("@")
+    logger.info("%s: asking the hub", repository)
     return load(
         snapshot_download(
             repository, revision=revision or commit or None, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME], **download

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from vision_longformer.weights.timm_folder import (
     read_folder_config,
 )
 
+logger = logging.getLogger(__name__)
 METADATA_KEY = "vision_longformer"
 HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as float16
 FORMAT_VERSION = 1
@@ -130,6 +132,7 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
         finite = functools.partial(check_finite, source=str(path))
         state = _widened(read_entries(file, path, header, verify=verify, on_tensor=finite), header.metadata)
     model.load_state_dict(state, assign=True)
+    logger.info("%s: %d tensors of a model of %d stages", path, len(state), len(config.stages))
     description = default_cfg(config) | preprocessing
     if class_names is not None:
         description["label_names"] = class_names
