@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.progress import TextColumn
 
 import vil
 import vision_longformer
@@ -117,7 +118,7 @@ def test_bars_are_never_drawn_into_files(variables: dict[str, str], monkeypatch:
     monkeypatch.setattr(sys, "stderr", file := io.StringIO())
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with speaking(), progress("x", console=error_console()) as bar:
+    with speaking(), progress(TextColumn("x"), console=error_console()) as bar:
         bar.advance(bar.add_task("", total=3))
     assert file.getvalue() == ""
 
@@ -133,7 +134,7 @@ def test_bars_are_drawn_on_terminals_unless_quiet(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", file := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    with speaking(**how), progress("working", console=error_console()) as bar:
+    with speaking(**how), progress(TextColumn("working"), console=error_console()) as bar:
         bar.advance(bar.add_task("", total=3))
     assert ("working" in file.getvalue()) == drawn
 

@@ -6,6 +6,7 @@ from vision_longformer.commands.common import Parser
 
 FILE_METAVARS = {"FILE", "PATH", "IMAGE", "IMAGES", "CHECKPOINT", "DATA", "QUERY", "FEATURES"}  # which shells complete
 FOLDER_METAVARS = {"DIR"}
+PRECISIONS = ("float32", "bf16")  # of utils.devices, which imports torch
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 
@@ -32,6 +33,14 @@ def add_json_file(parser: Parser, what: str) -> None:
     """Add the option of a command whose result goes into a file, or to standard output."""
     text = f"Write {what} as JSON; without FILE print it, and nothing else to standard output."
     parser.add_argument("--json", nargs="?", const="-", type=str | None, metavar="FILE", help=text)
+
+
+def add_precision(parser: Parser, *, streams: bool = False) -> None:
+    """Add what is computed in, by a command that may stream images."""
+    precision_help = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
+    if streams:
+        precision_help += " Streamed images: float32."
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=precision_help)
 
 
 def add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
