@@ -35,6 +35,18 @@ def add_json_file(parser: Parser, what: str) -> None:
     parser.add_argument("--json", nargs="?", const="-", type=str | None, metavar="FILE", help=text)
 
 
+def add_engine(parser: Parser) -> None:
+    """Add where many images are worked on."""
+    add = parser.add_argument
+    engine_help = "What shares the images out: none, or ray, to actors on all machines of a cluster."
+    address_help = "Of the cluster, or auto on one of its machines; by default RAY_ADDRESS, else this machine alone."
+    add("--engine", choices=["none", "ray"], default="none", help=engine_help)
+    add("--address", type=str | None, metavar="ADDRESS", help=address_help)
+    add("--actors", type=int | None, metavar="N", help="Of Ray: how many; by default as many as there is room for.")
+    add("--actor-cpus", type=float, default=1.0, metavar="N", help="CPUs that each actor takes.")
+    add("--actor-gpus", type=float | None, metavar="N", help="GPUs of each; by default 1 where there are any.")
+
+
 def add_precision(parser: Parser, *, streams: bool = False) -> None:
     """Add what is computed in, by a command that may stream images."""
     precision_help = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
