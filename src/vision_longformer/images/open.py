@@ -177,7 +177,7 @@ def open_reader(
         reader = opened(level) if as_stored else _at_scale(Path(path), wanted, opened)
         try:
             if tissue:
-                reader = _without_glass(reader, file, value_range=value_range, array=array, upright=upright)
+                reader = _without_glass(reader, str(path), value_range=value_range, array=array, upright=upright)
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)
             guarded = GuardedReader(reader)
@@ -213,7 +213,7 @@ def _at_scale(path: Path, wanted: Reading, opened: Callable[[int], Reader]) -> R
 
 
 def _without_glass(
-    reader: Reader, path: Path, *, value_range: tuple[float, float] | None, array: str | None, upright: bool
+    reader: Reader, path: str, *, value_range: tuple[float, float] | None, array: str | None, upright: bool
 ) -> Reader:
     from vision_longformer.images.tissue import TissueReader, tissue_of
 

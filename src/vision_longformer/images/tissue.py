@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -94,7 +93,7 @@ def tissue_in(values: torch.Tensor, valid: torch.Tensor) -> Mask:
 
 @functools.lru_cache(maxsize=64)  # of a megabyte at most; windows of a slide are read by new readers
 def tissue_of(
-    path: Path,
+    path: str,
     _identity: str,
     *,
     value_range: tuple[float, float] | None = None,
@@ -106,7 +105,7 @@ def tissue_of(
     The coarsest level that is not smaller is read, by rows.
 
     Args:
-        path: Of the file.
+        path: Of the file, or its URL.
         _identity: Changes when the file does.
         value_range: See `Reading`.
         array: See `open_reader`, as for what follows.
