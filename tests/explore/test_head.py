@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
-from vision_longformer.explore import head
+from vision_longformer import explore
+from vision_longformer.explore import head, similarity
 from vision_longformer.explore.head import (
     NotEnoughError,
     balance,
@@ -61,6 +63,24 @@ def test_a_few_places_of_two_classes_tell_the_rest(explored: Explored) -> None:
     middle = labels.shape[1] // 2
     assert (labels[:, : middle - 3] == 0).mean() > 0.97
     assert (labels[:, middle + 3 :] == 1).mean() > 0.97
+
+
+def test_an_image_is_segmented_as_the_page_shows_it(explored: Explored) -> None:
+    strokes = [dot(2, 30, 40), dot(2, 60, 110), dot(5, 150, 40), dot(5, 180, 110)]
+
+    found = explore.segment(explored.features, strokes)
+
+    fitted = fit_head([(explored, strokes)])
+    shown = label_tokens(fitted.head.on(explored.grid))
+    assert found.shape == exploring.SIZE
+    rows, columns = np.indices(exploring.SIZE)
+    np.testing.assert_array_equal(found, np.array([2, 5])[shown[rows // 3, columns // 3]])
+
+
+def test_what_the_page_does_is_there_in_python() -> None:
+    assert explore.similar is similarity.similar
+    assert explore.search.Index is explore.Index
+    assert explore.probe.fit(torch.eye(4), torch.tensor([0, 0, 1, 1])).weight.shape == (4, 2)
 
 
 def test_classes_without_strokes_are_left_out(explored: Explored) -> None:

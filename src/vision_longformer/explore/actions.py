@@ -10,7 +10,7 @@ from typing import Any
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.explore.jobs import OnShare
 from vision_longformer.explore.session import Session
-from vision_longformer.explore.similar import Point
+from vision_longformer.explore.similarity import Point
 from vision_longformer.explore.strokes import Stroke
 from vision_longformer.explore.takeaway import OFFERED, export, save_head
 from vision_longformer.explore.tiles import SIDE, max_level

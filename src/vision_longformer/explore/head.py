@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.explore.strokes import Painted, Stroke, painted
-from vision_longformer.explore.tokens import Explored, Scaler
+from vision_longformer.explore.tokens import Explored, Scaler, as_explored
+from vision_longformer.features.load import StoredFeatures
 from vision_longformer.segmentation.token_grid import Array, Region, Summed, TokenGrid
-from vision_longformer.segmentation.token_head import TokenHead, margins
+from vision_longformer.segmentation.token_head import NO_DATA, TokenHead, label_tokens, margins, tokens_to_pixels
 
 TOKENS_OF_STROKE = 300  # that are learned from, evenly spread: neighbours are alike
 FEWEST_OF_STROKE, MOST_TOKENS = 8, 6000  # of many strokes fewer tokens each, so that fitting takes the same time
 # Of the labels against the penalty on weights, times the squared number of strokes: benchmarks/strokes.py compares. Few
-# strokes show few of the places where a class can be, and features of wide context mislead more than when there are many.
+# strokes show few of the places where a class can be, and features of wide context mislead then.
 STRENGTH, WEAKEST, STRONGEST = 0.25, 100.0, 1e5
 ITERATIONS = 200
 FOLDS = 5
@@ -105,6 +106,28 @@ def fit_head(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> FittedHead:
     explored = images[0][0]
     weights, bias, numbers = fit_affine(gather(images, explored.scalers))
     return _head(weights * balance(explored.grid)[:, None], bias, numbers, explored.scalers)
+
+
+def segment(features: StoredFeatures | Explored, strokes: Sequence[Stroke]) -> NDArray[np.uint8]:
+    """Return the class of every pixel of an image by strokes over it, as the page of `vil explore` shows it.
+
+    Args:
+        features: From `load_features`, or open already, which is quicker for further strokes.
+        strokes: Of at least two classes.
+
+    Returns:
+        (height, width) class numbers of strokes; 255 where the image has no pixel.
+
+    Raises:
+        NotEnoughError: Fewer than two classes were painted.
+        ValueError: The image was shrunk.
+        ImportError: scikit-learn is not installed.
+    """
+    explored = as_explored(features)
+    fitted = fit_head([(explored, strokes)])
+    numbers = np.array(fitted.numbers, np.uint8)[label_tokens(fitted.head.on(explored.grid))]
+    pixels = np.asarray(tokens_to_pixels(numbers, stride=explored.grid.stride, size=explored.image_size))
+    return np.where(explored.features.valid[...], pixels, np.uint8(NO_DATA))
 
 
 def balance(grid: TokenGrid) -> Array:

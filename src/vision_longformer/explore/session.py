@@ -20,7 +20,7 @@ from vision_longformer.explore import overlays
 from vision_longformer.explore.head import FittedHead, NotEnoughError, cross_validate, fit_head, next_uncertain
 from vision_longformer.explore.jobs import Jobs, OnShare
 from vision_longformer.explore.opened import OpenedImage, check_same_backbone
-from vision_longformer.explore.similar import FoundRegions, Point, RegionOptions, Similarity, regions
+from vision_longformer.explore.similarity import FoundRegions, Point, RegionOptions, Similarity, regions
 from vision_longformer.explore.strokes import Project, Stroke
 from vision_longformer.explore.tokens import Explored
 from vision_longformer.prediction.colours import class_colour
