@@ -119,7 +119,7 @@ def followed(
         for result in begin(StreamedShare(show)):
             if result.message:
                 label = "failed" if result.status == "failed" else "note"
-                line = visible(f"vil: {label}: {result.source.path}: {result.message}")
+                line = visible(f"vil: {label}: {result.source.location}: {result.message}")
                 console.print(Text(line), soft_wrap=True)
             seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
             rate = f"{megapixels / seconds:.2f}" if seconds else "–"

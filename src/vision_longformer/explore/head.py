@@ -150,15 +150,21 @@ def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequenc
     for explored, lines in images:
         grid = explored.grid
         found = _thinned(painted(lines, stride=grid.stride, size=grid.size), most)
-        own = [
-            scaler(grid.at(number, found.rows, found.columns)) for number, scaler in enumerate(scalers)
-        ]  # (n, C) of each stage
-        features.append(np.concatenate(own, axis=1) * balance(grid))
+        features.append(at(explored, scalers, found.rows, found.columns))
         labels.append(found.labels)
         strokes.append(found.strokes + first)
         first += len(lines)
     all_labels, all_strokes = np.concatenate(labels), np.concatenate(strokes)
     return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes))
+
+
+def at(
+    explored: Explored, scalers: Sequence[Scaler], rows: NDArray[np.integer], columns: NDArray[np.integer]
+) -> Array:
+    """Return the (n, F) standardised and balanced features of n tokens of the finest stage."""
+    grid = explored.grid
+    own = [scaler(grid.at(number, rows, columns)) for number, scaler in enumerate(scalers)]  # (n, C) of each stage
+    return np.concatenate(own, axis=1) * balance(grid)
 
 
 def weigh(labels: NDArray[np.int64], strokes: NDArray[np.int64]) -> NDArray[np.float64]:

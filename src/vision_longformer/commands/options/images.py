@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.commands.options.shared import DEVICE_HELP, add_model, add_precision, add_reading
+from vision_longformer.commands.options.shared import DEVICE_HELP, add_engine, add_model, add_precision, add_reading
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
@@ -49,6 +49,7 @@ def encode_parser() -> Parser:
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
     )
     add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    add_engine(parser)
     split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
     add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")

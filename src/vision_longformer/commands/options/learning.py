@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.commands.options.shared import DEVICE_HELP, add_precision, add_reading
+from vision_longformer.commands.options.shared import DEVICE_HELP, add_engine, add_precision, add_reading
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
@@ -79,7 +79,8 @@ def predict_parser() -> Parser:
         "it."
     )
     simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
-    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    images_help = "Files, folders (with all below them) or patterns; or URLs of these (s3://, https:// and others)."
+    add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
@@ -99,6 +100,7 @@ def predict_parser() -> Parser:
     add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
     add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
     add_reading(parser)
+    add_engine(parser)
     return parser
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.utils.devices import PRECISIONS
 
+PRECISIONS = ("float32", "bf16")
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 
@@ -16,6 +16,18 @@ def add_model(parser: Parser) -> None:
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def add_engine(parser: Parser) -> None:
+    """Add where many images are worked on."""
+    add = parser.add_argument
+    engine_help = "What shares the images out: none, or ray, to actors on all machines of a cluster."
+    address_help = "Of the cluster, or auto on one of its machines; by default RAY_ADDRESS, else this machine alone."
+    add("--engine", choices=["none", "ray"], default="none", help=engine_help)
+    add("--address", type=str | None, metavar="ADDRESS", help=address_help)
+    add("--actors", type=int | None, metavar="N", help="Of Ray: how many; by default as many as there is room for.")
+    add("--actor-cpus", type=float, default=1.0, metavar="N", help="CPUs that each actor takes.")
+    add("--actor-gpus", type=float | None, metavar="N", help="GPUs of each; by default 1 where there are any.")
 
 
 def add_precision(parser: Parser, *, streams: bool = False) -> None:
