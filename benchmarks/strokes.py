@@ -2,10 +2,10 @@
 
     python benchmarks/strokes.py --nuclei NUCLEI --weights WEIGHTS [--aerial IMAGE.png] [--share 0.05] [--choosing]
 
-NUCLEI has train.json and val.json, COCO's annotations, and their images. Three mosaics of 16 micrographs each are drawn
-from val; with --choosing, from train, on which the head's numbers were chosen. The photograph is the project's own, with
-dandelions as ellipses that were drawn by hand below. An aerial image has boxes of trees in IMAGE.xml, Pascal VOC's
-layout. A band at the edge of ellipses and the corners of boxes belong to no class.
+NUCLEI has train.json and val.json, COCO's annotations, and their images. Three mosaics of 16 micrographs each are
+drawn from val; with --choosing, from train, on which the head's numbers were chosen. The photograph is the project's
+own, with dandelions as ellipses that were drawn by hand below. An aerial image has boxes of trees in IMAGE.xml, Pascal
+VOC's layout. A band at the edge of ellipses and the corners of boxes belong to no class.
 
 A script draws lines within each class until they cover the share of the labelled pixels, half of it for each class. The
 head is that of `vil explore`; with raw colours it sees the mean and the deviation of each square of 4×4 pixels. Seconds
@@ -15,7 +15,6 @@ are CPU time of fitting and of labelling the whole image.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -67,7 +66,8 @@ class Scene(NamedTuple):
 
 def mosaic(data: Path, split: str, seed: int) -> Scene:
     """Return micrographs side by side."""
-    read = read_coco(data, split, with_masks=True)
+    read = read_coco(data / f"{split}.json", data / split, with_masks=True)
+    assert read.segmentations is not None
     order = np.random.default_rng(seed).permutation(len(read.file_names))[: SIDE**2].tolist()
     pixels, labels = np.zeros((SIDE * CELL, SIDE * CELL, 3), np.uint8), np.zeros((SIDE * CELL, SIDE * CELL), np.int8)
     for place, number in enumerate(order):
@@ -152,9 +152,7 @@ def explored(maps: Sequence[NDArray[np.float32]], strides: Sequence[int], scene:
     about: dict[str, Any] = {"strides": list(strides), "encoded_size": size, "original_size": size}
     stages = tuple(range(1, len(maps) + 1))
     return Explored(
-        StoredFeatures(
-            stages, tuple(stored), (), torch.zeros(1), StoredArray(valid, valid.shape, valid.dtype), about
-        )
+        StoredFeatures(stages, tuple(stored), (), torch.zeros(1), StoredArray(valid, valid.shape, valid.dtype), about)
     )
 
 
@@ -227,7 +225,8 @@ def main() -> None:
     torch.manual_seed(0)
     trained = load(options.weights).eval()
     untrained = VisionLongformer(trained.config).eval()
-    print("| scene | strokes | trained | random weights | raw colours | boosted trees on trained |\n|---|---|---|---|---|---|")
+    print("| scene | strokes | trained | random weights | raw colours | trained, boosted trees |")
+    print("|---" * 6 + "|")
     for scene in scenes(options):
         strokes = draw_strokes(scene.labels, options.share, 0)
         features = of_model(trained, scene)

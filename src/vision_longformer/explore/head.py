@@ -158,9 +158,7 @@ def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequenc
     return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes))
 
 
-def at(
-    explored: Explored, scalers: Sequence[Scaler], rows: NDArray[np.integer], columns: NDArray[np.integer]
-) -> Array:
+def at(explored: Explored, scalers: Sequence[Scaler], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Array:
     """Return the (n, F) standardised and balanced features of n tokens of the finest stage."""
     grid = explored.grid
     own = [scaler(grid.at(number, rows, columns)) for number, scaler in enumerate(scalers)]  # (n, C) of each stage
