@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
-from vision_longformer.commands.options import COMMANDS, images
+from vision_longformer.commands.options import COMMANDS, images, shared
 from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.formats import FORMATS, table
@@ -26,6 +26,7 @@ from vision_longformer.features.load import load_features
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.memory.plans import STRATEGIES
 from vision_longformer.published import family
+from vision_longformer.utils import devices
 from vision_longformer.weights import save
 
 HEIGHT, WIDTH = 45, 77
@@ -382,6 +383,7 @@ def test_a_command_that_runs_has_the_whole_package() -> None:
 def test_choices_are_those_of_the_rooms_that_have_them() -> None:
     assert ("auto", *FORMATS, "parquet") == images.FORMATS
     assert ("auto", *STRATEGIES) == images.WAYS
+    assert devices.PRECISIONS == shared.PRECISIONS
     assert COMMANDS["encode"]().get_defaults().max_pixels == COMMANDS["plan"]().get_defaults().max_pixels == MAX_PIXELS
 
 

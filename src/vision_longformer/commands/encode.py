@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import warnings
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm
 from vision_longformer.commands.on_ray import for_actors, ray_options, uses_ray
 from vision_longformer.commands.progress import Tally, followed, summary
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, remarks, tell, wants_json, warn
 from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
@@ -72,7 +73,6 @@ class _Run:
         tools: What they are encoded with.
         ray: The cluster that does it; None where this process does.
         processes: Those that split each image between them.
-        say: Tells a person something; nothing in all processes but the first.
     """
 
     every: Sequence[Source]
@@ -80,7 +80,6 @@ class _Run:
     tools: _Tools
     ray: RayOptions | None
     processes: Processes
-    say: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
         if ray is not None:
             own.device = "cpu"  # actors may have GPUs
         tools = _tools(own, number=processes.local_rank if arguments.split else None, say=say)
-        return _Run(every, sources, tools, ray, processes, say)
+        return _Run(every, sources, tools, ray, processes)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -162,10 +161,10 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
 def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     run = _prepared(arguments, output)
-    is_first, say = run.processes.is_first, run.say
+    is_first = run.processes.is_first
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
-    if remark:
-        say(f"warning: {remark}")
+    if remark and is_first:
+        warn(remark)
     report = Report(output, title=run.tools.name, remark=remark) if _has_report(arguments) and is_first else None
 
     def begin(on_band: OnBand) -> Iterator[Result]:
@@ -175,18 +174,21 @@ def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     tally = Tally()
     try:
         with stopped_by_sigterm():
-            console = Console(stderr=True, quiet=not is_first)
+            console = error_console(quiet=not is_first)
             for result in followed(begin, total=len(run.sources), console=console):
                 tally.add(result)
         leave(run.processes)
         _finish(mirror)
     except (OutputError, EngineError) as error:
-        say(str(error))
+        if is_first:
+            complain(str(error))
         return 1
     if is_first:
-        page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
+        page = None if report is None else f"{arguments.output.rstrip('/')}/index.html"
         what = f"Features are in {arguments.output}" if tally.encoded or tally.skipped else "There are no features"
-        print(f"{summary(tally)} {what}{page}.")
+        sentence = f"{summary(tally)} {what}{'' if page is None else f'; look at {page}'}."
+        if wants_json(arguments) or remarks():
+            give(arguments, {**dataclasses.asdict(tally), "output": arguments.output, "page": page}, sentence)
     return int(tally.failed > 0)
 
 

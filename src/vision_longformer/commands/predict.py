@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.on_ray import ray_options, uses_ray
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import tell
 from vision_longformer.images.find import find_images
 from vision_longformer.prediction.predictor import UNFIT
 from vision_longformer.pretrained import shipped

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.on_ray import for_actors
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, tell, wants_json
 from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.classes import Prediction, predict
@@ -34,7 +35,7 @@ def predict_classes(
 ) -> int:
     """Name the most probable classes of images; return the exit code. See `predict_dense`."""
     top = 5 if arguments.top is None else arguments.top
-    form = arguments.format or "table"
+    form = "json" if wants_json(arguments) else arguments.format or "table"
     for name, value in (("top", top), ("size", arguments.size)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: must be at least 1")
@@ -50,7 +51,7 @@ def predict_classes(
     try:
         predictions = list(_told(found))
     except EngineError as error:
-        tell(str(error))
+        complain(str(error))
         return 1
     if arguments.output is None:
         if form == "table":
@@ -63,7 +64,7 @@ def predict_classes(
                 text = _FORMATS[form](predictions)
                 temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
         except OSError as error:
-            tell(f"{arguments.output}: cannot be written ({error.strerror})")
+            complain(f"{arguments.output}: cannot be written ({error.strerror})")
             return 1
     return int(any(prediction.error for prediction in predictions))
 
@@ -104,7 +105,7 @@ def _told(found: Iterable[Prediction]) -> Iterator[Prediction]:
     """Pass predictions on, and tell of images that could not be read, or not all of them."""
     for prediction in found:
         if prediction.error:
-            tell(f"failed: {prediction.error}")
+            complain(f"failed: {prediction.error}")
         if prediction.note:
             tell(f"{prediction.path}: {prediction.note}")
         yield prediction

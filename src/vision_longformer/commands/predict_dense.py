@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, stopped_by_sigterm
 from vision_longformer.commands.on_ray import for_actors
 from vision_longformer.commands.progress import follow
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, say, tell
 from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.failures import OutputError
 from vision_longformer.features.results import OnBand
@@ -67,7 +68,7 @@ def predict_dense(
         tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if predictor.scale != 1 and arguments.scale is None:
         tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
-    console = Console(stderr=True)
+    console = error_console()
     total = Counts(kind)
     try:
         root, pictures = _root(sources), not arguments.no_pictures
@@ -93,14 +94,14 @@ def predict_dense(
     except JournalError as error:
         raise UsageError(f"--output {error}") from error
     except (OutputError, EngineError) as error:
-        tell(str(error))
+        complain(str(error))
         return 1
     except OSError as error:
         raise UsageError(f"--output {error}") from error
     done = [outcome for outcome in finished if outcome.status != "failed"]
+    give(arguments, _as_json(finished, predictor), *([_table(done, predictor)] if done else []))
     if done:
-        Console().print(_table(done, predictor))
-        print(f"{_summary(finished)} Look at {output if arguments.no_pictures else output / 'index.html'}.")
+        say(arguments, f"{_summary(finished)} Look at {output if arguments.no_pictures else output / 'index.html'}.")
     return int(len(done) < len(finished))
 
 
@@ -214,6 +215,21 @@ def _table(done: Sequence[Outcome], predictor: Predictor) -> Table:
     if len(done) > LISTED:
         table.add_row(f"and {len(done) - LISTED:,} more", "", "", "")
     return table
+
+
+def _as_json(finished: Sequence[Outcome], predictor: Predictor) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": str(outcome.source.path),
+            "status": outcome.status,
+            "message": outcome.message,
+            "size": list(outcome.size),
+            "found": dict(zip(predictor.class_names, outcome.found, strict=False)),  # of an image that failed nothing
+            "left_out": outcome.left_out,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in finished
+    ]
 
 
 def _summary(finished: Sequence[Outcome]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from vision_longformer.images.reader import (
     check_pixels,
 )
 from vision_longformer.images.zarr import open_zarr
+
+logger = logging.getLogger(__name__)
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY_START = b"\x93NUMPY"
@@ -150,6 +153,7 @@ def open_reader(
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)
             guarded = GuardedReader(reader)
+            logger.debug("%s: read by %s", path, type(reader).__name__)
             if level:
                 with contextlib.closing(opened(0)) as whole:
                     pairs = zip(whole.info.size, guarded.info.size, strict=True)

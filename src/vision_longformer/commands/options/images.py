@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.commands.options.shared import DEVICE_HELP, add_engine, add_model, add_precision, add_reading
+from vision_longformer.commands.options.shared import (
+    DEVICE_HELP,
+    add_engine,
+    add_json_file,
+    add_model,
+    add_precision,
+    add_reading,
+)
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
@@ -59,7 +66,6 @@ def encode_parser() -> Parser:
 def status_parser() -> Parser:
     parser = Parser(description="Tell how many images `vil encode` has done, which failed and why, and what is left.")
     parser.add_argument("folder", type=str, metavar="DIR", help="The --output of vil encode.")
-    parser.add_argument("--json", action="store_true", help="Print JSON, with all that failed.")
     return parser
 
 
@@ -100,6 +106,7 @@ def _add_page(parser: Parser) -> None:
     add = parser.add_argument
     add("--port", type=int, default=0, metavar="N", help="Of the page; 0 takes any that is free.")
     add("--no-browser", action="store_true", help="Print the address and open nothing.")
+    parser.has_result = False
 
 
 def search_parser() -> Parser:
@@ -116,7 +123,7 @@ def search_parser() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights that the images were encoded with, for a file.")
     add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
     add("--output", type=str | None, metavar="DIR", help="Write a page of what was found, DIR/index.html.")
-    add("--json", type=str | None, metavar="FILE", help="Write what was found as JSON.")
+    add_json_file(parser, "what was found")
     return parser
 
 
@@ -148,7 +155,6 @@ def plan_parser() -> Parser:
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
     add("--training", action="store_true", help="Plan a training step: the largest batch, and how.")
-    add("--json", action="store_true", help="Print JSON.")
     return parser
 
 
@@ -156,5 +162,4 @@ def doctor_parser() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
     parser.add_argument("--output", type=str | None, metavar="DIR", help=output_help)
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser

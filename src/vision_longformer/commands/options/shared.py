@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
 
-PRECISIONS = ("float32", "bf16")
+FILE_METAVARS = {"FILE", "PATH", "IMAGE", "IMAGES", "CHECKPOINT", "DATA", "QUERY", "FEATURES"}  # which shells complete
+FOLDER_METAVARS = {"DIR"}
+PRECISIONS = ("float32", "bf16")  # of utils.devices, which imports torch
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 
@@ -16,6 +18,21 @@ def add_model(parser: Parser) -> None:
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def add_saying(parser: Parser) -> None:
+    """Add how much a command says; and its result as JSON, unless it has none, or an option for a file of it."""
+    add = parser.add_argument
+    if "--json" not in parser._option_string_actions and parser.has_result:
+        add("--json", action="store_true", help="Print the result as JSON, and nothing else to standard output.")
+    add("--quiet", "-q", action="store_true", help="Say what failed, and the result; no remarks and no progress.")
+    add("--verbose", "-v", action="store_true", help="Say what is decided on the way, and why.")
+
+
+def add_json_file(parser: Parser, what: str) -> None:
+    """Add the option of a command whose result goes into a file, or to standard output."""
+    text = f"Write {what} as JSON; without FILE print it, and nothing else to standard output."
+    parser.add_argument("--json", nargs="?", const="-", type=str | None, metavar="FILE", help=text)
 
 
 def add_engine(parser: Parser) -> None:
