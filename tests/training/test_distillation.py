@@ -205,10 +205,12 @@ class Patches(torch.nn.Module):
         self.head = torch.nn.Linear(6, 4)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        return self.embed(images).permute(0, 2, 3, 1)
+        maps: torch.Tensor = self.embed(images)
+        return maps.permute(0, 2, 3, 1)
 
     def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.head(maps.mean((1, 2)))
+        logits: torch.Tensor = self.head(maps.mean((1, 2)))
+        return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(images))
