@@ -448,7 +448,10 @@ def test_another_run_into_the_same_folder_is_refused(
     assert vil(*base).code == 0
     shown = vil(*base, "--min-score", 0.9)
     assert shown.code == 2
-    said = "holds results of another run (min score was 0.5 and is 0.9): choose another folder, or remove this one"
+    chosen = load_weights(folder / "run/best.safetensors").preprocessing["min_score"]
+    said = (
+        f"holds results of another run (min score was {chosen} and is 0.9): choose another folder, or remove this one"
+    )
     assert f"--output {tmp_path}: {said}" in shown.err
 
 

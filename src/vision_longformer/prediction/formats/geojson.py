@@ -121,7 +121,8 @@ def _feature(result: RegionsResult, number: int, geometry: str) -> str:
         **shared,
         **sizes,
     }
-    identifier = uuid.uuid5(NAMESPACE, f"{result.image.name}\n{number}\n{shared['class']}\n{geometry}")
+    about = f"{result.image.name}\n{number}\n{shared['class']}\n{geometry}"
+    identifier = uuid.uuid5(NAMESPACE, about.encode("utf-8", "backslashreplace").decode())  # a name may be no text
     return (
         f'{{"type": "Feature", "id": "{identifier}", "geometry": {geometry}, '
         f'"properties": {json.dumps(properties, allow_nan=False)}}}'
