@@ -16,19 +16,20 @@ from rich.console import Console
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
 from vision_longformer.commands.progress import Tally, followed, summary
-from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.reading import check_max_side, chosen_reading
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
 from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats import Choice, check_format
 from vision_longformer.features.mirror import Mirror
+from vision_longformer.features.one_run import one_run
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.shards import parse_shard
 from vision_longformer.features.split import encode_split
 from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import AS_STORED, Reading
+from vision_longformer.images import Reading
 from vision_longformer.images.find import Source, find_images
 from vision_longformer.pretrained import backbones, find_weights
 from vision_longformer.registry import create_model
@@ -111,8 +112,8 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
             device=choose_device(arguments.device, number=processes.local_rank if arguments.split else None),
         )
         reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
-        if arguments.max_side is not None and reading != AS_STORED:
-            raise UsageError("--max-side goes with no option that says how images are read, such as --level")
+        if arguments.max_side is not None:
+            check_max_side(arguments.max_side, reading)
         return _Run(
             every,
             every if shard is None else shard.of(every),
@@ -172,11 +173,22 @@ def _results(run: _Run, arguments: Arguments, output: Path, mirror: Mirror | Non
         "verify": arguments.verify,
         "on_band": on_band,
     }
-    if arguments.split:
+    if arguments.split:  # its processes may not wait for each other so long
         results = encode_split(run.sources, output, run.encoder, run.processes, **options)
-    else:
-        options |= {"kind": arguments.format, "batch": run.batch, "mirror": mirror}
+        yield from _recorded(results, run, arguments, output)
+        return
+    options |= {"kind": arguments.format, "batch": run.batch, "mirror": mirror}
+    with one_run(output, (source.name for source in run.sources), on_wait=lambda: run.say(_waits(arguments))):
         results = encode_files(run.sources, output, run.encoder, **options)
+        yield from _recorded(results, run, arguments, output)
+
+
+def _waits(arguments: Arguments) -> str:
+    return f"another run encodes these images into {arguments.output}; this one waits until that is over"
+
+
+def _recorded(results: Iterator[Result], run: _Run, arguments: Arguments, output: Path) -> Iterator[Result]:
+    """Pass results on, and write down what `vil status` tells."""
     if not run.processes.is_first:
         return results
     settings = settings_of(run.encoder, dtype=arguments.dtype, reading=run.reading)

@@ -88,6 +88,7 @@ class ImageInfo:
         downsample: By how much its pixels are higher and wider than those of full resolution.
         pixel_size: (height, width) of a pixel in micrometres, where it is read at a stated scale; None elsewhere (see
             `images.pixel_size`).
+        decoding_bytes: Of a pixel, that are held beside the stored values while an image is decoded as a whole.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ImageInfo:
     value_range: tuple[float, float] | None = None
     downsample: tuple[float, float] = (1.0, 1.0)
     pixel_size: tuple[float, float] | None = None
+    decoding_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from zarr.abc.codec import BytesBytesCodec, Codec
 from zarr.codecs import ShardingCodec
 from zarr.codecs._v2 import V2Codec
@@ -91,7 +90,7 @@ def check_inflated(codec: str, data: Any, largest: int) -> None:
     size = _SIZES.get(codec)
     if size is None:
         return
-    stored = memoryview(np.ascontiguousarray(np.frombuffer(data, np.uint8)))
+    stored = memoryview(data).cast("B")
     if size(stored, largest) > largest:
         raise ValueError(f"a chunk of it becomes more than {largest:,} bytes, and its values take fewer")
 

@@ -42,4 +42,4 @@ class BoundedStore(WrapperStore):  # type: ignore[misc]
 
 
 def _most_bytes(array: Any, shape: Sequence[int]) -> int:
-    return math.prod(shape) * array.dtype.itemsize * 11 // 10 + OVERHEAD
+    return math.prod(shape) * int(array.dtype.itemsize) * 11 // 10 + OVERHEAD
