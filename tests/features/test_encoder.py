@@ -54,6 +54,16 @@ def test_features_are_what_the_model_computes() -> None:
     assert features.valid.all()
 
 
+def test_blocks_compute_in_bfloat16_where_that_is_asked_for() -> None:
+    network = model(num_stages=4)
+    accurate, fast = (Encoder(network, precision=precision).encode(photo()) for precision in ("float32", "bf16"))
+
+    for found, expected in zip((*fast.maps, fast.embedding), (*accurate.maps, accurate.embedding), strict=True):
+        assert found.dtype == torch.float32
+        error = (found - expected).norm() / expected.norm()
+        assert 1e-5 < error < 0.03  # a block rounds some times to eight bits, each time by 2⁻⁹ at most
+
+
 @pytest.mark.parametrize("pool", ["token", "avg"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_the_embedding_is_what_the_classifier_sees(pool: Any, channels: int) -> None:
@@ -148,6 +158,7 @@ def test_other_channel_counts_are_normalised_evenly() -> None:
         ({"stages": [0]}, "there is no stage 0"),
         ({"max_side": 0}, "max_side=0: must be at least 1"),
         ({"max_pixels": -1}, "max_pixels=-1: must be at least 1"),
+        ({"precision": "half"}, "precision='half': expected one of float32, bf16"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:

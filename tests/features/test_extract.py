@@ -51,7 +51,8 @@ def save_photo(path: Path, *, seed: int = 0) -> Path:
 
 
 def encode(paths: list[Path], output: Path, model: VisionLongformer, **options: Any) -> list[Result]:
-    encoder = Encoder(model, stages=options.pop("stages", None), max_side=options.pop("max_side", None))
+    own = {name: options.pop(name) for name in ("stages", "max_side", "precision") if name in options}
+    encoder = Encoder(model, **own)
     settings: dict[str, Any] = {"model_name": "nano"} | options
     return list(encode_files(find_images([str(path) for path in paths]), output, encoder, **settings))
 
@@ -306,7 +307,7 @@ def test_what_the_model_is_called_changes_nothing(tmp_path: Path, output: Path, 
 
 
 @pytest.mark.parametrize(
-    "change", ["stages", "dtype", "max_side", "weights", "normalisation", "image", "damage", "reading"]
+    "change", ["stages", "dtype", "max_side", "weights", "normalisation", "image", "damage", "reading", "precision"]
 )
 def test_whatever_changes_the_result_encodes_again(
     tmp_path: Path, output: Path, model: VisionLongformer, change: str
@@ -319,6 +320,8 @@ def test_whatever_changes_the_result_encodes_again(
             options["stages"] = [3, 4]
         case "dtype":
             options["dtype"] = "float32"
+        case "precision":
+            options["precision"] = "bf16"
         case "max_side":
             options["max_side"] = 40
         case "weights":

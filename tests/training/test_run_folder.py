@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vision_longformer.training.config import TrainConfig
+from vision_longformer.training.recipes import write_recipe
 from vision_longformer.training.run_folder import RunFolder
 
 
@@ -40,3 +42,24 @@ def test_runs_leave_no_callbacks_behind(tmp_path: Path, monkeypatch: pytest.Monk
     begin_and_end()
     monkeypatch.setattr(os, "register_at_fork", lambda **_: pytest.fail("another callback that stays"))
     begin_and_end()
+
+
+def test_a_run_goes_on_whose_options_had_another_name_for_the_same(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    recipe = write_recipe(TrainConfig())
+    assert "labels: auto" in recipe
+    folder.write_text(folder.recipe, recipe.replace("labels: auto", "labels: coco"))
+
+    folder.refuse_other(TrainConfig())
+
+
+@pytest.mark.parametrize(("now", "before"), [("labels: auto", "labels: index"), ("crop: resized", "crop: plain")])
+def test_a_run_with_other_options_is_refused(now: str, before: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    recipe = write_recipe(TrainConfig())
+    assert now in recipe
+    folder.write_text(folder.recipe, recipe.replace(now, before))
+
+    name, value = before.split(": ")
+    with pytest.raises(ValueError, match=f"begun with [a-z]*.{name}='{value}', not "):
+        folder.refuse_other(TrainConfig())

@@ -110,6 +110,7 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
             max_side=arguments.max_side,
             max_pixels=arguments.max_pixels,
             device=choose_device(arguments.device, number=processes.local_rank if arguments.split else None),
+            precision=arguments.precision,
         )
         reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
         if arguments.max_side is not None:
@@ -208,6 +209,7 @@ def _check_split(arguments: Arguments) -> None:
     if "RANK" not in os.environ:
         raise UsageError("--split: start it as torchrun --nproc_per_node=N -m vil encode ... --split")
     for option, given in (
+        (f"--precision {arguments.precision}", arguments.precision != "float32"),
         (f"--format {arguments.format}", arguments.format not in ("auto", "zarr")),
         ("--way whole", arguments.way == "whole"),
         ("--max-side", arguments.max_side is not None),

@@ -50,6 +50,8 @@ def settings_of(encoder: Encoder, *, dtype: str, reading: Reading) -> dict[str, 
         "dtype": dtype,
         "max_side": encoder.max_side,
     }
+    if encoder.precision != "float32":
+        settings["precision"] = encoder.precision
     if reading != AS_STORED:
         settings["reading"] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
     return settings
@@ -85,7 +87,7 @@ def is_made_with(metadata: dict[str, Any] | None, settings: dict[str, Any]) -> b
     """Tell whether features were made with these settings, of whatever image."""
     if metadata is None or metadata.get("format_version") not in READABLE:
         return False
-    return all(metadata.get(key) == value for key, value in {"reading": None, **settings}.items())
+    return all(metadata.get(key) == value for key, value in {"reading": None, "precision": None, **settings}.items())
 
 
 def work_identity(digest: str, settings: dict[str, Any]) -> str:

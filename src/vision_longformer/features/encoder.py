@@ -32,6 +32,7 @@ from vision_longformer.images import (
 from vision_longformer.images.pixels import whole_pixels
 from vision_longformer.padding import find_padding, size_at
 from vision_longformer.timm_interface import normalisation
+from vision_longformer.utils.devices import PRECISIONS, Precision, autocast
 
 Image = TypeVar("Image", bound=ImageLike | Pixels)
 
@@ -62,9 +63,10 @@ class Encoder:
         max_side: Shrink images whose longer side has more pixels; None keeps every pixel.
         max_pixels: Refuse larger image files before they are decoded.
         device: Where to compute; by default where the model is. Features come back on the CPU.
+        precision: What blocks compute in: "float32", or "bf16" by autocast. Features are float32 all the same.
 
     Raises:
-        ValueError: The model has no such stage, or a limit is below 1.
+        ValueError: The model has no such stage, there is no such precision, or a limit is below 1.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Encoder:
         max_side: int | None = None,
         max_pixels: int = MAX_PIXELS,
         device: str | torch.device | None = None,
+        precision: Precision = "float32",
     ) -> None:
         depth = len(model.stages)
         wanted = range(1, depth + 1) if stages is None else sorted(set(stages))
@@ -84,11 +87,14 @@ class Encoder:
         for field, value in (("max_side", max_side), ("max_pixels", max_pixels)):
             if value is not None and value < 1:
                 raise ValueError(f"{field}={value}: must be at least 1 pixel")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         self.device = next(model.parameters()).device if device is None else torch.device(device)
         self.model = model.to(device=self.device, dtype=torch.float32).eval()
         self.stages = tuple(wanted)
         self.max_side = max_side
         self.max_pixels = max_pixels
+        self.precision = precision
         self.mean, self.std = normalisation(model)
 
     def read(self, image: ImageLike) -> Pixels:
@@ -216,15 +222,17 @@ class Encoder:
         dtype = next(self.model.parameters()).dtype
         batch = pad(pixels, mean=self.mean, std=self.std, dtype=dtype, device=self.device)
         last = len(self.model.stages)
-        final, intermediates = self.model.eval().forward_intermediates(
-            batch.images,
-            indices=[stage - 1 for stage in sorted({*self.stages, last})],
-            return_prefix_tokens=True,
-            image_sizes=batch.sizes,
-            valid=batch.valid,
-        )
-        embeddings = self._pool(final, self.model.norm(intermediates[-1][1]), batch).cpu()
-        kept = [(maps.cpu(), tokens.cpu()) for maps, tokens in intermediates[: len(self.stages)]]
+        with autocast(self.device, self.precision):
+            final, intermediates = self.model.eval().forward_intermediates(
+                batch.images,
+                indices=[stage - 1 for stage in sorted({*self.stages, last})],
+                return_prefix_tokens=True,
+                image_sizes=batch.sizes,
+                valid=batch.valid,
+            )
+        global_tokens = self.model.norm(intermediates[-1][1].to(dtype))
+        embeddings = self._pool(final.to(dtype), global_tokens, batch).cpu()
+        kept = [(maps.cpu().to(dtype), tokens.cpu().to(dtype)) for maps, tokens in intermediates[: len(self.stages)]]
         return [self._features(kept, embeddings, number, one) for number, one in enumerate(pixels)]
 
     def _features(

@@ -22,6 +22,8 @@ from vision_longformer.utils.locks import Lock, LockedError
 
 # Options that may change when a run is continued, as they do not change its weights.
 MAY_CHANGE = ("compute.workers", "input.check", "distillation.cache")
+# Options whose default has changed: (option, in runs of before, now), where both do the same to such a run.
+SAME_AS_BEFORE = {("dense.labels", "coco", "auto")}
 
 
 class RunFolder:
@@ -93,9 +95,12 @@ class RunFolder:
         """
         begun = build(read_recipe(self.recipe))
         for path, _, _, value, _ in walk(config):
-            if value != read(begun, path) and path not in MAY_CHANGE and not path.startswith("logging."):
+            before = read(begun, path)
+            if before == value or path in MAY_CHANGE or path.startswith("logging."):
+                continue
+            if not isinstance(value, str) or (path, before, value) not in SAME_AS_BEFORE:
                 raise ValueError(
-                    f"{self.path}: holds a run that was begun with {path}={read(begun, path)!r}, not {value!r}: "
+                    f"{self.path}: holds a run that was begun with {path}={before!r}, not {value!r}: "
                     "repeat that to continue it, or give another --output"
                 )
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def choose_device(name: str, *, number: int | None = None) -> torch.device:
@@ -30,7 +35,7 @@ def choose_device(name: str, *, number: int | None = None) -> torch.device:
     return torch.device(name)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the context to compute in: float32, or "bf16" by autocast, with parameters as they are."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 

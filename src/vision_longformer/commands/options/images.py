@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.commands.options.shared import add_model, add_reading
+from vision_longformer.commands.options.shared import add_model, add_precision, add_reading
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
@@ -28,6 +28,7 @@ def encode_parser() -> Parser:
     add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
     add("--output", required=True, type=str, metavar="DIR", help="Folder, or its URL, for the features.")
     add_model(parser)
+    add_precision(parser, streams=True)
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
     add("--max-side", type=int | None, metavar="PIXELS", help=MAX_SIDE_HELP)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.commands.options.shared import DEVICE_HELP, add_reading
+from vision_longformer.commands.options.shared import DEVICE_HELP, add_precision, add_reading
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
-PRECISIONS = ("float32", "bf16")
-PRECISION_HELP = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
 RECIPE_HELP = "A recipe of the package, such as sign_digits_nano, or a YAML file with any of the options below."
 CONTINUATION = (
     "Run the same command again to continue a run that was stopped: it ends as if it had not been. Exit codes: "
@@ -60,7 +58,7 @@ def evaluate_parser() -> Parser:
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, default="float32", help=PRECISION_HELP)
+    add_precision(parser)
     add_reading(parser)
     return parser
 
@@ -86,7 +84,7 @@ def predict_parser() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
     add("--device", default="auto", type=str, help=DEVICE_HELP)
-    add("--precision", choices=PRECISIONS, default="float32", help=f"{PRECISION_HELP} Streamed images: float32.")
+    add_precision(parser, streams=True)
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")

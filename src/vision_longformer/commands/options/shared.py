@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
+from vision_longformer.utils.devices import PRECISIONS
 
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
@@ -15,6 +16,14 @@ def add_model(parser: Parser) -> None:
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def add_precision(parser: Parser, *, streams: bool = False) -> None:
+    """Add what is computed in, by a command that may stream images."""
+    precision_help = "float32, or bf16 (autocast): half the memory, and faster where the device computes in it."
+    if streams:
+        precision_help += " Streamed images: float32."
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=precision_help)
 
 
 def add_reading(parser: Parser, *, by_default: str = "By default as the weights were trained.") -> None:
