@@ -190,7 +190,6 @@ def test_wrappers_of_pytorch_and_timm_give_the_same_output(tmp_path: Path) -> No
         "timm's average": ModelEmaV3(model).module,
         "PyTorch's average": AveragedModel(model),
         "parameters as an argument": lambda x: torch.func.functional_call(model, dict(model.state_dict()), (x,)),
-        "image by image": torch.vmap(lambda image: model(image[None])[0]),
     }
     for name, way in ways.items():
         torch.testing.assert_close(way(images), expected, msg=name)
