@@ -9,6 +9,7 @@ it was typed, 75 stopped by SIGTERM and saved, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -19,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 PACKAGE = "vision_longformer"
+LIGHT = ("completion",)  # commands that need nothing of the package but its options
 CONTINUED = ("encode", "train", "pretrain")  # commands that go on from what an interrupted one has finished
 
 
@@ -62,47 +64,45 @@ def main(argv: Sequence[str] | None = None, *, finish_import: Callable[[], None]
 
 
 def _run(argv: Sequence[str], finish_import: Callable[[], None]) -> int:
-    from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser, StoppedError, UsageError, tell
-    from vision_longformer.commands.options import COMMANDS
-    from vision_longformer.utils.version import __version__
+    from vision_longformer.commands.common import INTERRUPTED, STOPPED, StoppedError, UsageError
+    from vision_longformer.commands.options import vil_parser
+    from vision_longformer.commands.terminal import complain, speaking
 
-    parser = Parser(
-        prog="vil",
-        version=__version__,
-        description="Encode high-resolution images of any size with the Multi-Scale Vision Longformer.",
-    )
-    commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
-    for name, options in COMMANDS.items():
-        command = options()
-        commands.add_subcommand(name, command, help=command.description)
-    chosen = ""
-    try:
-        arguments = parser.parse_args(list(argv))
-        chosen = arguments.command
-        finish_import()
-        module = importlib.import_module(f"{PACKAGE}.commands.{arguments.command}")
-        code: int = module.run(arguments[arguments.command])
-        return code
-    except UsageError as error:
-        tell(str(error))
-        return 2
-    except KeyboardInterrupt:
-        goes_on = chosen in CONTINUED
-        kept = "what was finished is kept, and running again goes on from there"
-        tell(f"interrupted; {kept if goes_on else 'running again begins anew'}")
-        return INTERRUPTED
-    except StoppedError:
-        tell("stopped by SIGTERM; what was finished is kept, and running again goes on from there")
-        return STOPPED
-    except SystemExit as error:  # --help and --version
-        return error.code if isinstance(error.code, int) else 0
+    chosen, how = "", contextlib.ExitStack()
+    with how:
+        how.enter_context(speaking())
+        try:
+            arguments = vil_parser().parse_args(list(argv))
+            chosen, own = arguments.command, arguments[arguments.command]
+            if own.quiet and own.verbose:
+                raise UsageError("--quiet and --verbose: give one of them")
+            how.close()
+            how.enter_context(speaking(quiet=own.quiet, verbose=own.verbose))
+            if chosen not in LIGHT:
+                finish_import()
+            module = importlib.import_module(f"{PACKAGE}.commands.{chosen}")
+            code: int = module.run(own)
+            return code
+        except UsageError as error:
+            complain(str(error))
+            return 2
+        except KeyboardInterrupt:
+            goes_on = chosen in CONTINUED
+            kept = "what was finished is kept, and running again goes on from there"
+            complain(f"interrupted; {kept if goes_on else 'running again begins anew'}")
+            return INTERRUPTED
+        except StoppedError:
+            complain("stopped by SIGTERM; what was finished is kept, and running again goes on from there")
+            return STOPPED
+        except SystemExit as error:  # --help and --version
+            return error.code if isinstance(error.code, int) else 0
 
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as a sentence, without the line of code that it comes from."""
-    from vision_longformer.commands.common import tell
+    from vision_longformer.commands.terminal import warn
 
-    tell(f"warning: {message}")
+    warn(str(message))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from vision_longformer.attention import PerformerAttention, build_attention, row
 from vision_longformer.attention.feed_forward import FeedForward
 from vision_longformer.attention.position import INIT_STD, AbsolutePosition
 from vision_longformer.config import ModelConfig, StageConfig
+from vision_longformer.hub_interface import HubInterface
 from vision_longformer.padding import Padding, find_image_padding, find_padding, pad_to_multiple
 from vision_longformer.timm_interface import TimmInterface
 
@@ -190,7 +191,7 @@ class Stage(nn.Module):
                 block.attn.redraw()
 
 
-class VisionLongformer(TimmInterface):
+class VisionLongformer(TimmInterface, HubInterface):
     """A pyramid of three or four stages whose attention is linear in the number of pixels.
 
     Images are (B, in_chans, H, W), normalised (ImageNet mean and deviation for the published models), of any height

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import functools
 from collections.abc import Mapping
@@ -15,13 +14,14 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._input import update_model_input_size
 from torch import nn
 
-from vision_longformer.attention.ablations import with_attention
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.config import Attention, ModelConfig
+from vision_longformer.config import ModelConfig
 from vision_longformer.pretrained import backbones
 from vision_longformer.timm_interface import default_cfg
-from vision_longformer.variants import CONFIGS
+from vision_longformer.variants import CONFIGS, configure
 from vision_longformer.weights import describe, resize_position_tables
+
+STRUCTURE = ("model_config", "config", "attention", "partial")  # options that say what a model is made of
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -47,49 +47,30 @@ def create_model(name: str, **options: Any) -> nn.Module:
         close = close or difflib.get_close_matches(full, CONFIGS, n=1, cutoff=0.8)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no model {name!r}{hint} (vision_longformer.list_models() names them all)")
-    if isinstance(options.get("config"), ModelConfig):
-        options["config"] = options["config"].to_dict()  # timm keeps the options, and saves them as JSON
+    config = options.pop("config", None)
+    if config is not None:  # timm keeps the options, and saves them as JSON
+        options["model_config"] = config.to_dict() if isinstance(config, ModelConfig) else config
     return cast(nn.Module, timm.create_model(name, **options))
 
 
-def _configured(
-    name: str,
-    *,
-    config: ModelConfig | Mapping[str, Any] | None = None,
-    img_size: int | tuple[int, int] | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    **changes: Any,
+def _build(
+    name: str, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **options: Any
 ) -> VisionLongformer:
-    """Build the model `name` with timm's options changed; `config` replaces the variant's own."""
-    base = CONFIGS[name] if config is None else _as_config(config)
-    if img_size is not None:
-        changes["image_size"] = img_size
-    allowed = ("image_size", "num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate")
-    for option in changes:
-        if option not in allowed:
-            raise TypeError(f"{option}: {name} has no such option; it has config, img_size, {', '.join(allowed[1:])}")
+    """Build the model `name` with timm's options."""
+    config = configure(name, **options)
     with contextlib.nullcontext() if device is None else torch.device(device):
-        model = VisionLongformer(dataclasses.replace(base, **changes)).to(dtype)
+        model = VisionLongformer(config).to(dtype)
     update_model_input_size(model, model.config.image_size)  # timm saves it with the weights
     return model
 
 
-def _as_config(config: ModelConfig | Mapping[str, Any]) -> ModelConfig:
-    return config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
-
-
 def _register(name: str) -> None:
-    def entry(
-        pretrained: bool = False, *, attention: str | Attention | None = None, partial: bool = False, **options: Any
-    ) -> nn.Module:
-        if attention is not None:
-            base = _as_config(options.get("config") or CONFIGS[name])
-            options["config"] = with_attention(base, attention, partial=partial).to_dict()
-        elif partial:
-            raise ValueError("partial=True: say which mechanism with attention=...")
-        if options.get("config") is not None:
-            config = _as_config(options["config"])
+    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
+        asked = {option: options.pop(option) for option in STRUCTURE if option in options}
+        config = configure(name, **asked)
+        stages = len(config.stages)
+        if any(asked.values()):
+            options["model_config"] = config.to_dict()
             # timm fills these in from the default configuration of `name` unless they are given
             for option in ("num_classes", "in_chans", "global_pool"):
                 options.setdefault(option, getattr(config, option))
@@ -98,13 +79,16 @@ def _register(name: str) -> None:
         )
         if from_package:
             require_weights(name)
-        stages = len(_as_config(options.get("config") or CONFIGS[name]).stages)
         model: nn.Module = build_model_with_cfg(
-            functools.partial(_configured, name),
+            functools.partial(_build, name),
             name,
             pretrained,
             pretrained_filter_fn=resize_position_tables,
-            feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter", "output_fmt": "NCHW"},
+            feature_cfg={
+                "out_indices": tuple(range(stages)),
+                "feature_cls": "getter",
+                "output_fmt": "NCHW",
+            },
             **options,
         )
         if from_package and isinstance(model, VisionLongformer):

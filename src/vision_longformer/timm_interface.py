@@ -120,7 +120,7 @@ class TimmInterface(nn.Module):
             for stage in self.config.stages
         )
         self.config = dataclasses.replace(self.config, stages=stages)
-        update_model_args(self, config=self.config.to_dict())
+        update_model_args(self, model_config=self.config.to_dict())
         for module in self.modules():
             if isinstance(module, WindowedAttention):
                 module.neighbours = neighbours

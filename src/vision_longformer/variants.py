@@ -9,13 +9,17 @@ Widths, depths and figures: Zhang et al., ICCV 2021, https://arxiv.org/abs/2103.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-from vision_longformer.config import Full, ModelConfig, Position, StageConfig, Windowed
+from vision_longformer.attention.ablations import with_attention
+from vision_longformer.config import Attention, Full, ModelConfig, Position, StageConfig, Windowed
 from vision_longformer.pretrained import backbones
 
 PREFIX = "vision_longformer_"
+CHANGES = ("num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate")  # that timm has options for
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,45 @@ def list_models(*, pretrained: bool = False) -> list[str]:
 def variant_of(name: str) -> Variant:
     """Return the variant that a model name is a form of."""
     return VARIANTS[name.removeprefix(PREFIX).removesuffix("_full").removesuffix("_ape")]
+
+
+def configure(
+    name: str,
+    *,
+    model_config: ModelConfig | Mapping[str, Any] | None = None,
+    config: ModelConfig | Mapping[str, Any] | None = None,
+    attention: str | Attention | None = None,
+    partial: bool = False,
+    img_size: int | tuple[int, int] | None = None,
+    **changes: Any,
+) -> ModelConfig:
+    """Return the configuration that timm's options ask for.
+
+    Args:
+        name: Of the model.
+        model_config: Replaces the variant's own. Not `config`, as transformers have an argument of this name where they
+            hand options on to timm.
+        config: The same by the name that `create_model` has.
+        attention: Another mechanism, see `ablations.with_attention`.
+        partial: See there.
+        img_size: In pixels, (height, width) or one side of a square.
+        **changes: Fields of the configuration.
+
+    Raises:
+        TypeError: There is no such option.
+        ValueError: An option has an impossible value.
+    """
+    chosen = config if model_config is None else model_config
+    if chosen is None:
+        chosen = CONFIGS[name]
+    base = chosen if isinstance(chosen, ModelConfig) else ModelConfig.from_dict(chosen)
+    if attention is not None:
+        base = with_attention(base, attention, partial=partial)
+    elif partial:
+        raise ValueError("partial=True: say which mechanism with attention=...")
+    for option in changes:
+        if option not in CHANGES:
+            raise TypeError(f"{option}: {name} has no such option; it has config, img_size, {', '.join(CHANGES)}")
+    if img_size is not None:
+        changes["image_size"] = img_size
+    return dataclasses.replace(base, **changes)

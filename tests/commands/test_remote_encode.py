@@ -18,6 +18,9 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 from vil import main
+from vision_longformer.features import mirror
+from vision_longformer.features.load import load_features
+from vision_longformer.utils import remote
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
@@ -148,6 +151,45 @@ def test_a_url_that_means_nothing_is_one_sentence(
     assert said.startswith("vil: s3://there-is-no-such-bucket/in: ")
 
 
-def test_folders_of_files_are_refused_for_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments(str(tmp_path), "memory://out", "--format", "zarr")) == 2
-    assert "--format safetensors or parquet" in capsys.readouterr().err
+def test_maps_go_to_zarr_whose_description_comes_last(
+    bucket: tuple[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, client = bucket
+    typed = arguments(f"s3://{name}/in/day0/0.png", f"s3://{name}/out", "--format", "zarr", "--stages", "3", "4")
+    sent, upload = [], remote.upload
+
+    def stopping(path: Path, url: str) -> None:
+        if path.name == "zarr.json" and "0.png.zarr/zarr.json" in url:
+            raise OSError("the connection broke")
+        sent.append(url)
+        upload(path, url)
+
+    monkeypatch.setattr(mirror, "upload", stopping)
+    assert main(typed) == 1
+    assert sent
+    assert "0.png.zarr/zarr.json" not in keys(client, name)
+    monkeypatch.setattr(mirror, "upload", upload)
+    for said in ("1 encoded", "1 done before"):
+        assert main(typed) == 0
+        assert said in capsys.readouterr().out
+    assert main([*typed, "--verify"]) == 0
+    assert "1 done before" in capsys.readouterr().out
+    assert main(arguments(str(tmp_path / "pictures/day0/0.png"), str(tmp_path / "local"), *typed[-5:])) == 0
+    found = load_features(download_all(client, name, "out/0.png.zarr", tmp_path / "there.zarr"))
+    expected = load_features(tmp_path / "local" / "0.png.zarr")
+    assert found.stages == expected.stages == (3, 4)
+    for one, other in zip(found.maps, expected.maps, strict=True):
+        np.testing.assert_array_equal(one[...], other[...])
+
+
+def download_all(client: Any, bucket: str, prefix: str, target: Path) -> Path:
+    for entry in client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]:
+        path = target / entry["Key"].removeprefix(f"{prefix}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        client.download_file(bucket, entry["Key"], str(path))
+    return target
+
+
+def test_rasters_are_refused_for_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(str(tmp_path), "memory://out", "--format", "geotiff")) == 2
+    assert "--format safetensors, zarr or parquet" in capsys.readouterr().err

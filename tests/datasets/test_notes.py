@@ -47,7 +47,7 @@ def test_a_prediction_says_what_of_its_file_was_left_out(tmp_path: Path) -> None
         num_classes = 2
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(1, 2)
+            return torch.zeros(len(images), 2)
 
     trained: Any = SimpleNamespace(
         model=Model(),

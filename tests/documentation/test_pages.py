@@ -28,7 +28,11 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = tuple(str(page.relative_to(ROOT)) for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PRINTED = re.compile(r"^ *print\(.*\)(?:  # (?P<beside>.+))?\n(?P<below>(?:# .*\n)*)", re.MULTILINE)
-NEEDS = {"docs/deployment.md": ("onnx", "onnxscript", "onnxruntime", "openvino"), "docs/labels.md": ("supervision",)}
+NEEDS = {
+    "docs/deployment.md": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+    "docs/guides/deploy_onnx.md": ("onnx", "onnxscript", "onnxruntime"),
+    "docs/labels.md": ("supervision",),
+}
 
 
 def _blocks(page: str, *languages: str) -> Iterator[str]:
@@ -102,9 +106,30 @@ def _boxes_became_coco() -> None:
         assert [split.classes[label] for label in split.labels] == ["cat"]
 
 
+def _trained_on_pictures() -> None:
+    Path("runs/pictures").mkdir(parents=True)
+    model = create_model("vision_longformer_nano", num_classes=2)
+    assert isinstance(model, VisionLongformer)
+    save(model, "runs/pictures/best.safetensors", class_names=["grass", "seeds"])
+
+
+def _counted_nuclei() -> None:
+    Path("found").mkdir()
+    Path("found/images.csv").write_text("image,width,height,nucleus\n1.png,128,128,8\n0.png,128,128,7\n")
+
+
+def _features_of_a_slide() -> None:
+    Path("slides").mkdir()
+    Image.new("RGB", (512, 288), (90, 60, 120)).save("slides/a.tif")
+    _encode("slides", "--stages", "3", "4", "--format", "zarr")
+
+
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/architecture.md": _features_of_the_photograph,
     "docs/exploring.md": _features_of_all_stages,
+    "docs/guides/classify.md": _trained_on_pictures,
+    "docs/guides/count_nuclei.md": _counted_nuclei,
+    "docs/guides/slides.md": _features_of_a_slide,
     "docs/predictions.md": _trained_detector,
     "docs/labels.md": _boxes_of_yolo_and_voc,
     "docs/outputs.md": _features_of_a_photo_and_a_scene,
@@ -127,8 +152,8 @@ def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypa
         torch.manual_seed(0)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(compile(block, page, "exec"), names)
-        printed = _plain(output.getvalue())
-        for said in _said(block):
+        printed = plain(output.getvalue())
+        for said in said_of(block):
             assert said in printed
     OUTCOMES.get(page, lambda: None)()
 
@@ -136,13 +161,13 @@ def test_python_runs_and_prints_what_is_said(page: str, tmp_path: Path, monkeypa
 def test_what_is_said_of_output_is_found_and_held_against_it() -> None:
     block = "print(1 + 1)  # 2\nprint('a')\n# a b\n#  c\nx = 3  # not printed\n"
 
-    assert list(_said(block)) == ["2", "a b c"]
+    assert list(said_of(block)) == ["2", "a b c"]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(_blocks(p, "sh", "bash"))], ids=str)
 def test_commands_and_their_options_exist(page: str) -> None:
     for block in _blocks(page, "sh", "bash"):
-        for line in _commands(block):
+        for line in commands(block):
             words = line[line.index("vil") :] if "-m" in line and "vil" in line else line  # torchrun ... -m vil
             if words[0] != "vil" or words[1].startswith("-") or "..." in words:
                 continue
@@ -154,7 +179,7 @@ def test_commands_and_their_options_exist(page: str) -> None:
                 pytest.fail(f"{page}: {shlex.join(words)}: {error}")
 
 
-def _commands(block: str) -> Iterator[list[str]]:
+def commands(block: str) -> Iterator[list[str]]:
     """Yield the words of each command, which may go over several lines."""
     command = ""
     for line in block.replace("\\\n", " ").splitlines():
@@ -168,13 +193,13 @@ def _commands(block: str) -> Iterator[list[str]]:
             yield words
 
 
-def _said(block: str) -> Iterator[str]:
+def said_of(block: str) -> Iterator[str]:
     """Yield what the comments beside and below a `print` say that it prints."""
     for found in PRINTED.finditer(block):
         below = " ".join(line.removeprefix("#").strip() for line in found["below"].splitlines())
-        if said := _plain(below or found["beside"] or ""):
+        if said := plain(below or found["beside"] or ""):
             yield said
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     return " ".join(text.split())

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-
 from vision_longformer.benchmarking.benchmark import Plan, Row, parse_size
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.compare import compare
 from vision_longformer.commands.measuring import measure
 from vision_longformer.commands.options.models import MODELS
 from vision_longformer.reports.benchmark_page import Benchmark, benchmark_report
+from vision_longformer.reports.measured import Report
 
 
 def run(arguments: Arguments) -> int:
@@ -46,6 +45,6 @@ def _plan_comparison(arguments: Arguments, **bounds: Any) -> Plan:
     return Plan(models=tuple(models), attentions=tuple(arguments.attention), sizes=sizes, **bounds)
 
 
-def _finish(output: Path, _: Plan, rows: Sequence[Row], about: dict[str, Any]) -> tuple[Path, RenderableType]:
+def _finish(output: Path, _: Plan, rows: Sequence[Row], about: dict[str, Any]) -> tuple[Path, Report]:
     report = benchmark_report(Benchmark(rows=rows, **about))
-    return report.write(output, "benchmark.json"), report.for_terminal()
+    return report.write(output, "benchmark.json"), report

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import complain, give
 from vision_longformer.explore.clusters import NOISE, Clusters, find_clusters
 from vision_longformer.explore.search import Index, index_folder
 from vision_longformer.prediction.formats.tables import Row, write_csv
@@ -30,11 +31,14 @@ def run(arguments: Arguments) -> int:
         _write_table(folder / "clusters.csv", index, found)
         write_clusters_page(folder / "index.html", found, names, Path(arguments.images) if arguments.images else None)
     except OSError as error:
-        tell(f"{error.filename or folder}: cannot be written ({error.strerror})")
+        complain(f"{error.filename or folder}: cannot be written ({error.strerror})")
         return 1
     alone = int((found.labels == NOISE).sum())
     rest = f" and {alone} images that belong to none" if alone else ""
-    print(f"{len(index)} images: {len(found.central)} clusters{rest}. Look at {folder / 'index.html'}.")
+    about = {"images": len(index), "clusters": len(found.central), "in_none": alone, "page": str(folder / "index.html")}
+    give(
+        arguments, about, f"{len(index)} images: {len(found.central)} clusters{rest}. Look at {folder / 'index.html'}."
+    )
     return 0
 
 

@@ -17,13 +17,11 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from vision_longformer.utils.atomic_files import check_writable
-from vision_longformer.utils.words import visible
 
 Arguments = jsonargparse.Namespace
 STOPPED = 75  # exit codes; this one as sysexits.h has it for "try again later"
 INTERRUPTED = 130
 MOMENT = 0.01  # seconds
-LINE_END = "\n"
 
 
 class UsageError(Exception):
@@ -58,7 +56,13 @@ class _Help(jsonargparse.DefaultHelpFormatter):
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser that raises `UsageError` with one sentence."""
+    """A parser that raises `UsageError` with one sentence.
+
+    Attributes:
+        has_result: Whether the command has one that JSON can say.
+    """
+
+    has_result = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, allow_abbrev=False, formatter_class=_Help, **options)
@@ -140,8 +144,3 @@ def stopped_by_sigterm() -> Iterator[None]:
             timer.cancel()
         sys.unraisablehook = others
         signal.signal(signal.SIGTERM, before)
-
-
-def tell(message: str) -> None:
-    """Print a sentence for the person at the terminal."""
-    print(f"vil: {visible(message, keep=LINE_END)}", file=sys.stderr)

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-
 from vision_longformer.attention.ablations import list_mechanisms
 from vision_longformer.benchmarking.benchmark import Plan, Row
 from vision_longformer.benchmarking.comparison import describe
 from vision_longformer.commands.common import Arguments
 from vision_longformer.commands.measuring import measure
+from vision_longformer.commands.terminal import wants_json
 from vision_longformer.images import MAX_SIDE
 from vision_longformer.reports.comparison_page import Comparison, comparison_report
+from vision_longformer.reports.measured import Report
 from vision_longformer.utils.atomic_files import check_writable
 
 
@@ -25,9 +25,7 @@ def run(arguments: Arguments) -> int:
 
 def compare(command: str, arguments: Arguments, plan_of: Callable[..., Plan]) -> int:
     """Measure mechanisms, show and write; see `measure`."""
-    copy = arguments.get("json")
-    finish = partial(_finish, Path(arguments.output), None if copy is None else Path(copy))
-    return measure(command, arguments, plan_of, finish)
+    return measure(command, arguments, plan_of, partial(_finish, Path(arguments.output)))
 
 
 def _plan(arguments: Arguments, **bounds: Any) -> Plan:
@@ -36,7 +34,7 @@ def _plan(arguments: Arguments, **bounds: Any) -> Plan:
             raise ValueError(f"--size {side}: must be at least 1")
         if side > MAX_SIDE:
             raise ValueError(f"--size {side}: must be at most {MAX_SIDE:,} pixels")
-    if arguments.json is not None:
+    if arguments.json is not None and not wants_json(arguments):
         if Path(arguments.json).is_dir():
             raise ValueError(f"--json {arguments.json}: is a folder, not a file")
         check_writable(Path(arguments.json).parent)
@@ -46,9 +44,7 @@ def _plan(arguments: Arguments, **bounds: Any) -> Plan:
     )
 
 
-def _finish(
-    output: Path, copy: Path | None, plan: Plan, rows: Sequence[Row], about: dict[str, Any]
-) -> tuple[Path, RenderableType]:
+def _finish(output: Path, plan: Plan, rows: Sequence[Row], about: dict[str, Any]) -> tuple[Path, Report]:
     comparison = Comparison(plan.models[0], [describe(row) for row in rows], memory=plan.memory, **about)
     report = comparison_report(comparison)
-    return report.write(output, "comparison.json", copy=copy), report.for_terminal()
+    return report.write(output, "comparison.json"), report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from vision_longformer.commands.common import Arguments, tell
+from vision_longformer.commands.common import Arguments
+from vision_longformer.commands.terminal import complain, give
 from vision_longformer.published.convert import convert_file
 from vision_longformer.published.parse import ReferenceOptions
 
@@ -24,7 +25,7 @@ def run(arguments: Arguments) -> int:
             report_file=arguments.report,
         )
     except (OSError, ValueError) as error:
-        tell(str(error))
+        complain(str(error))
         return 1
-    print(f"{weights}: {report.summary()}")
+    give(arguments, {"weights": str(weights), **dataclasses.asdict(report)}, f"{weights}: {report.summary()}")
     return 0

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from vision_longformer.commands.common import Arguments
+from vision_longformer.commands.terminal import give
 from vision_longformer.doctor import Finding, examine
 
 
 def run(arguments: Arguments) -> int:
     findings = examine(Path(arguments.output or "."))
-    if arguments.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    else:
-        Console().print(_table(findings))
+    give(arguments, [dataclasses.asdict(finding) for finding in findings], _table(findings))
     return int(any(finding.troubled for finding in findings))
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm
+from vision_longformer.commands.on_ray import for_actors, ray_options, uses_ray
 from vision_longformer.commands.progress import Tally, followed, summary
 from vision_longformer.commands.reading import check_max_side, chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, remarks, tell, wants_json, warn
+from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
@@ -49,9 +53,9 @@ UNTRAINED = (
 def run(arguments: Arguments) -> int:
     if not is_url(arguments.output):
         return _encode(arguments, Path(arguments.output), None)
-    if arguments.format not in ("auto", "safetensors", "parquet") or arguments.split:
-        raise UsageError(f"--output {arguments.output}: what goes there are files (--format safetensors or parquet)")
-    arguments.format = "parquet" if arguments.format == "parquet" else "safetensors"
+    if arguments.format == "geotiff" or arguments.split:
+        raise UsageError(f"--output {arguments.output}: take --format safetensors, zarr or parquet, and no --split")
+    arguments.format = "safetensors" if arguments.format == "auto" else arguments.format
     with tempfile.TemporaryDirectory(prefix="vision_longformer-") as folder:
         try:
             mirror = Mirror(arguments.output, Path(folder))
@@ -67,24 +71,63 @@ class _Run:
     Attributes:
         every: All images.
         sources: Those of them that this process encodes.
+        tools: What they are encoded with.
+        ray: The cluster that does it; None where this process does.
+        processes: Those that split each image between them.
+    """
+
+    every: Sequence[Source]
+    sources: Sequence[Source]
+    tools: _Tools
+    ray: RayOptions | None
+    processes: Processes
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What images are encoded with.
+
+    Attributes:
         name: Of the model.
         encoder: It.
         reading: How images are read.
         limits: On memory, and how it is kept.
         batch: Images of a batch.
-        processes: Those that split each image between them.
-        say: Tells a person something; nothing in all processes but the first.
     """
 
-    every: Sequence[Source]
-    sources: Sequence[Source]
     name: str
     encoder: Encoder
     reading: Reading
     limits: Limits
     batch: int | Literal["auto"]
-    processes: Processes
-    say: Callable[[str], None]
+
+
+def _tools(arguments: Arguments, *, number: int | None = None, say: Callable[[str], None]) -> _Tools:
+    """Build what images are encoded with.
+
+    Args:
+        arguments: Of the command.
+        number: Of the GPU.
+        say: Is told which settings are those of the weights.
+
+    Raises:
+        ImportError: A package is missing.
+        OSError: There are no such weights.
+        ValueError: An option is impossible.
+    """
+    name, model = chosen_model(arguments)
+    encoder = Encoder(
+        model,
+        stages=() if arguments.format == "parquet" else arguments.stages,
+        max_side=arguments.max_side,
+        max_pixels=arguments.max_pixels,
+        device=choose_device(arguments.device, number=number),
+        precision=arguments.precision,
+    )
+    reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
+    if arguments.max_side is not None:
+        check_max_side(arguments.max_side, reading)
+    return _Tools(name, encoder, reading, _limits(arguments), _batch(arguments.batch))
 
 
 def _prepared(arguments: Arguments, output: Path) -> _Run:
@@ -97,35 +140,21 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
         raise UsageError(f"--output {arguments.output}: is a file; name a folder for the features")
     try:
         check_format(arguments.format)
+        ray = ray_options(arguments) if uses_ray(arguments) else None
+        if ray is not None and arguments.shard is not None:
+            raise UsageError("--shard does not go with --engine ray, which shares images out itself")
         if arguments.split:
             _check_split(arguments)
         shard = None if arguments.shard is None else parse_shard(arguments.shard, os.environ)
         processes = join(arguments.device) if arguments.split else Processes()
         say = tell if processes.is_first else _silent
         every = find_images(arguments.images, remark=say, urls=not arguments.split)
-        name, model = chosen_model(arguments)
-        encoder = Encoder(
-            model,
-            stages=() if arguments.format == "parquet" else arguments.stages,
-            max_side=arguments.max_side,
-            max_pixels=arguments.max_pixels,
-            device=choose_device(arguments.device, number=processes.local_rank if arguments.split else None),
-            precision=arguments.precision,
-        )
-        reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
-        if arguments.max_side is not None:
-            check_max_side(arguments.max_side, reading)
-        return _Run(
-            every,
-            every if shard is None else shard.of(every),
-            name,
-            encoder,
-            reading,
-            _limits(arguments),
-            _batch(arguments.batch),
-            processes,
-            say,
-        )
+        sources = every if shard is None else shard.of(every)
+        own = arguments.clone()
+        if ray is not None:
+            own.device = "cpu"  # actors may have GPUs
+        tools = _tools(own, number=processes.local_rank if arguments.split else None, say=say)
+        return _Run(every, sources, tools, ray, processes)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -133,13 +162,11 @@ def _prepared(arguments: Arguments, output: Path) -> _Run:
 def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     run = _prepared(arguments, output)
-    is_first, say = run.processes.is_first, run.say
+    is_first = run.processes.is_first
     remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
-    if remark:
-        say(f"warning: {remark}")
-    # processes would write theirs over each other
-    has_report = not arguments.no_report and arguments.shard is None and is_first
-    report = Report(output, title=run.name, remark=remark) if has_report else None
+    if remark and is_first:
+        warn(remark)
+    report = Report(output, title=run.tools.name, remark=remark) if _has_report(arguments) and is_first else None
 
     def begin(on_band: OnBand) -> Iterator[Result]:
         results = _results(run, arguments, output, mirror, on_band)
@@ -148,39 +175,39 @@ def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     tally = Tally()
     try:
         with stopped_by_sigterm():
-            console = Console(stderr=True, quiet=not is_first)
+            console = error_console(quiet=not is_first)
             for result in followed(begin, total=len(run.sources), console=console):
                 tally.add(result)
         leave(run.processes)
         _finish(mirror)
-    except OutputError as error:
-        say(str(error))
+    except (OutputError, EngineError) as error:
+        if is_first:
+            complain(str(error))
         return 1
     if is_first:
-        page = "" if report is None else f"; look at {arguments.output.rstrip('/')}/index.html"
+        page = None if report is None else f"{arguments.output.rstrip('/')}/index.html"
         what = f"Features are in {arguments.output}" if tally.encoded or tally.skipped else "There are no features"
-        print(f"{summary(tally)} {what}{page}.")
+        sentence = f"{summary(tally)} {what}{'' if page is None else f'; look at {page}'}."
+        if wants_json(arguments) or remarks():
+            give(arguments, {**dataclasses.asdict(tally), "output": arguments.output, "page": page}, sentence)
     return int(tally.failed > 0)
 
 
 def _results(run: _Run, arguments: Arguments, output: Path, mirror: Mirror | None, on_band: OnBand) -> Iterator[Result]:
     """Encode, and write down what is to be done and what fails."""
-    options: dict[str, Any] = {
-        "model_name": run.name,
-        "dtype": arguments.dtype,
-        "pictures": not arguments.no_report and arguments.shard is None,
-        "reading": run.reading,
-        "limits": run.limits,
-        "verify": arguments.verify,
-        "on_band": on_band,
-    }
+    tools = run.tools
+    options = _options(arguments, tools) | {"on_band": on_band}
+    results: Iterator[Result]
     if arguments.split:  # its processes may not wait for each other so long
-        results = encode_split(run.sources, output, run.encoder, run.processes, **options)
+        results = encode_split(run.sources, output, tools.encoder, run.processes, **options)
         yield from _recorded(results, run, arguments, output)
         return
-    options |= {"kind": arguments.format, "batch": run.batch, "mirror": mirror}
-    with one_run(output, (source.name for source in run.sources), on_wait=lambda: run.say(_waits(arguments))):
-        results = encode_files(run.sources, output, run.encoder, **options)
+    with one_run(output, (source.name for source in run.sources), on_wait=lambda: tell(_waits(arguments))):
+        if run.ray is not None:
+            results = over_ray(run.sources, partial(begin_work, for_actors(arguments), tools.name), run.ray)
+        else:
+            options |= {"kind": arguments.format, "batch": tools.batch, "mirror": mirror}
+            results = encode_files(run.sources, output, tools.encoder, **options)
         yield from _recorded(results, run, arguments, output)
 
 
@@ -192,9 +219,55 @@ def _recorded(results: Iterator[Result], run: _Run, arguments: Arguments, output
     """Pass results on, and write down what `vil status` tells."""
     if not run.processes.is_first:
         return results
-    settings = settings_of(run.encoder, dtype=arguments.dtype, reading=run.reading)
+    settings = settings_of(run.tools.encoder, dtype=arguments.dtype, reading=run.tools.reading)
     kind: Choice = "zarr" if arguments.split else arguments.format
     return RunRecord(output, run.every, settings=settings, kind=kind).follow(results)
+
+
+def _options(arguments: Arguments, tools: _Tools) -> dict[str, Any]:
+    """Return what every way of encoding takes."""
+    return {
+        "model_name": tools.name,
+        "dtype": arguments.dtype,
+        "pictures": _has_report(arguments),
+        "reading": tools.reading,
+        "limits": tools.limits,
+        "verify": arguments.verify,
+    }
+
+
+def _has_report(arguments: Arguments) -> bool:
+    """Tell whether this run writes a page: those of several processes would be written over each other."""
+    return not arguments.no_report and arguments.shard is None and arguments.engine != "ray"
+
+
+def begin_work(arguments: Arguments, name: str, sharing: int) -> Callable[[Sequence[Source]], Iterator[Result]]:
+    """Return what encodes images in an actor, see `engines.ray_data`.
+
+    Args:
+        arguments: See `for_actors`.
+        name: What the model is called.
+        sharing: How many actors share the memory of a machine.
+
+    Raises:
+        ImportError: See `_tools`, as for the others.
+        OSError: The store of the features cannot be reached.
+    """
+    warnings.filterwarnings("ignore", module="PIL")
+    tools = _tools(arguments, say=_silent)
+    limits = replace(tools.limits, memory=tools.limits.bytes(tools.encoder.device, processes=sharing))
+    options = _options(arguments, replace(tools, name=name, limits=limits))
+    options |= {"kind": arguments.format, "batch": tools.batch}
+    if not is_url(arguments.output):
+        return lambda sources: encode_files(sources, Path(arguments.output), tools.encoder, **options)
+    folder = tempfile.TemporaryDirectory(prefix="vision_longformer-")  # removed when the actor ends
+    mirror = Mirror(arguments.output, Path(folder.name))
+    options |= {"mirror": mirror}
+
+    def work(sources: Sequence[Source]) -> Iterator[Result]:
+        yield from encode_files(sources, Path(folder.name), tools.encoder, **options)
+
+    return work
 
 
 def _finish(mirror: Mirror | None) -> None:
@@ -214,6 +287,7 @@ def _check_split(arguments: Arguments) -> None:
         ("--way whole", arguments.way == "whole"),
         ("--max-side", arguments.max_side is not None),
         ("--shard", arguments.shard is not None),
+        ("--engine ray", arguments.engine == "ray"),
     ):
         if given:
             raise UsageError(f"{option} does not go with --split, which streams images and writes Zarr")

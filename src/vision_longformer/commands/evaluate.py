@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import Arguments, UsageError, check_output_file, tell
+from vision_longformer.commands.common import Arguments, UsageError, check_output_file
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, progress, say, tell, wants_json
 from vision_longformer.datasets.checks import unmeasured
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.labels import class_counts
@@ -27,7 +26,6 @@ from vision_longformer.images import MAX_PIXELS, ImageError
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Result
 from vision_longformer.training.weight_files import load_weights
-from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import choose_device
 
 
@@ -37,7 +35,7 @@ def run(arguments: Arguments) -> int:
             raise UsageError(f"--{name.replace('_', '-')} {arguments[name]}: must be at least 1")
     if arguments.workers < 0:
         raise UsageError(f"--workers {arguments.workers}: must not be negative")
-    check_output_file("--json", arguments.json)
+    check_output_file("--json", None if wants_json(arguments) else arguments.json)
     try:
         trained = load_weights(arguments.checkpoint)
         if arguments.detections is not None:
@@ -52,44 +50,39 @@ def run(arguments: Arguments) -> int:
     _tell_what_was_left_out(split)
     for remark in remarks_on_notes(_paths(split), trained.reading, max_pixels=MAX_PIXELS):
         tell(remark)
-    console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(split))
+    with progress(*columns, console=error_console()) as bar:
+        task = bar.add_task("", total=len(split))
         setup = EvaluationSetup(
             batch_size=arguments.batch_size or trained.batch_size,
             workers=arguments.workers,
             device=device,
             autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
-            advance=lambda images: progress.advance(task, images),
+            advance=lambda images: bar.advance(task, images),
         )
         try:
             result = trained.evaluate(split, setup)
         except (ImageError, ImportError) as error:
-            tell(str(error))
+            complain(str(error))
             return 1
     assert result is not None  # nothing asked it to stop
     title = f"{arguments.checkpoint} on {arguments.split} of {arguments.data}, {len(split)} images"
-    print(title)
-    Console().print(_table(result))
-    _tell_what_is_absent(split, result, arguments.split)
     values = {**result.metrics(), "images": len(split)}
     if isinstance(result, DetectionResult):
         values["left_out"] = result.left_out
-        if result.left_out:
-            print(
-                f"At least {result.left_out} more objects were left out, as an image gives at most {limit_of(trained)} "
-                "(--detections); "
-                "COCO's measures take the best 100 of a class."
-            )
-    if arguments.json is not None:
-        try:
-            with replacing(Path(arguments.json)) as temporary:
-                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no text
-        except OSError as error:
-            tell(f"{arguments.json}: cannot be written ({error.strerror})")
-            return 1
+    try:
+        give(arguments, values, title, _table(result))
+    except OSError as error:
+        complain(f"{arguments.json}: cannot be written ({error.strerror})")
+        return 1
+    for remark in unmeasured(_counts(split, result), arguments.split, _unit(result)):
+        say(arguments, remark)
+    if isinstance(result, DetectionResult) and result.left_out:
+        say(
+            arguments,
+            f"At least {result.left_out} more objects were left out, as an image gives at most {limit_of(trained)} "
+            "(--detections); COCO's measures take the best 100 of a class.",
+        )
     return 0
 
 
@@ -98,11 +91,6 @@ def _tell_what_was_left_out(split: Any) -> None:
         tell(remark)
     for reason, count in getattr(split, "skipped", {}).items():
         tell(f"left out: {count} ({reason})")
-
-
-def _tell_what_is_absent(split: Any, result: Result, name: str) -> None:
-    for remark in unmeasured(_counts(split, result), name, _unit(result)):
-        print(remark)
 
 
 def _counts(split: Any, result: Result) -> dict[str, int]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.encode import UNTRAINED, chosen_model
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import say, tell, warn
 from vision_longformer.explore.head import require_explore
 from vision_longformer.explore.opened import OpenedImage, check_same_backbone, close_all, open_features, open_image
 from vision_longformer.explore.session import Session
@@ -100,14 +101,14 @@ def _serve(serve: Serving, session: Session, arguments: Arguments, encoder: Enco
     config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[serve.socket])
-    print(f"Strokes are in {session.project_file}.")
+    say(arguments, f"Strokes are in {session.project_file}.")
 
 
 def _encoder(arguments: Arguments) -> tuple[Encoder, str]:
     """Return what encodes images, and the name of its model."""
     name, model = chosen_model(arguments)
     if not arguments.checkpoint and arguments.model not in backbones():
-        tell(f"warning: {UNTRAINED}")
+        warn(UNTRAINED)
     return Encoder(model, stages=arguments.stages, device=choose_device(arguments.device)), name
 
 

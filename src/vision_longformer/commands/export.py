@@ -9,7 +9,8 @@ import torch
 
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.benchmarking.benchmark import parse_size, size_name
-from vision_longformer.commands.common import Arguments, UsageError, check_output_file, tell
+from vision_longformer.commands.common import Arguments, UsageError, check_output_file
+from vision_longformer.commands.terminal import complain, give, warn
 from vision_longformer.export.onnx import ExportError, Outputs, export_onnx, metadata_of, require_onnx
 from vision_longformer.registry import create_model
 from vision_longformer.variants import list_models
@@ -27,21 +28,22 @@ def run(arguments: Arguments) -> int:
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     if not Path(arguments.model).exists():
-        tell(f"warning: {UNTRAINED}")
+        warn(UNTRAINED)
     outputs: Outputs = "features" if arguments.features else "logits"
     try:
         export_onnx(model, arguments.output, image_size=size, dynamic=not arguments.fixed, outputs=outputs)
     except ValueError as error:
         raise UsageError(str(error)) from error
     except ExportError as error:
-        tell(f"{arguments.model}: {error}")
+        complain(f"{arguments.model}: {error}")
         return 1
     except OSError as error:
-        tell(f"{arguments.output}: cannot be written ({(error.strerror or str(error)).lower()})")
+        complain(f"{arguments.output}: cannot be written ({(error.strerror or str(error)).lower()})")
         return 1
     taken = f"one image of {size_name(size)} pixels" if arguments.fixed else "images of any number and size"
-    print(f"{arguments.output}: takes {taken}, gives {outputs}.")
-    print(_about(metadata_of(model)))
+    metadata = metadata_of(model)
+    about = {"file": arguments.output, "fixed": arguments.fixed, "outputs": outputs, **metadata}
+    give(arguments, about, f"{arguments.output}: takes {taken}, gives {outputs}.", _about(metadata))
     return 0
 
 

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
 from rich.text import Text
 
 from vision_longformer.benchmarking.benchmark import Plan, Row, benchmark
 from vision_longformer.benchmarking.machine import describe_machine
-from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, tell
+from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError
+from vision_longformer.commands.terminal import complain, error_console, give, progress, remarks, say, tell
+from vision_longformer.reports.measured import Report
 from vision_longformer.utils.atomic_files import check_writable
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
 
-# Takes the rows; and the machine, the date and the command by name. Writes all files; returns the page and the tables.
-Finish = Callable[[Plan, Sequence[Row], dict[str, Any]], tuple[Path, RenderableType]]
+# Takes the rows; and the machine, the date and the command by name. Writes all files; returns the page and its report.
+Finish = Callable[[Plan, Sequence[Row], dict[str, Any]], tuple[Path, Report]]
 
 
 def measure(command: str, arguments: Arguments, plan_of: Callable[..., Plan], finish: Finish) -> int:
@@ -42,21 +44,21 @@ def measure(command: str, arguments: Arguments, plan_of: Callable[..., Plan], fi
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     try:
-        rows = _follow(plan, console=Console(stderr=True))
+        rows = _follow(plan, console=error_console())
         about = {
             "machine": describe_machine(plan.threads),
             "date": datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
             "command": _command_line(command, arguments),
         }
-        page, tables = finish(plan, rows, about)
+        page, report = finish(plan, rows, about)
+        give(arguments, report.values, report.for_terminal())
     except KeyboardInterrupt:
         tell("interrupted; what was measured is lost")
         return INTERRUPTED
     except OSError as error:
-        tell(f"{output}: cannot be written ({error})")
+        complain(f"{output}: cannot be written ({error})")
         return 1
-    Console().print(tables)
-    print(f"Look at {page}.")
+    say(arguments, f"Look at {page}.")
     return int(any(row.status == "failed" for row in rows))
 
 
@@ -77,6 +79,8 @@ def _command_line(command: str, arguments: Arguments) -> str:
     """Return a command that measures the same, with every option written out."""
     words = ["vil", command]
     for option, value in vars(arguments).items():
+        if option in ("quiet", "verbose"):
+            continue
         name = f"--{option.replace('_', '-')}"
         if isinstance(value, bool):
             words += [name] if value else []
@@ -88,12 +92,12 @@ def _command_line(command: str, arguments: Arguments) -> str:
 def _follow(plan: Plan, *, console: Console) -> list[Row]:
     """Measure, and show what is measured and how much is left: a bar on a terminal, else a line for each piece."""
     columns = (BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=plan.steps)
+    with progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=plan.steps)
 
         def on_step(words: str) -> None:
-            progress.update(task, advance=1, description=words)
-            if not console.is_terminal:
+            bar.update(task, advance=1, description=words)
+            if remarks() and not console.is_terminal:
                 console.print(Text(f"vil: {words}"), soft_wrap=True)
 
         return list(benchmark(plan, on_step=on_step))

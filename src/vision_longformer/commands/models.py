@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
-from rich.console import Console
-
 from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import give
 from vision_longformer.published.family import describe_family, family_table
 
 
@@ -14,8 +11,5 @@ def run(arguments: Arguments) -> int:
     if arguments.size < 1:
         raise UsageError(f"--size {arguments.size}: must be at least 1 pixel")
     rows = describe_family(arguments.size)
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        Console().print(family_table(rows, arguments.size))
+    give(arguments, rows, family_table(rows, arguments.size))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import warnings
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.encode import chosen_model
 from vision_longformer.commands.plan_prediction import plan_images
 from vision_longformer.commands.reading import check_max_side, chosen_reading
+from vision_longformer.commands.terminal import give, tell
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, Reading, describe_image
 from vision_longformer.images.find import find_images
@@ -77,13 +76,8 @@ def _dense(arguments: Arguments) -> Trained | None:
 
 
 def _show(found: Shown, arguments: Arguments) -> int:
-    if arguments.json:
-        print(json.dumps([about for about, _, _ in found], indent=2))
-    else:
-        for _, lines, table in found:
-            console = Console()
-            console.print(lines, soft_wrap=True, markup=False, highlight=False)
-            console.print(table)
+    shown = [part for _, lines, table in found for part in (lines, table)]
+    give(arguments, [about for about, _, _ in found], *shown)
     return int(any("refusal" in about for about, _, _ in found))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.on_ray import ray_options, uses_ray
 from vision_longformer.commands.predict_classes import predict_classes
 from vision_longformer.commands.predict_dense import predict_dense
 from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import tell
 from vision_longformer.images.find import find_images
 from vision_longformer.prediction.predictor import UNFIT
 from vision_longformer.pretrained import shipped
@@ -32,6 +34,7 @@ DEFAULT = "vision_longformer_nano"
 
 def run(arguments: Arguments) -> int:
     name, images = _chosen(arguments)
+    ray = ray_options(arguments) if uses_ray(arguments) else None
     try:
         trained = load_weights(name)
         for option in (*UNFIT[trained.gives], *UNFIT_COMMAND[trained.gives]):
@@ -41,13 +44,13 @@ def run(arguments: Arguments) -> int:
                     f"{trained.task.replace('_', ' ')}"
                 )
         trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=tell))
-        sources = find_images(images, remark=tell)
-        device = choose_device(arguments.device)
-    except (OSError, ValueError) as error:
+        sources = find_images(images, remark=tell, urls=True)
+        device = choose_device(arguments.device if ray is None else "cpu")  # actors may have GPUs
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     arguments["checkpoint"] = name
     with autocast(device, arguments.precision):
-        return PREDICTORS[trained.gives](trained, sources, arguments, device)
+        return PREDICTORS[trained.gives](trained, sources, arguments, device, ray)
 
 
 def _chosen(arguments: Arguments) -> tuple[str, list[str]]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, stopped_by_sigterm, tell
+from vision_longformer.commands.common import INTERRUPTED, Arguments, UsageError, stopped_by_sigterm
+from vision_longformer.commands.on_ray import for_actors
 from vision_longformer.commands.progress import follow
+from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.terminal import complain, error_console, give, say, tell
+from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.failures import OutputError
 from vision_longformer.features.results import OnBand
 from vision_longformer.images.find import Source
@@ -26,16 +32,29 @@ from vision_longformer.prediction.run import FOLDERS, Outcome, PredictionRun
 from vision_longformer.reports.prediction_page import write_prediction_page
 from vision_longformer.training.tasks.detection import limit_of
 from vision_longformer.training.trained import Trained
-from vision_longformer.utils.system_memory import parse_bytes
+from vision_longformer.training.weight_files import load_weights
+from vision_longformer.utils.devices import autocast, choose_device
+from vision_longformer.utils.system_memory import default_bound, parse_bytes
 from vision_longformer.utils.words import counted
 
 FOLDER = "predictions"
 LISTED = 40  # images whose results are printed
 
 
-def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Arguments, device: torch.device) -> int:
-    """Write what is found in images, and pictures of it; return the exit code."""
-    output = Path(arguments.output or FOLDER)
+def predict_dense(
+    trained: Trained, sources: Sequence[Source], arguments: Arguments, device: torch.device, ray: RayOptions | None
+) -> int:
+    """Write what is found in images, and pictures of it; return the exit code.
+
+    Args:
+        trained: The model.
+        sources: The images.
+        arguments: Of the command.
+        device: Where to compute.
+        ray: The cluster that does it; None where this process does.
+    """
+    arguments.output = str(arguments.output or FOLDER)
+    output = Path(arguments.output)
     kind = trained.gives
     assert kind != "classes"
     outputs = tuple(dict.fromkeys(DEFAULTS[kind] if arguments.outputs is None else arguments.outputs))
@@ -49,14 +68,17 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
         tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if predictor.scale != 1 and arguments.scale is None:
         tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
-    console = Console(stderr=True)
+    console = error_console()
     total = Counts(kind)
     try:
-        run = PredictionRun(output, predictor, root=_root(sources), outputs=outputs, pictures=not arguments.no_pictures)
+        root, pictures = _root(sources), not arguments.no_pictures
+        run = PredictionRun(output, predictor, root=root, outputs=outputs, pictures=pictures)
         with stopped_by_sigterm(), run:
 
             def begin(on_band: OnBand) -> Iterator[Outcome]:
-                return run.predict(sources, on_band=on_band)
+                if ray is None:
+                    return run.predict(sources, on_band=on_band)
+                return over_ray(sources, partial(begin_work, for_actors(arguments), root, outputs), ray)
 
             finished = follow(begin, total=len(sources), console=console, so_far=total)
             for outcome in finished:
@@ -71,16 +93,53 @@ def predict_dense(trained: Trained, sources: Sequence[Source], arguments: Argume
         return INTERRUPTED
     except JournalError as error:
         raise UsageError(f"--output {error}") from error
-    except OutputError as error:
-        tell(str(error))
+    except (OutputError, EngineError) as error:
+        complain(str(error))
         return 1
     except OSError as error:
         raise UsageError(f"--output {error}") from error
     done = [outcome for outcome in finished if outcome.status != "failed"]
+    give(arguments, _as_json(finished, predictor), *([_table(done, predictor)] if done else []))
     if done:
-        Console().print(_table(done, predictor))
-        print(f"{_summary(finished)} Look at {output if arguments.no_pictures else output / 'index.html'}.")
+        say(arguments, f"{_summary(finished)} Look at {output if arguments.no_pictures else output / 'index.html'}.")
     return int(len(done) < len(finished))
+
+
+def begin_work(
+    arguments: Arguments, root: Path, outputs: Sequence[str], sharing: int
+) -> Callable[[Sequence[Source]], Iterator[Outcome]]:
+    """Return what looks at images in an actor, see `engines.ray_data`.
+
+    Args:
+        arguments: See `for_actors`.
+        root: The folder that all images share.
+        outputs: What is written.
+        sharing: How many actors share the memory of a machine.
+
+    Raises:
+        OSError: There are no such weights.
+        ValueError: They are damaged, or an option is not for them.
+    """
+    device = choose_device(arguments.device)
+    trained = load_weights(arguments.checkpoint)
+    trained = trained.with_reading(chosen_reading(arguments, trained=trained.reading, tell=lambda sentence: None))
+    options = _options(arguments)
+    if options.memory is None:
+        options = replace(options, memory=default_bound(device) // sharing)
+    run = PredictionRun(
+        Path(arguments.output),
+        Predictor(trained, options, device=device),
+        root=root,
+        outputs=outputs,
+        pictures=not arguments.no_pictures,
+        helping=True,
+    )
+
+    def work(sources: Sequence[Source]) -> Iterator[Outcome]:
+        with run, autocast(device, arguments.precision):
+            yield from run.predict(sources, on_band=lambda source, share, pixels: None)
+
+    return work
 
 
 class Counts:
@@ -151,11 +210,26 @@ def _table(done: Sequence[Outcome], predictor: Predictor) -> Table:
         named = [(name, count) for name, count in zip(predictor.class_names, outcome.found, strict=True) if count]
         words = [f"{name} {count / total:.1%}" if is_pixels else f"{count} {name}" for name, count in named]
         tiles = "streamed" if outcome.streamed else str(outcome.tiles)
-        cells = (str(outcome.source.path), f"{width}×{height}", tiles, ", ".join(words) or "none")
+        cells = (outcome.source.location, f"{width}×{height}", tiles, ", ".join(words) or "none")
         table.add_row(*map(Text, cells))  # brackets are no markup
     if len(done) > LISTED:
         table.add_row(f"and {len(done) - LISTED:,} more", "", "", "")
     return table
+
+
+def _as_json(finished: Sequence[Outcome], predictor: Predictor) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": str(outcome.source.path),
+            "status": outcome.status,
+            "message": outcome.message,
+            "size": list(outcome.size),
+            "found": dict(zip(predictor.class_names, outcome.found, strict=False)),  # of an image that failed nothing
+            "left_out": outcome.left_out,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in finished
+    ]
 
 
 def _summary(finished: Sequence[Outcome]) -> str:
@@ -169,6 +243,6 @@ def _summary(finished: Sequence[Outcome]) -> str:
 def _about_left_out(outcome: Outcome, limit: int) -> str:
     about, of = ("about", "a tile") if outcome.tiles > 1 else ("at least", "an image")  # tiles overlap
     return (
-        f"{outcome.source.path}: {about} {outcome.left_out} more objects were left out, as {of} gives at most "
+        f"{outcome.source.location}: {about} {outcome.left_out} more objects were left out, as {of} gives at most "
         f"{limit}; --detections changes that"
     )

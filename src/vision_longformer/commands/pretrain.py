@@ -10,4 +10,4 @@ from vision_longformer.training.recipes import PRETRAINING
 def run(arguments: Arguments) -> int:
     shorthand = {} if arguments.teacher is None else {"distillation": {"teacher": arguments.teacher}}
     config = configuration(arguments, defaults=PRETRAINING, shorthand=shorthand)
-    return carry_out(config, data=arguments.data, output=arguments.output)
+    return carry_out(config, arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from vision_longformer import VisionLongformer, create_model
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import complain, error_console, give, progress
 from vision_longformer.datasets.classification import Samples, read_split
 from vision_longformer.evaluation.confusions import wilson_interval
 from vision_longformer.evaluation.loop import EvaluationSetup
@@ -27,7 +26,6 @@ from vision_longformer.pretrained import backbones
 from vision_longformer.reports.probe_page import Row, write_probe_page
 from vision_longformer.timm_interface import normalisation
 from vision_longformer.training.teachers import load_teacher
-from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import choose_device
 from vision_longformer.variants import list_models
 
@@ -49,37 +47,31 @@ def run(arguments: Arguments) -> int:
         raise UsageError(str(error)) from error
     labels, classes = torch.tensor(samples.labels), len(samples.classes)
     rows = []
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress(*columns, console=error_console()) as bar:
         for name, extract in extractors.items():
-            task = progress.add_task(name, total=len(samples))
+            task = bar.add_task(name, total=len(samples))
             setup = EvaluationSetup(
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
                 device=device,
-                advance=lambda images, task=task: progress.advance(task, images),  # type: ignore[misc]
+                advance=lambda images, task=task: bar.advance(task, images),  # type: ignore[misc]
             )
             try:
                 features = probe.embed(samples, extract, setup, size=arguments.size)
             except ImageError as error:
-                tell(str(error))
+                complain(str(error))
                 return 1
             scores = probe.judge(features, labels, folds, classes=classes)
             rows.append(_row(name, features.shape[1], scores))
     title = f"{arguments.data}: {len(samples)} images of {classes} classes, {arguments.size}×{arguments.size} pixels"
-    print(title)
-    Console().print(_table(rows))
     try:
-        if arguments.json is not None:
-            with replacing(Path(arguments.json)) as temporary:
-                values = [_values(row) | {"size": arguments.size} for row in rows]
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        give(arguments, [_values(row) | {"size": arguments.size} for row in rows], title, _table(rows))
         if arguments.output is not None:
             Path(arguments.output).mkdir(parents=True, exist_ok=True)
             write_probe_page(Path(arguments.output) / "index.html", title, rows, samples.classes)
     except OSError as error:
-        tell(f"{error.filename or arguments.output}: cannot be written ({error.strerror})")
+        complain(f"{error.filename or arguments.output}: cannot be written ({error.strerror})")
         return 1
     return 0
 

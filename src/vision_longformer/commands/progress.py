@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from vision_longformer.commands.terminal import progress, remarks
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.images.find import Source
 from vision_longformer.utils.words import duration, visible
@@ -108,22 +109,22 @@ def followed(
         TimeRemainingColumn(),
     )
     seconds = megapixels = 0.0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, rate="–", so_far="", streamed="")
+    with progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, rate="–", so_far="", streamed="")
 
         def show(line: str, now_and_then: bool) -> None:
-            progress.update(task, streamed=line)
-            if now_and_then and not console.is_terminal:
+            bar.update(task, streamed=line)
+            if now_and_then and remarks() and not console.is_terminal:
                 console.print(Text(visible(f"vil: {line}")), soft_wrap=True)
 
         for result in begin(StreamedShare(show)):
-            if result.message:
+            if result.message and (result.status == "failed" or remarks()):
                 label = "failed" if result.status == "failed" else "note"
-                line = visible(f"vil: {label}: {result.source.path}: {result.message}")
+                line = visible(f"vil: {label}: {result.source.location}: {result.message}")
                 console.print(Text(line), soft_wrap=True)
             seconds, megapixels = seconds + result.seconds, megapixels + result.megapixels
             rate = f"{megapixels / seconds:.2f}" if seconds else "–"
-            progress.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
+            bar.update(task, advance=1, rate=rate, so_far=so_far(result), streamed="")
             yield result
 
 

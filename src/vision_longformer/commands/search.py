@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from vision_longformer.backbone import VisionLongformer
-from vision_longformer.commands.common import Arguments, UsageError, tell
+from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import complain, give
 from vision_longformer.explore.search import Box, Index, index_folder, region_vector, stored_query
 from vision_longformer.features.descriptions import settings_of
 from vision_longformer.features.encoder import Encoder
@@ -23,7 +22,6 @@ from vision_longformer.images import AS_STORED, Reading, open_reader
 from vision_longformer.images.pixels import whole_pixels
 from vision_longformer.pretrained import find_weights
 from vision_longformer.reports.search_page import Found, write_search_page
-from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.weights import load
 
 SAME = ("config_sha256", "weights_sha256", "mean", "std", "max_side")  # or features cannot be compared
@@ -43,20 +41,16 @@ def run(arguments: Arguments) -> int:
         raise UsageError(str(error)) from error
     what = "images" if arguments.stage is None else f"regions of {len(index.images):,} images"
     title = f"Like {_query_words(arguments)}, of {len(index):,} {what}"
-    print(title)
-    Console().print(_table(index, matches))
     values = [{"image": m.image, "box": list(m.box), "similarity": round(m.similarity, 4)} for m in matches]
     try:
-        if arguments.json is not None:
-            with replacing(Path(arguments.json)) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        give(arguments, values, title, _table(index, matches))
         if arguments.output is not None:
             folder = Path(arguments.output)
             folder.mkdir(parents=True, exist_ok=True)
             root = Path(arguments.images) if arguments.images else None
             write_search_page(folder / "index.html", title, list(_found(index, matches, root)))
     except OSError as error:
-        tell(f"{error.filename or arguments.output}: cannot be written ({error.strerror})")
+        complain(f"{error.filename or arguments.output}: cannot be written ({error.strerror})")
         return 1
     return 0
 

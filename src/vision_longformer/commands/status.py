@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vision_longformer.commands.common import Arguments, UsageError
+from vision_longformer.commands.terminal import give
 from vision_longformer.features.status import read_status
 from vision_longformer.utils.words import visible
 
@@ -18,13 +18,10 @@ def run(arguments: Arguments) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     counts = {"images": status.images, "done": status.done, "failed": len(status.failed), "left": status.left}
-    if arguments.json:
-        failed = [{"image": name, "reason": reason} for name, reason in status.failed.items()]
-        print(json.dumps({**counts, "failed": failed}, indent=2))
-    else:
-        for name, reason in list(status.failed.items())[:SHOWN]:
-            print(visible(f"failed: {name}: {reason}"))
-        if len(status.failed) > SHOWN:
-            print(f"and {len(status.failed) - SHOWN} more, which --json lists")
-        print(f"{status.images} images: {status.done} done, {len(status.failed)} failed, {status.left} left.")
+    failed = [{"image": name, "reason": reason} for name, reason in status.failed.items()]
+    lines = [visible(f"failed: {name}: {reason}") for name, reason in list(status.failed.items())[:SHOWN]]
+    if len(status.failed) > SHOWN:
+        lines.append(f"and {len(status.failed) - SHOWN} more, which --json lists")
+    lines.append(f"{status.images} images: {status.done} done, {len(status.failed)} failed, {status.left} left.")
+    give(arguments, {**counts, "failed": failed}, *lines)
     return int(status.done < status.images)

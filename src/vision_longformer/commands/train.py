@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, check_output, tell
+from vision_longformer.commands.common import INTERRUPTED, STOPPED, Arguments, UsageError, check_output
 from vision_longformer.commands.reading import given_reading
+from vision_longformer.commands.terminal import complain, error_console, give, progress, remarks, tell
 from vision_longformer.evaluation.metric_names import in_a_line
 from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
@@ -32,7 +33,7 @@ from vision_longformer.utils.words import counted
 
 def run(arguments: Arguments) -> int:
     shorthand = {"input": given_reading(arguments)}
-    return carry_out(configuration(arguments, shorthand=shorthand), data=arguments.data, output=arguments.output)
+    return carry_out(configuration(arguments, shorthand=shorthand), arguments)
 
 
 def configuration(
@@ -54,20 +55,20 @@ def configuration(
         raise UsageError(f"{where}{error}") from error
 
 
-def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int:
+def carry_out(config: TrainConfig, arguments: Arguments) -> int:
     """Train, show what happens, and return the exit code."""
-    console = Console(stderr=True)
+    output = arguments.output
     if not Path(output).is_file():  # of which the run says more
         check_output("--output", Path(output))
     try:
         processes = join(config.compute.device)
     except (RuntimeError, ValueError) as error:
-        tell(f"the processes of this run could not be joined: {error}")
+        complain(f"the processes of this run could not be joined: {error}")
         return 1
     with stop_requests() as request:
         try:
-            events = train(config, data=data, output=output, processes=processes, should_stop=request)
-            last = _follow(_with_page(events, config, output), console=console, quiet=not processes.is_first)
+            events = train(config, data=arguments.data, output=output, processes=processes, should_stop=request)
+            last = _follow(_with_page(events, config, output), console=error_console(quiet=not processes.is_first))
         except (OSError, RuntimeError, ValueError) as error:
             return _fail(error, processes)
         leave(processes)
@@ -76,10 +77,12 @@ def carry_out(config: TrainConfig, *, data: str | list[str], output: str) -> int
         return INTERRUPTED if request.signal == signal.SIGINT else STOPPED
     if processes.is_first:
         best = in_a_line({last.values["measure"]: last.values["best"]})
-        print(
+        about = {"measure": last.values["measure"], **last.values, "weights": f"{output}/best.safetensors"}
+        sentence = (
             f"Finished: {best} after epoch {last.values['best_epoch']}, {last.values['seconds']:.0f} s of "
             f"training. {output}/best.safetensors has these weights; look at {output}/report.html."
         )
+        give(arguments, about, sentence)
     return 0
 
 
@@ -106,7 +109,7 @@ def _fail(error: Exception, processes: Processes) -> int:
             reason = f"process {processes.rank} ends, as another one has ended or failed ({said})"
         case _:
             raise error
-    tell(reason)
+    complain(reason)
     if processes.count > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -114,7 +117,7 @@ def _fail(error: Exception, processes: Processes) -> int:
     return code
 
 
-def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
+def _follow(events: Iterable[Event], *, console: Console) -> Event:
     """Show what happens; return the last event."""
     columns = (
         BarColumn(bar_width=20),
@@ -125,23 +128,23 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
     )
     event = Event("begun", 0)
     shown_at, prepared_at = 0.0, time.monotonic()
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=None, text="")
+    with progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=None, text="")
 
         def say(text: str) -> None:
-            if not quiet:
+            if remarks():
                 console.print(Text(text), soft_wrap=True)
 
         for event in events:
             values = event.values
             match event.kind:
                 case "preparing":
-                    progress.update(task, total=values["total"], completed=values["done"], text=values["what"])
+                    bar.update(task, total=values["total"], completed=values["done"], text=values["what"])
                     if not console.is_terminal and time.monotonic() - prepared_at > 60:
                         prepared_at = time.monotonic()
                         say(f"{values['done']} of {values['total']} {values['what']}")
                 case "begun" | "continued":
-                    progress.update(task, total=values["steps"], completed=event.step)
+                    bar.update(task, total=values["steps"], completed=event.step)
                     say(_opening(event))
                 case "remark":
                     say(f"  {values['text']}")
@@ -150,7 +153,7 @@ def _follow(events: Iterable[Event], *, console: Console, quiet: bool) -> Event:
                         f"epoch {values['epoch']:.1f}  loss {values['loss']:.3f}  rate {values['learning_rate']:.1e}  "
                         f"{_speed(values['images_per_second'])}"
                     )
-                    progress.update(task, completed=event.step, text=text)
+                    bar.update(task, completed=event.step, text=text)
                     if not console.is_terminal and time.monotonic() - shown_at > 60:
                         shown_at = time.monotonic()
                         say(f"step {event.step}: {text}")

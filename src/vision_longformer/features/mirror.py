@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vision_longformer.utils.remote import download, list_files, read_bytes, remove, size_of, upload
+from vision_longformer.features.formats.zarr_folder import DESCRIPTION
+from vision_longformer.utils.remote import (
+    RemoteFile,
+    download,
+    list_files,
+    read_bytes,
+    remove,
+    size_of,
+    upload,
+    whole_url,
+)
 
+ZARR = ".zarr"
 PARTS = "part-*.parquet"
 HEAD = 1 << 16  # bytes in which a description nearly always ends
 
@@ -42,41 +54,77 @@ class Mirror:
 
     @contextlib.contextmanager
     def outlined(self, path: Path, *, whole: bool) -> Iterator[None]:
-        """Have a file that lies in the store in the local folder, as long as the context lasts.
+        """Have a file, or a folder in Zarr, that lies in the store in the local folder, as long as the context lasts.
 
         Args:
-            path: Of the local file.
-            whole: Whether all of it is wanted; else it has what a safetensors file says of itself, and zeros.
+            path: Of the local one.
+            whole: Whether all of it is wanted; else it has what a safetensors file or a folder says of itself, and
+                zeros.
         """
+        try:
+            if path.suffix == ZARR:
+                self._outline_folder(path, whole=whole)
+            else:
+                self._outline_file(path, whole=whole)
+            yield
+        finally:
+            _remove_local(path)
+
+    def _outline_file(self, path: Path, *, whole: bool) -> None:
         url = self.url_of(path)
         size = size_of(url)
         if size is None:
-            yield
             return
-        try:
-            if whole:
-                download(url, path)
+        if whole:
+            download(url, path)
+            return
+        head = read_bytes(url, 0, min(HEAD, size))
+        end = 8 + int.from_bytes(head[:8], "little")
+        if len(head) < end <= size:
+            head += read_bytes(url, len(head), end)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(head)
+            file.truncate(size)
+
+    def _outline_folder(self, path: Path, *, whole: bool) -> None:
+        if size_of(f"{self.url_of(path)}/{DESCRIPTION}") is None:
+            return
+        for file, name in self._files(path):
+            if whole or name.endswith(DESCRIPTION):  # of the folder and of each array
+                download(file.url, path / name)
             else:
-                head = read_bytes(url, 0, min(HEAD, size))
-                end = 8 + int.from_bytes(head[:8], "little")
-                if len(head) < end <= size:
-                    head += read_bytes(url, len(head), end)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as file:
-                    file.write(head)
-                    file.truncate(size)
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                with (path / name).open("wb") as local:
+                    local.truncate(file.size or 0)
+
+    def _files(self, folder: Path) -> list[tuple[RemoteFile, str]]:
+        """Return what the store has of a folder, and the names below it."""
+        url = whole_url(self.url_of(folder))
+        try:
+            return [(file, file.url.removeprefix(f"{url}/")) for file in list_files(url)]
+        except FileNotFoundError:
+            return []
 
     def send(self, path: Path) -> None:
-        """Move a file to the store.
+        """Move a file, or a folder in Zarr, to the store, which has no description of the folder until all is there.
 
         Raises:
             OSError: It cannot be written there.
         """
-        upload(path, self.url_of(path))
-        path.unlink()
+        if path.is_dir():
+            url = self.url_of(path)
+            remove(f"{url}/{DESCRIPTION}")
+            names = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+            for file, name in self._files(path):
+                if name not in names:  # of an earlier run
+                    remove(file.url)
+            for name in sorted(names - {DESCRIPTION}):
+                upload(path / name, f"{url}/{name}")
+            upload(path / DESCRIPTION, f"{url}/{DESCRIPTION}")
+        else:
+            upload(path, self.url_of(path))
+        _remove_local(path)
 
     def send_parts(self) -> None:
         """Copy the parts of Parquet that have changed to the store, then remove those that are gone.
@@ -105,6 +153,13 @@ class Mirror:
             if self._sent.get(path) != mark:
                 upload(path, self.url_of(path))
                 self._sent[path] = mark
+
+
+def _remove_local(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _mark(path: Path) -> tuple[int, int]:

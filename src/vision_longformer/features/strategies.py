@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from vision_longformer.images.reader import check_pixels
 from vision_longformer.memory.plans import STRATEGIES, Plan, Strategy, free_disk, plan
 from vision_longformer.streaming import Progress, stream
 from vision_longformer.utils.system_memory import default_bound, resident_memory
+
+logger = logging.getLogger(__name__)
 
 WORK_FOLDER = ".work"  # below the output, if no other is named
 
@@ -128,6 +131,7 @@ def encoded_image(
         if encoder.max_side is not None and chosen.chosen.strategy != "whole":
             raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
         on_plan(chosen)
+        logger.info("%s: %s, as %s", path, chosen.chosen.strategy, _why(chosen))
         if chosen.chosen.strategy == "whole":
             pixels = whole_pixels(reader, encoder.model.in_chans, max_side=encoder.max_side)
             reader.close()
@@ -138,6 +142,12 @@ def encoded_image(
             assert chosen.chosen.band_bytes is not None
             work.begin(chosen.chosen.band_bytes)
         yield _streamed(encoder, reader, chosen, georeference, work, on_band)
+
+
+def _why(chosen: Plan) -> str:
+    """Say why an image goes the way that a plan chose."""
+    others = [f"{one.strategy} does not fit ({one.reason})" for one in chosen.forecasts if one.reason]
+    return "; ".join(others) or f"{chosen.chosen.memory / 1e6:.0f} MB of memory fit"
 
 
 def work_folder_of(name: str, limits: Limits, output: Path) -> Path:

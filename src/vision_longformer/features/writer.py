@@ -40,7 +40,7 @@ class Writer:
         kind: The format.
         reading: How images are read.
         names: Of the images that there are; None for any.
-        mirror: Where features go from `output`; it takes safetensors and Parquet.
+        mirror: Where features go from `output`; it takes safetensors, Zarr and Parquet.
 
     Attributes:
         settings: All that features depend on beside the image.

@@ -43,6 +43,11 @@ class Source:
     remote: RemoteFile | None = None
 
     @property
+    def location(self) -> str:
+        """Where it lies, for people: a path or URL."""
+        return str(self.path) if self.remote is None else self.remote.url
+
+    @property
     def state(self) -> str:
         """What changes when the file does; "" where that is not known before it is read.
 

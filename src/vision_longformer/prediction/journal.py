@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,15 +41,17 @@ class Journal:
     Args:
         output: The folder; made if need be.
         settings: All that results depend on besides the images' contents, as JSON.
+        helping: Whether another process has the folder, and this one does some of its images.
 
     Raises:
         JournalError: On entering: the folder has results of other settings, or another process is at work there.
         OSError: On entering: it cannot be written.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, settings: Mapping[str, Any], *, helping: bool = False) -> None:
         self.output, self.settings = output, json.loads(json.dumps(settings))
-        self.work_folder = output / WORK
+        self._helping = helping
+        self.work_folder = output / WORK / (uuid.uuid4().hex if helping else "")
         self._entries = output / ENTRIES
         self._lock: Lock | None = None
 
@@ -56,6 +59,9 @@ class Journal:
         self._check_settings()
         check_writable(self.output)
         self._entries.mkdir(parents=True, exist_ok=True)
+        if self._helping:
+            self.work_folder.mkdir(parents=True)
+            return self
         lock = self._entries / LOCK
         lock.touch()
         try:
@@ -125,13 +131,13 @@ class Journal:
             )
 
 
-def entry_of(result: RegionsResult, *, path: Path, identity: str, seconds: float) -> Entry:
+def entry_of(result: RegionsResult, *, path: str, identity: str, seconds: float) -> Entry:
     """Return what the journal keeps of a result: all of an object, and how many pixels each class has."""
     image = result.image
     entry: Entry = {
         "identity": identity,
         "name": image.name,
-        "path": str(path),
+        "path": path,
         "kind": result.kind,
         "size": list(image.size),
         "georeference": image.georeference,

@@ -77,6 +77,7 @@ class PredictionRun:
         root: The folder that all images share; a run of another one's is not continued.
         outputs: Names of `FORMATS`, `TABLES`, and "labels".
         pictures: Whether to draw what was found.
+        helping: Whether another run has the folder, for which this one does some images; it writes no tables.
 
     Raises:
         JournalError: On entering: the folder has results of another run, or another process is at work there.
@@ -84,12 +85,19 @@ class PredictionRun:
     """
 
     def __init__(
-        self, output: Path, predictor: Predictor, *, root: Path, outputs: Sequence[str], pictures: bool = True
+        self,
+        output: Path,
+        predictor: Predictor,
+        *,
+        root: Path,
+        outputs: Sequence[str],
+        pictures: bool = True,
+        helping: bool = False,
     ) -> None:
-        self.output, self.predictor = output, predictor
+        self.output, self.predictor, self._helping = output, predictor, helping
         self.tables = [name for name in outputs if name in TABLES]
         self.formats = [name for name in outputs if name not in TABLES] + (["picture"] if pictures else [])
-        self.journal = Journal(output, {**predictor.settings, "images": str(root)})
+        self.journal = Journal(output, {**predictor.settings, "images": str(root)}, helping=helping)
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
@@ -99,7 +107,7 @@ class PredictionRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if not isinstance(error, Exception):  # nothing, or somebody wants it to stop
+            if not self._helping and not isinstance(error, Exception):  # nothing, or somebody wants it to stop
                 self.write_tables()
         finally:
             self.journal.__exit__(kind, error, traceback)
@@ -115,30 +123,51 @@ class PredictionRun:
             OutputError: Results cannot be written, for instance because the disk is full.
         """
         for source in sources:
-            identity = ""
+            identity, path = "", source.path
             try:
-                digest = content_digest(source.path)
-                identity = hashlib.sha256(json.dumps([digest, self.journal.settings]).encode()).hexdigest()
-                yield self._predict(source, identity, on_band)
+                if skipped := self._done(source, state=source.state):
+                    yield skipped
+                    continue
+                with source.at_hand() as near:
+                    path = near.path
+                    digest = content_digest(path)
+                    identity = hashlib.sha256(json.dumps([digest, self.journal.settings]).encode()).hexdigest()
+                    outcome = self._done(near, identity=identity) or self._predict(near, identity, on_band)
+                yield replace(outcome, source=source)
             except OutputError:
                 raise
             except Exception as error:
-                message = str(error) if isinstance(error, WorkFolderError) else reason_of(error, source.path)
-                failed = {"identity": identity, "name": source.name, "path": str(source.path), "error": message}
+                message = str(error) if isinstance(error, WorkFolderError) else reason_of(error, path)
+                failed = {"identity": identity, "name": source.name, "path": source.location, "error": message}
                 self.journal.write(source.name, failed)
                 yield Outcome(source, "failed", message)
 
-    def _predict(self, source: Source, identity: str, on_band: Callable[[Source, float, int], None]) -> Outcome:
+    def _done(self, source: Source, *, state: str = "", identity: str = "") -> Outcome | None:
+        """Return that an image was done before; else None.
+
+        Args:
+            source: The image, whose file is there if `identity` is given.
+            state: Of its file, if that is to say whether it is the same; "" if not.
+            identity: Of its contents and all settings, if that is to say so.
+        """
         kept = self.journal.read(source.name)
-        if kept is not None and kept["identity"] == identity and "error" not in kept:
-            missing = [name for name in self.formats if not self.target(name, kept).exists()]
-            if not missing or kept["kind"] == "objects":
-                if missing:
-                    objects = objects_of(kept, self.predictor.class_names)
-                    tolerance = self.predictor.options.simplify or 0.0
-                    picture = partial(read_picture, source.path, self.predictor.trained.reading)
-                    self._write(replace(objects, picture=picture, tolerance=tolerance), kept, missing)
-                return self._outcome(source, "skipped", kept)
+        if kept is None or "error" in kept:
+            return None
+        if not (identity and kept["identity"] == identity) and not (state and kept.get("state") == state):
+            return None
+        missing = [name for name in self.formats if not self.target(name, kept).exists()]
+        if missing and (kept["kind"] != "objects" or not identity):
+            return None
+        if missing:
+            objects = objects_of(kept, self.predictor.class_names)
+            tolerance = self.predictor.options.simplify or 0.0
+            picture = partial(read_picture, source.path, self.predictor.trained.reading)
+            self._write(replace(objects, picture=picture, tolerance=tolerance), kept, missing)
+        if identity and kept.get("state") != source.state:  # a file that was touched
+            self.journal.write(source.name, kept | {"state": source.state})
+        return self._outcome(source, "skipped", kept)
+
+    def _predict(self, source: Source, identity: str, on_band: Callable[[Source, float, int], None]) -> Outcome:
         start, pixels = time.perf_counter(), 0
 
         def begin(size: Size) -> None:
@@ -154,7 +183,7 @@ class PredictionRun:
             source.path, name=source.name, work_folder=self.journal.work_folder, progress=progress
         )
         assert isinstance(result, RegionsResult)
-        entry = entry_of(result, path=source.path, identity=identity, seconds=0.0)
+        entry = entry_of(result, path=source.location, identity=identity, seconds=0.0) | {"state": source.state}
         self._write(result, entry, self.formats)
         entry["seconds"] = time.perf_counter() - start
         self.journal.write(source.name, entry)

@@ -117,20 +117,18 @@ class Report:
     notes: Sequence[str]
     values: Mapping[str, Any]
 
-    def write(self, output: Path, name: str, *, copy: Path | None = None) -> Path:
+    def write(self, output: Path, name: str) -> Path:
         """Write the values as JSON, the figures as SVG, and `index.html`, which shows them and needs no other file.
 
         Args:
             output: Folder.
             name: Of the file of values.
-            copy: Another file for them.
 
         Returns:
             The page.
         """
-        for target in (output / name, *([copy] if copy else [])):
-            with replacing(target) as temporary:
-                temporary.write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
+        with replacing(output / name) as temporary:
+            temporary.write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
         for figure in self.figures:
             write_page(output / figure.name, "figure.svg", {"figure": figure})
         write_page(output / "index.html", "measured.html", vars(self))

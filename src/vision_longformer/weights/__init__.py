@@ -11,8 +11,6 @@ from vision_longformer.weights.checks import (
 from vision_longformer.weights.files import (
     FORMAT_VERSION,
     METADATA_KEY,
-    PREPROCESSING,
-    WEIGHTS_NAME,
     describe,
     halve,
     load,
@@ -24,8 +22,10 @@ from vision_longformer.weights.files import (
     weights_digest,
 )
 from vision_longformer.weights.positions import fit_positions, resize_position_tables
+from vision_longformer.weights.timm_folder import CONFIG_NAME, PREPROCESSING, WEIGHTS_NAME
 
 __all__ = [
+    "CONFIG_NAME",
     "FORMAT_VERSION",
     "METADATA_KEY",
     "PREPROCESSING",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from vision_longformer.utils import strict_json, tensor_files
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.tensor_files import bytes_of, open_file, read_entries, read_header, write_tensors
 from vision_longformer.utils.words import shown
-from vision_longformer.variants import CONFIGS
 from vision_longformer.weights.checks import (
     READING,
     check_class_names,
@@ -39,13 +39,19 @@ from vision_longformer.weights.checks import (
     expected_state,
     shapes_of,
 )
+from vision_longformer.weights.timm_folder import (
+    CONFIG_NAME,
+    PREPROCESSING,
+    WEIGHTS_NAME,
+    folder_config,
+    read_folder_config,
+)
 
+logger = logging.getLogger(__name__)
 METADATA_KEY = "vision_longformer"
 HALVED_KEY = "vision_longformer_stored_from"  # the type of what is stored as float16
 FORMAT_VERSION = 1
 MANY_BLOCKS = 100  # of which a model takes a noticeable time to build
-WEIGHTS_NAME = "model.safetensors"
-PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
 
 
 def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str] | None = None) -> Path:
@@ -79,13 +85,13 @@ def save(model: VisionLongformer, path: str | Path, *, class_names: Sequence[str
     }
     write_tensors(weights, model.state_dict(), {METADATA_KEY: json.dumps(metadata)})
     if not is_file:
-        with replacing(path / "config.json") as temporary:
-            temporary.write_text(json.dumps(_hub_config(model, description, names), indent=2) + "\n")
+        with replacing(path / CONFIG_NAME) as temporary:
+            temporary.write_text(json.dumps(folder_config(model, description, names), indent=2) + "\n")
     return weights
 
 
 def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
-    """Read what `save` wrote, in evaluation mode.
+    """Read what `save` wrote, or a folder that timm wrote of one of our models, in evaluation mode.
 
     What the file says of itself is checked before anything is built from it. Its tensors are compared with the digests
     that `save` wrote; of a file without them, which is older, a note is logged.
@@ -100,20 +106,24 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
             it is damaged.
     """
     path = Path(path)
-    if path.is_dir():
-        path /= WEIGHTS_NAME
+    folder = path if path.is_dir() else None
+    path = path if folder is None else path / WEIGHTS_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     with open_file(path) as file:
         header = read_header(file, path, verify=verify)
-        metadata = _description(header.metadata.get(METADATA_KEY), path)
-        _refuse_other_contents(metadata, path)
+        if folder is not None and METADATA_KEY not in header.metadata:
+            metadata, said_in = read_folder_config(folder), f"{folder / CONFIG_NAME}"
+        else:
+            metadata = _description(header.metadata.get(METADATA_KEY), path)
+            said_in = f"{path}: the description in its metadata"
+            _refuse_other_contents(metadata, path)
         try:
             config = ModelConfig.from_dict(metadata["config"])
             preprocessing = check_preprocessing(metadata["preprocessing"], in_chans=config.in_chans)
             class_names = check_class_names(metadata["class_names"], num_classes=config.num_classes)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: the description in its metadata is damaged: {error}") from error
+            raise ValueError(f"{said_in} is damaged: {error}") from error
         if sum(stage.depth for stage in config.stages) > MANY_BLOCKS:
             check_state(header.entries, expected_state(config), source=str(path))
         with torch.device("meta"):  # which takes no memory
@@ -122,6 +132,7 @@ def load(path: str | Path, *, verify: bool = True) -> VisionLongformer:
         finite = functools.partial(check_finite, source=str(path))
         state = _widened(read_entries(file, path, header, verify=verify, on_tensor=finite), header.metadata)
     model.load_state_dict(state, assign=True)
+    logger.info("%s: %d tensors of a model of %d stages", path, len(state), len(config.stages))
     description = default_cfg(config) | preprocessing
     if class_names is not None:
         description["label_names"] = class_names
@@ -218,25 +229,6 @@ def _description(text: str | None, path: Path) -> dict[str, Any]:
     check_version(path, metadata, readable=FORMAT_VERSION)
     found: dict[str, Any] = metadata
     return found
-
-
-def _hub_config(model: VisionLongformer, description: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
-    """Return timm's config.json. The architecture is the nearest name; `model_args` hold the exact configuration."""
-    same = [name for name, config in CONFIGS.items() if config.stages == model.config.stages]
-    hub = {
-        "architecture": description.get("architecture") or (same or list(CONFIGS))[0],
-        "num_classes": model.num_classes,
-        "num_features": model.num_features,
-        "global_pool": model.global_pool,
-        "model_args": {"config": model.config.to_dict()},
-        "pretrained_cfg": {
-            key: value
-            for key, value in (description | default_cfg(model.config)).items()
-            if key not in ("url", "architecture", "label_names", READING)
-        }
-        | {key: description[key] for key in PREPROCESSING},
-    }
-    return hub if names is None else hub | {"label_names": names}
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.commands.options.shared import add_model, add_precision, add_reading
+from vision_longformer.commands.options.shared import (
+    DEVICE_HELP,
+    add_engine,
+    add_json_file,
+    add_model,
+    add_precision,
+    add_reading,
+)
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
@@ -50,6 +57,7 @@ def encode_parser() -> Parser:
         "Shares go into the same DIR, and have no report; `vil status` counts them together."
     )
     add("--shard", type=str | None, metavar="K/N", help=shard_help)
+    add_engine(parser)
     split_help = "Share each image between the processes that torchrun starts, as strips of rows; features are Zarr."
     add("--split", action="store_true", help=split_help)
     add("--no-report", action="store_true", help="Do not write DIR/index.html.")
@@ -59,7 +67,6 @@ def encode_parser() -> Parser:
 def status_parser() -> Parser:
     parser = Parser(description="Tell how many images `vil encode` has done, which failed and why, and what is left.")
     parser.add_argument("folder", type=str, metavar="DIR", help="The --output of vil encode.")
-    parser.add_argument("--json", action="store_true", help="Print JSON, with all that failed.")
     return parser
 
 
@@ -80,9 +87,27 @@ def explore_parser() -> Parser:
     add_reading(parser)
     memory_help = "That encoding may take, such as 4GB; by default what the process holds and 60% of what is free."
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
+    _add_page(parser)
+    return parser
+
+
+def demo_parser() -> Parser:
+    parser = Parser(
+        description="A first look: micrographs that come with the package are counted, and a page opens on them."
+    )
+    output_help = "Folder for features, strokes and what is taken away; created if need be."
+    parser.add_argument("--output", default="demo", type=str, metavar="DIR", help=output_help)
+    parser.add_argument("--device", default="auto", type=str, help=DEVICE_HELP)
+    _add_page(parser)
+    return parser
+
+
+def _add_page(parser: Parser) -> None:
+    """Add where a page is served."""
+    add = parser.add_argument
     add("--port", type=int, default=0, metavar="N", help="Of the page; 0 takes any that is free.")
     add("--no-browser", action="store_true", help="Print the address and open nothing.")
-    return parser
+    parser.has_result = False
 
 
 def search_parser() -> Parser:
@@ -99,7 +124,7 @@ def search_parser() -> Parser:
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights that the images were encoded with, for a file.")
     add("--images", type=str | None, metavar="DIR", help="The folder that was encoded, to show pictures.")
     add("--output", type=str | None, metavar="DIR", help="Write a page of what was found, DIR/index.html.")
-    add("--json", type=str | None, metavar="FILE", help="Write what was found as JSON.")
+    add_json_file(parser, "what was found")
     return parser
 
 
@@ -132,7 +157,6 @@ def plan_parser() -> Parser:
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")
     add("--work-folder", type=str, default=".", metavar="DIR", help="Where maps would be spilled.")
     add("--training", action="store_true", help="Plan a training step: the largest batch, and how.")
-    add("--json", action="store_true", help="Print JSON.")
     return parser
 
 
@@ -140,5 +164,4 @@ def doctor_parser() -> Parser:
     parser = Parser(description="Say what this machine and this installation can do, and how to mend what is missing.")
     output_help = "Where results are to go: the disk to look at; by default that of this folder."
     parser.add_argument("--output", type=str | None, metavar="DIR", help=output_help)
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser

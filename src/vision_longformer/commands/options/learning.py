@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import INTERRUPTED, STOPPED, Parser
-from vision_longformer.commands.options.shared import DEVICE_HELP, add_precision, add_reading
+from vision_longformer.commands.options.shared import DEVICE_HELP, add_engine, add_json_file, add_precision, add_reading
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
@@ -46,12 +46,12 @@ def evaluate_parser() -> Parser:
     )
     add = parser.add_argument
     data_help = "Folder of SPLIT/CLASS/images or a CSV file; of SPLIT.json and SPLIT/; or of SPLIT/ and SPLIT_labels/."
-    json_help = "Write the measures as JSON: top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions."
+    measures = "the measures (top1 and top5 in percent, box_ap, mask_ap, miou and the like as fractions)"
     size_help = "Side of a classifier's square, or shorter side that others see; by default that of training."
     add("checkpoint", type=str, metavar="CHECKPOINT", help="Weights, such as RUN/best.safetensors.")
     add("--data", required=True, type=str, metavar="PATH", help=data_help)
     add("--split", default="val", type=str, help="Which images.")
-    add("--json", type=str | None, metavar="FILE", help=json_help)
+    add_json_file(parser, measures)
     add("--size", type=int | None, metavar="PIXELS", help=size_help)
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
@@ -79,7 +79,8 @@ def predict_parser() -> Parser:
         "it."
     )
     simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
-    add("images", nargs="+", type=str, metavar="IMAGES", help="Files, folders (with all below them) or patterns.")
+    images_help = "Files, folders (with all below them) or patterns; or URLs of these (s3://, https:// and others)."
+    add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
     add("--model", type=str | None, metavar="NAME", help=model_help)
     add("--checkpoint", type=str | None, metavar="FILE", help="Weights of your own; also as the first of IMAGES.")
     add("--output", type=str | None, metavar="PATH", help=output_help)
@@ -99,6 +100,7 @@ def predict_parser() -> Parser:
     add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
     add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")
     add_reading(parser)
+    add_engine(parser)
     return parser
 
 
@@ -122,7 +124,7 @@ def probe_parser() -> Parser:
     add("--workers", type=int, default=0, metavar="N", help="Processes that read images.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--output", type=str | None, metavar="DIR", help="Write a page, DIR/index.html, with what is confused.")
-    add("--json", type=str | None, metavar="FILE", help="Write the figures as JSON.")
+    add_json_file(parser, "the figures")
     return parser
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
+from vision_longformer.commands.options.shared import add_json_file
 
+SHELLS = ("bash", "zsh", "tcsh")
 MODELS = (
     "vision_longformer_tiny",
     "vision_longformer_small",
@@ -16,7 +18,6 @@ MODELS = (
 def models_parser() -> Parser:
     parser = Parser(description="List the models with their sizes, costs and published accuracies.")
     parser.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="Count costs at this square too.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser
 
 
@@ -66,7 +67,7 @@ def compare_parser() -> Parser:
     add("--model", default="small", type=str, metavar="NAME", help="As in the table of `vil models`.")
     add("--attention", nargs="+", type=str, default=[], metavar="NAME", help="By default all.")
     _add_measuring(parser, repeats=5, output="compare", file="comparison.json")
-    add("--json", type=str | None, metavar="FILE", help="Write comparison.json here too.")
+    add_json_file(parser, "comparison.json")
     return parser
 
 
@@ -83,6 +84,15 @@ def benchmark_parser() -> Parser:
     add("--batch", type=int, default=1, metavar="N", help="Images of a pass.")
     add("--runtimes", nargs="+", type=str, default=["eager"], metavar="NAME", help="eager, onnxruntime, openvino.")
     _add_measuring(parser, repeats=7, output="benchmark", file="benchmark.json")
+    return parser
+
+
+def completion_parser() -> Parser:
+    parser = Parser(
+        description='Print what makes a shell complete commands, options and files: eval "$(vil completion bash)".'
+    )
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"One of {', '.join(SHELLS)}.")
+    parser.has_result = False
     return parser
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.utils.devices import PRECISIONS
+from vision_longformer.utils.precisions import PRECISIONS
 
+FILE_METAVARS = {"FILE", "PATH", "IMAGE", "IMAGES", "CHECKPOINT", "DATA", "QUERY", "FEATURES"}  # which shells complete
+FOLDER_METAVARS = {"DIR"}
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 
@@ -16,6 +18,33 @@ def add_model(parser: Parser) -> None:
     add("--stages", nargs="+", type=int, default=[4], metavar="N", help="Whose maps to keep, from 1.")
     add("--device", default="auto", type=str, help=DEVICE_HELP)
     add("--seed", type=int, default=0, help="Draws the weights of an untrained model, so that runs repeat.")
+
+
+def add_saying(parser: Parser) -> None:
+    """Add how much a command says; and its result as JSON, unless it has none, or an option for a file of it."""
+    add = parser.add_argument
+    if "--json" not in parser._option_string_actions and parser.has_result:
+        add("--json", action="store_true", help="Print the result as JSON, and nothing else to standard output.")
+    add("--quiet", "-q", action="store_true", help="Say what failed, and the result; no remarks and no progress.")
+    add("--verbose", "-v", action="store_true", help="Say what is decided on the way, and why.")
+
+
+def add_json_file(parser: Parser, what: str) -> None:
+    """Add the option of a command whose result goes into a file, or to standard output."""
+    text = f"Write {what} as JSON; without FILE print it, and nothing else to standard output."
+    parser.add_argument("--json", nargs="?", const="-", type=str | None, metavar="FILE", help=text)
+
+
+def add_engine(parser: Parser) -> None:
+    """Add where many images are worked on."""
+    add = parser.add_argument
+    engine_help = "What shares the images out: none, or ray, to actors on all machines of a cluster."
+    address_help = "Of the cluster, or auto on one of its machines; by default RAY_ADDRESS, else this machine alone."
+    add("--engine", choices=["none", "ray"], default="none", help=engine_help)
+    add("--address", type=str | None, metavar="ADDRESS", help=address_help)
+    add("--actors", type=int | None, metavar="N", help="Of Ray: how many; by default as many as there is room for.")
+    add("--actor-cpus", type=float, default=1.0, metavar="N", help="CPUs that each actor takes.")
+    add("--actor-gpus", type=float | None, metavar="N", help="GPUs of each; by default 1 where there are any.")
 
 
 def add_precision(parser: Parser, *, streams: bool = False) -> None:
