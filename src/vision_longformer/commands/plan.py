@@ -101,7 +101,7 @@ def _images(arguments: Arguments, trained: Reading, channels: int) -> tuple[list
         check_max_side(arguments.max_side, reading)
     for source in find_images(arguments.images, remark=tell):
         try:
-            image = describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels)
+            image = describe_image(source.path, reading=source.asked.on(reading), max_pixels=arguments.max_pixels)
             check_fits(image, channels)
             images.append(image if arguments.max_side is None else _shrunk(image, arguments))
         except ImageError as error:
