@@ -97,7 +97,7 @@ def _images(arguments: Arguments, trained: Reading, channels: int) -> tuple[list
     reading = chosen_reading(arguments, trained=trained, tell=tell)
     for source in find_images(arguments.images, remark=tell):
         try:
-            image = describe_image(source.path, reading=reading, max_pixels=arguments.max_pixels)
+            image = describe_image(source.path, reading=source.asked.on(reading), max_pixels=arguments.max_pixels)
             check_fits(image, channels)
             images.append(image)
         except ImageError as error:

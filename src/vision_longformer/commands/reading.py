@@ -9,7 +9,7 @@ from vision_longformer.commands.common import Arguments
 from vision_longformer.images import AS_STORED, Reading
 
 SCALES = ("level", "mpp", "magnification")  # of which one is given
-OPTIONS = (*SCALES, "channels", "value_range")  # fields of a `Reading`, and of a recipe's `input`
+OPTIONS = (*SCALES, "channels", "value_range", "tissue")  # fields of a `Reading`, and of a recipe's `input`
 
 
 def given_reading(arguments: Arguments) -> dict[str, Any]:
@@ -47,5 +47,7 @@ def _said(name: str, value: Any) -> str:
     """Return an option as it is typed."""
     if value is None:
         return f"no --{name}"
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
     numbers = value if isinstance(value, tuple) else (value,)
     return f"--{name.replace('_', '-')} " + " ".join(f"{number:g}" for number in numbers)
