@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
-from vision_longformer.explore import head
-from vision_longformer.explore.head import NotEnoughError, cross_validate, fit_head, gather, next_uncertain, weigh
+from vision_longformer import explore
+from vision_longformer.explore import head, similarity
+from vision_longformer.explore.head import (
+    NotEnoughError,
+    balance,
+    cross_validate,
+    fit_head,
+    gather,
+    next_uncertain,
+    weigh,
+)
 from vision_longformer.explore.strokes import Stroke
 from vision_longformer.explore.tokens import Explored
 from vision_longformer.segmentation.token_grid import Region
@@ -31,14 +41,15 @@ def test_logits_are_those_of_a_logistic_regression_of_all_features_together(
     fitted = fit_head([(explored, strokes)])
 
     samples = gather([(explored, strokes)], explored.scalers)
-    model = LogisticRegression(C=head.STRENGTH, max_iter=head.ITERATIONS, tol=1e-3)
+    factors = balance(explored.grid)
+    model = LogisticRegression(C=head.WEAKEST, max_iter=head.ITERATIONS, tol=1e-3)
     model.fit(samples.features, samples.labels, sample_weight=samples.weights)
     height, width = explored.grid.size
     rows, columns = np.divmod(np.arange(height * width), width)
     features = np.concatenate(
         [scaler(explored.grid.at(number, rows, columns)) for number, scaler in enumerate(explored.scalers)], axis=1
     )
-    expected = model.decision_function(features)
+    expected = model.decision_function(features * factors)
     found = fitted.head.on(explored.grid)(explored.grid.whole).reshape(height * width, -1)
     if expected.ndim == 1:
         np.testing.assert_allclose(found[:, 1] - found[:, 0], expected, atol=1e-4)
@@ -54,6 +65,24 @@ def test_a_few_places_of_two_classes_tell_the_rest(explored: Explored) -> None:
     assert (labels[:, middle + 3 :] == 1).mean() > 0.97
 
 
+def test_an_image_is_segmented_as_the_page_shows_it(explored: Explored) -> None:
+    strokes = [dot(2, 30, 40), dot(2, 60, 110), dot(5, 150, 40), dot(5, 180, 110)]
+
+    found = explore.segment(explored.features, strokes)
+
+    fitted = fit_head([(explored, strokes)])
+    shown = label_tokens(fitted.head.on(explored.grid))
+    assert found.shape == exploring.SIZE
+    rows, columns = np.indices(exploring.SIZE)
+    np.testing.assert_array_equal(found, np.array([2, 5])[shown[rows // 3, columns // 3]])
+
+
+def test_what_the_page_does_is_there_in_python() -> None:
+    assert explore.similar is similarity.similar
+    assert explore.search.Index is explore.Index
+    assert explore.probe.fit(torch.eye(4), torch.tensor([0, 0, 1, 1])).weight.shape == (4, 2)
+
+
 def test_classes_without_strokes_are_left_out(explored: Explored) -> None:
     strokes = [dot(1, 30, 40), dot(4, 150, 40)]
 
@@ -67,6 +96,25 @@ def test_classes_weigh_the_same_and_so_do_the_strokes_of_a_class() -> None:
     labels, strokes = np.array([0, 0, 0, 0, 0, 1]), np.array([0, 0, 0, 0, 1, 2])
 
     assert weigh(labels, strokes).tolist() == [1 / 16] * 4 + [1 / 4, 1 / 2]
+
+
+def test_all_channels_of_a_stage_vary_as_one_feature_and_coarser_stages_less(explored: Explored) -> None:
+    parts = np.split(balance(explored.grid), np.cumsum(explored.grid.channels)[:-1])
+
+    shares = [float((part.astype(np.float64) ** 2).sum()) for part in parts]
+    finest = min(explored.grid.strides)
+    assert shares == pytest.approx([finest / stride for stride in explored.grid.strides], rel=1e-5)
+
+
+def test_many_strokes_are_learned_from_by_fewer_tokens_each(
+    explored: Explored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "MOST_TOKENS", 4 * 10)
+    wide = [dot(stroke.label, *stroke.points[0], 20) for stroke in HALVES]
+
+    samples = gather([(explored, wide)], explored.scalers)
+
+    assert np.bincount(samples.strokes).tolist() == [10] * 4
 
 
 def test_strokes_over_several_images_are_learned_from_together(explored: Explored, tmp_path: Path) -> None:

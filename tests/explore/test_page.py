@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import random
 import shutil
 import socket
 import threading
@@ -44,13 +46,30 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
+class Late:
+    """Answers of an application that come late, by different times."""
+
+    def __init__(self, app: Any) -> None:
+        self._app, self._random = app, random.Random(0)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start" and "/api/" in scope["path"]:
+                await asyncio.sleep(self._random.uniform(0, 0.8))
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
 class Serving:
     """A session's page, served by a thread."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, late: bool = False) -> None:
         self.session = session
         self._socket = socket.create_server(("127.0.0.1", 0))
         app: Any = build_app(session, Actions(session, exploring.model), token="token")
+        if late:
+            app = Late(app)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
@@ -107,6 +126,18 @@ def _until(condition: Any) -> None:
     raise AssertionError("it did not come true in time")
 
 
+def _paint_both_classes(page: Any) -> None:
+    """Paint each of two classes twice, in its half of the image."""
+    for key, places in (("1", ((30, 40), (60, 110))), ("2", ((150, 40), (180, 110)))):
+        page.keyboard.press(key)
+        for x, y in places:
+            start = _place(page, x, y)
+            page.mouse.move(*start)
+            page.mouse.down()
+            page.mouse.move(start[0] + 20, start[1], steps=3)
+            page.mouse.up()
+
+
 def test_a_person_finds_segments_exports_and_comes_back(browser: Any, serving: Serving, tmp_path: Path) -> None:
     page = _open(browser, serving.address, viewport=DESKTOP)
 
@@ -119,17 +150,10 @@ def test_a_person_finds_segments_exports_and_comes_back(browser: Any, serving: S
 
     # Segment: two classes, each painted twice
     page.click("#tab-segment")
-    plain = _shown(page, 100, 75)
-    for key, places in (("1", ((30, 40), (60, 110))), ("2", ((150, 40), (180, 110)))):
-        page.keyboard.press(key)
-        for x, y in places:
-            start = _place(page, x, y)
-            page.mouse.move(*start)
-            page.mouse.down()
-            page.mouse.move(start[0] + 20, start[1], steps=3)
-            page.mouse.up()
+    plain = _shown(page, 130, 75)
+    _paint_both_classes(page)
     page.locator("#measure:enabled").wait_for()
-    _until(lambda: np.abs(_shown(page, 100, 75) - plain).max() > 20)  # the overlay has come
+    _until(lambda: np.abs(_shown(page, 130, 75) - plain).max() > 20)  # the overlay has come
     assert [len(serving.session.strokes(0)), serving.session.fitted is not None] == [4, True]
     page.click("#measure")
     page.locator("#quality", has_text="held out in turn").wait_for()
@@ -150,8 +174,11 @@ def test_a_person_finds_segments_exports_and_comes_back(browser: Any, serving: S
     assert exported[75, 40] == 0
     assert exported[75, 190] == 1
 
-    # What is shown has the colours of what was exported, wherever one looks
+    # What is shown has the colours of what was exported, wherever one looks; the background only when it is asked for
     page.locator("#opacity").fill("1")
+    page.click("#tab-segment")
+    page.locator("#classes .eye").first.click()
+    page.click("#tab-take")
     colours = {0: (230, 159, 0), 1: (86, 180, 233)}
     for x, y in ((20, 20), (90, 130), (140, 20), (200, 140)):
         label = int(exported[y, x])
@@ -166,9 +193,35 @@ def test_a_person_finds_segments_exports_and_comes_back(browser: Any, serving: S
     page = _open(browser, reopened.address, viewport=DESKTOP)
     page.click("#tab-segment")
     page.locator("#measure:enabled").wait_for()
-    assert page.locator("#classes li").first.inner_text().split()[-2:] == ["2", "strokes"]
+    assert page.locator("#classes .strokes").all_inner_texts() == ["2", "2"]
     page.close()
     reopened.close()
+
+
+def test_answers_that_come_late_lose_nothing(browser: Any, tmp_path: Path) -> None:
+    images = [exploring.opened(tmp_path, seed=seed) for seed in (0, 1)]
+    serving = Serving(exploring.session(tmp_path, *images), late=True)
+    page = _open(browser, serving.address, viewport=DESKTOP)
+    page.click("#tab-segment")
+
+    _paint_both_classes(page)
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    page.keyboard.press("Shift+Z")
+    page.select_option("#images", "1")  # what was painted belongs to the image that it was painted on
+
+    _until(lambda: len(serving.session.strokes(0)) == 3 and not serving.session.strokes(1))
+    assert [stroke.label for stroke in serving.session.strokes(0)] == [0, 0, 1]
+    page.locator("#measure:enabled").wait_for()
+
+    serving.session.refit()  # as encoding does, or another window: the page does not know, and finds out
+    page.select_option("#images", "0")
+    page.locator("#opacity").fill("1")
+    _until(lambda: np.abs(_shown(page, 190, 140) - (86, 180, 233)).max() < 4)
+    page.close()
+    serving.close()
+    for image in images:
+        image.close()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

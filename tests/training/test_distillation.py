@@ -20,7 +20,14 @@ from training.cases import CLASSES, asked_at, disturb, make_images, outcome, rec
 from vision_longformer.datasets import packed
 from vision_longformer.reports.training_page import write_training_page
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.distillation import Student, features_loss, labels_loss, logits_loss
+from vision_longformer.training.distillation import (
+    LogitsAndFeatures,
+    Student,
+    features_loss,
+    labels_loss,
+    laid_out,
+    logits_loss,
+)
 from vision_longformer.training.run_folder import RunFolder
 from vision_longformer.training.tasks import build_task
 from vision_longformer.training.tasks.base import Preparation
@@ -30,6 +37,7 @@ from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.distributed import Processes
 
 TEACHER_CLASSES = 7
+POOLS_MAPS = {"options": {"config": tiny(num_global_tokens=0)}}  # and no global tokens
 CPU = torch.device("cpu")
 
 
@@ -71,6 +79,9 @@ def distilled(teacher: Path | str, **options: Any) -> TrainConfig:
         "components": 5,
         "labels_weight": 0.5,
         "validation_share": 0.2,
+        "mosaic_share": 0.0,
+        "mosaics": [2],
+        "mosaic_sides": [32],
     }
     others = {name: options.pop(name) for name in list(options) if name not in distillation and name != "cache"}
     augmentation = {"color_jitter": 0.2, "crop_scale": [0.5, 1.0]}
@@ -182,6 +193,87 @@ class Ranks(Processes):
         self.barrier.wait()
 
 
+# --- mosaics --------------------------------------------------------------------------------------------------------
+
+
+class Patches(torch.nn.Module):
+    """A classifier that sees each patch of 8×8 pixels by itself, so that an image's neighbours change nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(3, 6, 8, 8)
+        self.head = torch.nn.Linear(6, 4)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.embed(images)
+        return maps.permute(0, 2, 3, 1)
+
+    def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(maps.mean((1, 2)))
+        return logits
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> torch.nn.Module:
+        return self.head
+
+
+@pytest.mark.parametrize("mosaic", [2, 3])
+def test_images_of_a_mosaic_have_their_own_answers(mosaic: int) -> None:
+    images = torch.randn(2 * mosaic**2, 3, 24, 24)
+    pair = LogitsAndFeatures(Patches())
+
+    for found, expected in zip(pair(images, mosaic), pair(images), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_mosaic_is_one_image_to_the_model() -> None:
+    images = torch.arange(5.0, 9.0)[:, None, None, None].expand(4, 3, 8, 8)
+
+    assert laid_out(images, 2)[0, 0, ::8, ::8].tolist() == [[5, 6], [7, 8]]
+
+
+def test_a_share_of_the_batches_are_mosaics(
+    teacher: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+    forward = Student.forward
+
+    def watched(self: Student, images: torch.Tensor, mosaic: int) -> Any:
+        seen.append((mosaic, len(images), images.shape[-1]))
+        return forward(self, images, mosaic)
+
+    monkeypatch.setattr(Student, "forward", watched)
+    mosaics = {"mosaic_share": 0.5, "mosaics": [2], "mosaic_sides": [16, 48]}
+    options: dict[str, Any] = {"compute": {"batch_size": 4}, "schedule": {"epochs": 4}, "final_share": 0.0}
+    run(distilled(teacher, model=POOLS_MAPS, **mosaics, **options), data, tmp_path)
+
+    assert {mosaic for mosaic, count, _ in seen if count == 4} == {1, 2}
+    assert {side for mosaic, _, side in seen if mosaic == 2} == {16, 48}
+    assert {side for mosaic, _, side in seen if mosaic == 1} == {24, 32}
+    assert {mosaic for mosaic, count, _ in seen if count < 4} <= {1}  # too few
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mosaic_sides": [24]}, r"distillation.mosaic_sides=\(24,\): must be multiples of 16"),
+        (
+            {"model": {"name": "test_efficientnet", "options": {}}},
+            "distillation.mosaic_share=0.5: only for models of this library",
+        ),
+        ({"model": {"options": {"config": tiny()}}}, "whose last stage has no global tokens"),
+    ],
+)
+def test_mosaics_that_cannot_be_taken_apart_are_refused(
+    options: dict[str, Any], message: str, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    config = distilled(teacher, **{"model": POOLS_MAPS, "mosaic_share": 0.5, **options})
+    with pytest.raises(ValueError, match=message):
+        run(config, data, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["no_such_model", "vision_longformer_nano_ful", ""])
 def test_a_teacher_that_does_not_exist_is_named(name: str, data: Path) -> None:
     with pytest.raises(ValueError, match=r"teacher .*(cannot be loaded|name one)"):
@@ -214,7 +306,8 @@ def test_a_student_learns_what_its_teacher_says(teacher: Path, data: Path, tmp_p
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(teacher: Path, data: Path, tmp_path: Path) -> None:
-    config = distilled(teacher, model={"options": {"config": tiny()}})
+    mosaics = {"mosaic_share": 0.5, "mosaic_sides": [16]}
+    config = distilled(teacher, model=POOLS_MAPS, compute={"batch_size": 4}, **mosaics)
     run(config, data, tmp_path / "whole")
     for question in (2, 4, 7, 3, 5):  # in preparation and in training
         disturb()
@@ -230,9 +323,9 @@ def test_sides_are_drawn_by_step_and_the_last_epochs_have_their_own(
     seen: list[int] = []
     forward = Student.forward
 
-    def watched(self: Student, images: torch.Tensor) -> Any:
+    def watched(self: Student, images: torch.Tensor, mosaic: int) -> Any:
         seen.append(images.shape[-1])
-        return forward(self, images)
+        return forward(self, images, mosaic)
 
     monkeypatch.setattr(Student, "forward", watched)
     run(distilled(teacher, schedule={"epochs": 5}), data, tmp_path)

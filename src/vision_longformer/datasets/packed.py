@@ -20,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from vision_longformer.datasets.loaders import Key
 from vision_longformer.images import AS_STORED, ImageError, Reading, as_rgb, read_raster
 from vision_longformer.utils.atomic_files import replacing
 
@@ -177,3 +179,28 @@ class PackedImages:
         for place, (shard, row) in enumerate(zip(shards, rows - self._begins[side][shards], strict=True)):
             taken[place] = self._arrays[side][shard][row]
         return torch.from_numpy(taken).to(device)
+
+
+class Batch(NamedTuple):
+    """Images by number, and which view of each."""
+
+    indices: list[int]
+    epochs: list[int]
+
+
+class Numbers(Dataset[Any]):
+    """Images as their numbers: the pixels are already in memory, or on the device."""
+
+    def __init__(self, images: NDArray[np.int64]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key | int) -> tuple[int, int]:
+        return (int(self.images[key.image]), key.epoch) if isinstance(key, Key) else (int(self.images[key]), 0)
+
+    @staticmethod
+    def collate(entries: list[tuple[int, int]]) -> Batch:
+        """Return a batch."""
+        return Batch([image for image, _ in entries], [epoch for _, epoch in entries])

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vision_longformer.backbone import VisionLongformer
 from vision_longformer.explore.jobs import OnShare
 from vision_longformer.explore.session import Session
-from vision_longformer.explore.similar import Point
+from vision_longformer.explore.similarity import Point
 from vision_longformer.explore.strokes import Stroke
 from vision_longformer.explore.takeaway import OFFERED, export, save_head
 from vision_longformer.explore.tiles import SIDE, max_level
@@ -113,11 +111,8 @@ class Actions:
         self.session.model(image)
 
         def work(tell: OnShare) -> tuple[str, Answer]:
-            applied = self.session.apply(image, tell)
-            counts = np.bincount(applied.labels.ravel(), minlength=len(applied.fitted.fitted.numbers)).tolist()
-            names = [self.session.project.classes[number] for number in applied.fitted.fitted.numbers]
-            shares = {name: count / applied.labels.size for name, count in zip(names, counts, strict=True)}
-            return "The whole image is labelled.", {"shares": shares}
+            self.session.apply(image, tell)
+            return "The whole image is labelled.", {}
 
         self.session.jobs.begin("apply", work)
         return self.state()
@@ -154,7 +149,10 @@ class Actions:
     def _image(self, number: int) -> Answer:
         image = self.session.images[number]
         height, width = image.tiles.size
-        about = {} if image.explored is None else {"stages": list(image.explored.stages)}
+        about: Answer = {} if image.explored is None else {"stages": list(image.explored.stages)}
+        applied, names = self.session.applied_now(number), self.session.project.classes
+        shares = None if applied is None else {names[label]: share for label, share in applied.shares.items()}
+        pixel_size = image.facts.pixel_size
         return about | {
             "name": image.name,
             "width": width,
@@ -165,6 +163,8 @@ class Actions:
             "problem": image.problem,
             "strokes": [stroke.to_dict() for stroke in self.session.strokes(number)],
             "undone": self.session.undone(number),
+            "shares": shares,
+            "micrometres": None if pixel_size is None else pixel_size[1],
         }
 
     def _classes(self) -> list[Answer]:

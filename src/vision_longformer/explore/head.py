@@ -6,6 +6,7 @@ n painted tokens, F features of all stages, K classes
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_longformer.explore.strokes import Painted, Stroke, painted
-from vision_longformer.explore.tokens import Explored, Scaler
-from vision_longformer.segmentation.token_grid import Array, Region, Summed
-from vision_longformer.segmentation.token_head import TokenHead, margins
+from vision_longformer.explore.tokens import Explored, Scaler, as_explored
+from vision_longformer.features.load import StoredFeatures
+from vision_longformer.segmentation.token_grid import Array, Region, Summed, TokenGrid
+from vision_longformer.segmentation.token_head import NO_DATA, TokenHead, label_tokens, margins, tokens_to_pixels
 
 TOKENS_OF_STROKE = 300  # that are learned from, evenly spread: neighbours are alike
-STRENGTH = 10.0  # of the labels against the penalty on weights, however many there are
+FEWEST_OF_STROKE, MOST_TOKENS = 8, 6000  # of many strokes fewer tokens each, so that fitting takes the same time
+# Of the labels against the penalty on weights, times the squared number of strokes: benchmarks/strokes.py compares. Few
+# strokes show few of the places where a class can be, and features of wide context mislead then.
+STRENGTH, WEAKEST, STRONGEST = 0.25, 100.0, 1e5
 ITERATIONS = 200
 FOLDS = 5
 APART = 8  # tokens between places that are asked about
@@ -33,7 +38,7 @@ class Samples(NamedTuple):
     """What is learned from.
 
     Attributes:
-        features: (n, F) standardised, of all stages one after the other.
+        features: (n, F) standardised and balanced (see `balance`), of all stages one after the other.
         labels: (n,) class numbers.
         strokes: (n,) numbers of strokes, over all images.
         weights: (n,) that sum to 1: classes weigh the same, and so do the strokes of a class.
@@ -98,22 +103,54 @@ def fit_head(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> FittedHead:
         NotEnoughError: Fewer than two classes were painted.
         ImportError: scikit-learn is not installed.
     """
-    scalers = images[0][0].scalers
-    samples = gather(images, scalers)
-    return _head(*fit_affine(samples), scalers)
+    explored = images[0][0]
+    weights, bias, numbers = fit_affine(gather(images, explored.scalers))
+    return _head(weights * balance(explored.grid)[:, None], bias, numbers, explored.scalers)
+
+
+def segment(features: StoredFeatures | Explored, strokes: Sequence[Stroke]) -> NDArray[np.uint8]:
+    """Return the class of every pixel of an image by strokes over it, as the page of `vil explore` shows it.
+
+    Args:
+        features: From `load_features`, or open already, which is quicker for further strokes.
+        strokes: Of at least two classes.
+
+    Returns:
+        (height, width) class numbers of strokes; 255 where the image has no pixel.
+
+    Raises:
+        NotEnoughError: Fewer than two classes were painted.
+        ValueError: The image was shrunk.
+        ImportError: scikit-learn is not installed.
+    """
+    explored = as_explored(features)
+    fitted = fit_head([(explored, strokes)])
+    numbers = np.array(fitted.numbers, np.uint8)[label_tokens(fitted.head.on(explored.grid))]
+    pixels = np.asarray(tokens_to_pixels(numbers, stride=explored.grid.stride, size=explored.image_size))
+    return np.where(explored.features.valid[...], pixels, np.uint8(NO_DATA))
+
+
+def balance(grid: TokenGrid) -> Array:
+    """Return the (F,) factors of standardised features that say how freely the head may use them.
+
+    Stages have more channels the coarser they are, and so would most of the say: with these factors all channels of a
+    stage together vary as much as one feature does, times the root of the finest stride over the stage's own.
+    """
+    stages = zip(grid.channels, grid.strides, strict=True)
+    return np.concatenate(
+        [np.full(channels, math.sqrt(grid.stride / stride / channels), np.float32) for channels, stride in stages]
+    )
 
 
 def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequence[Scaler]) -> Samples:
     """Return what strokes over images mark, with features standardised by each stage's scaler."""
     features, labels, strokes = [], [], []
     first = 0
+    most = min(TOKENS_OF_STROKE, max(FEWEST_OF_STROKE, MOST_TOKENS // max(1, sum(len(lines) for _, lines in images))))
     for explored, lines in images:
         grid = explored.grid
-        found = _thinned(painted(lines, stride=grid.stride, size=grid.size))
-        own = [
-            scaler(grid.at(number, found.rows, found.columns)) for number, scaler in enumerate(scalers)
-        ]  # (n, C) of each stage
-        features.append(np.concatenate(own, axis=1))
+        found = _thinned(painted(lines, stride=grid.stride, size=grid.size), most)
+        features.append(at(explored, scalers, found.rows, found.columns))
         labels.append(found.labels)
         strokes.append(found.strokes + first)
         first += len(lines)
@@ -121,15 +158,18 @@ def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequenc
     return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes))
 
 
+def at(explored: Explored, scalers: Sequence[Scaler], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Array:
+    """Return the (n, F) standardised and balanced features of n tokens of the finest stage."""
+    grid = explored.grid
+    own = [scaler(grid.at(number, rows, columns)) for number, scaler in enumerate(scalers)]  # (n, C) of each stage
+    return np.concatenate(own, axis=1) * balance(grid)
+
+
 def weigh(labels: NDArray[np.int64], strokes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return weights that sum to 1: classes weigh the same, the strokes of a class too, and the tokens of a stroke."""
-    classes = np.unique(labels)
-    weights = np.zeros(len(labels))
-    for label in classes:
-        own = np.unique(strokes[labels == label])
-        for stroke in own:
-            here = (strokes == stroke) & (labels == label)
-            weights[here] = 1 / (len(classes) * len(own) * here.sum())
+    _, first, stroke, tokens = np.unique(strokes, return_index=True, return_inverse=True, return_counts=True)
+    classes, label, alike = np.unique(labels[first], return_inverse=True, return_counts=True)  # of each stroke
+    weights: NDArray[np.float64] = 1 / (len(classes) * alike[label] * tokens)[stroke]
     return weights
 
 
@@ -146,7 +186,8 @@ def fit_affine(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float6
         raise ImportError("a head needs scikit-learn: pip install 'vision-longformer[explore]'") from error
     if len(np.unique(samples.labels)) < 2:
         raise NotEnoughError("paint places of at least two classes")
-    model = LogisticRegression(C=STRENGTH, max_iter=ITERATIONS, tol=1e-3)
+    strength = min(max(WEAKEST, STRENGTH * len(np.unique(samples.strokes)) ** 2), STRONGEST)
+    model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
     model.fit(samples.features, samples.labels, sample_weight=samples.weights)
     weights, bias = model.coef_.T, model.intercept_
     if weights.shape[1] == 1:  # of two classes, the logit of the second alone
@@ -210,12 +251,13 @@ def _near(region: Region, tokens: Sequence[tuple[int, int]]) -> NDArray[np.bool_
     return near
 
 
-def _thinned(found: Painted) -> Painted:
+def _thinned(found: Painted, most: int) -> Painted:
     """Keep of each stroke at most so many tokens, evenly spread."""
+    order = np.argsort(found.strokes, kind="stable")
+    _, counts = np.unique(found.strokes, return_counts=True)
     kept = []
-    for stroke in np.unique(found.strokes):
-        own = np.flatnonzero(found.strokes == stroke)
-        step = np.linspace(0, len(own) - 1, min(len(own), TOKENS_OF_STROKE)).round().astype(int)
+    for own in np.split(order, np.cumsum(counts)[:-1]):
+        step = np.linspace(0, len(own) - 1, min(len(own), most)).round().astype(int)
         kept.append(own[step])
     places = np.concatenate(kept) if kept else np.zeros(0, int)
     return Painted(found.rows[places], found.columns[places], found.labels[places], found.strokes[places])

@@ -6,7 +6,7 @@ h×w pixels of a tile, H×W tokens of the finest stage. A pixel of a level shows
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -73,9 +73,11 @@ def tokens_of(start: int, end: int, *, factor: int, stride: int, tokens: int) ->
     return np.minimum(middles // stride, tokens - 1)
 
 
-def class_colours(labels: NDArray[np.integer], valid: NDArray[np.bool_], palette: Sequence[Colour]) -> Rgba:
-    """Return labels as colours, transparent where the image has no pixel."""
-    table = np.array([(*colour, 255) for colour in palette], np.uint8)
+def class_colours(
+    labels: NDArray[np.integer], valid: NDArray[np.bool_], palette: Sequence[Colour], *, hidden: Collection[int] = ()
+) -> Rgba:
+    """Return labels as colours, transparent where the image has no pixel or the label is hidden."""
+    table = np.array([(*colour, 0 if label in hidden else 255) for label, colour in enumerate(palette)], np.uint8)
     colours: Rgba = table[labels]
     colours[~valid] = 0
     return colours

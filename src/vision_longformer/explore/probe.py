@@ -53,7 +53,7 @@ class LinearProbe:
         return features @ self.weight + self.bias
 
 
-def fit(features: Tensor, labels: Tensor, *, classes: int) -> LinearProbe:
+def fit(features: Tensor, labels: Tensor, *, classes: int | None = None) -> LinearProbe:
     """Fit a linear probe: ridge regression of standardised features to the classes as 0 and 1.
 
     Its strength is the one with the smallest squared error where each image is left out in turn, which ridge regression
@@ -62,7 +62,7 @@ def fit(features: Tensor, labels: Tensor, *, classes: int) -> LinearProbe:
     Args:
         features: (n, F).
         labels: (n,) classes, at least two different ones.
-        classes: How many there are.
+        classes: How many there are; by default up to the largest label.
 
     Raises:
         ValueError: All labels are of one class.
@@ -73,6 +73,7 @@ def fit(features: Tensor, labels: Tensor, *, classes: int) -> LinearProbe:
 
     if len(labels.unique()) < 2:
         raise ValueError("all images are of one class: a probe needs two")
+    classes = int(labels.max()) + 1 if classes is None else classes
     features = features.double()
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     targets = F.one_hot(labels, classes).double()

@@ -24,6 +24,7 @@ from vision_longformer.explore.actions import Actions, ask_for
 from vision_longformer.explore.overlays import FarOutError
 from vision_longformer.explore.session import Session, StaleError
 from vision_longformer.images import ImageError
+from vision_longformer.segmentation.token_head import MAX_CLASSES
 
 HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY = 2**20  # bytes: a stroke of the most points
@@ -34,6 +35,9 @@ STATIC = {
     "app.js": ("app.js", "text/javascript; charset=utf-8"),
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "painting.js": ("painting.js", "text/javascript; charset=utf-8"),
+    "remembered.js": ("remembered.js", "text/javascript; charset=utf-8"),
+    "scale_bar.js": ("scale_bar.js", "text/javascript; charset=utf-8"),
+    "talk.js": ("talk.js", "text/javascript; charset=utf-8"),
     "openseadragon.min.js": ("vendor/openseadragon.min.js", "text/javascript; charset=utf-8"),
 }
 HEADERS = {
@@ -124,13 +128,18 @@ class _Web:
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     async def overlay(self, request: Request) -> Response:
-        return await run_in_threadpool(self._overlay, **request.path_params)
+        given = request.query_params.get("hidden", "").split(",")
+        hidden = {number for number in range(MAX_CLASSES) if str(number) in given}
+        return await run_in_threadpool(self._overlay, hidden=hidden, **request.path_params)
 
-    def _overlay(self, kind: str, image: int, revision: int, level: int, column: int, row: int) -> Response:
+    def _overlay(
+        self, kind: str, image: int, revision: int, level: int, column: int, row: int, hidden: set[int]
+    ) -> Response:
         if kind not in ("classes", "doubt", "similar"):
             return _refuse(404, "there is no such overlay")
         try:
-            data = self.session.overlay(kind, image, revision, level=level, column=column, row=row)  # type: ignore[arg-type]
+            place = {"level": level, "column": column, "row": row}
+            data = self.session.overlay(kind, image, revision, hidden=hidden, **place)  # type: ignore[arg-type]
         except StaleError as error:
             return _refuse(409, str(error), revision=self.session.revision)
         except FarOutError as error:

@@ -7,8 +7,9 @@ H×W tokens of the finest stage
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from vision_longformer.explore import overlays
 from vision_longformer.explore.head import FittedHead, NotEnoughError, cross_validate, fit_head, next_uncertain
 from vision_longformer.explore.jobs import Jobs, OnShare
 from vision_longformer.explore.opened import OpenedImage, check_same_backbone
-from vision_longformer.explore.similar import FoundRegions, Point, RegionOptions, Similarity, regions
+from vision_longformer.explore.similarity import FoundRegions, Point, RegionOptions, Similarity, regions
 from vision_longformer.explore.strokes import Project, Stroke
 from vision_longformer.explore.tokens import Explored
 from vision_longformer.prediction.colours import class_colour
@@ -79,6 +80,13 @@ class Applied:
 
     fitted: Fitted
     labels: NDArray[np.uint8]
+
+    @cached_property
+    def shares(self) -> dict[int, float]:
+        """Share of the tokens of each class, by its number."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.fitted.fitted.numbers)).tolist()
+        numbers = self.fitted.fitted.numbers
+        return {number: count / self.labels.size for number, count in zip(numbers, counts, strict=True)}
 
 
 @dataclass(eq=False)
@@ -198,21 +206,25 @@ class Session:
     def refit(self) -> None:
         """Fit the head to the strokes as they are."""
         with self._lock:
-            self.fitted, self.why_no_head = None, ""
+            found, problem = None, ""
             try:
-                check_same_backbone(self.images)
-                if not (images := self.labelled()):
-                    raise NotEnoughError("features are being made")
-                fitted = fit_head(images)
-                logits = {
-                    number: fitted.head.on(image.explored.grid)
-                    for number, image in enumerate(self.images)
-                    if image.explored is not None
-                }
-                self.fitted = Fitted(fitted, logits)
+                found = self._fit()
             except ValueError as error:
-                self.why_no_head = str(error)
+                problem = str(error)
+            self.fitted, self.why_no_head = found, problem
             self.revision += 1
+
+    def _fit(self) -> Fitted:
+        check_same_backbone(self.images)
+        if not (images := self.labelled()):
+            raise NotEnoughError("features are being made")
+        fitted = fit_head(images)
+        logits = {
+            number: fitted.head.on(image.explored.grid)
+            for number, image in enumerate(self.images)
+            if image.explored is not None
+        }
+        return Fitted(fitted, logits)
 
     def model(self, image: int) -> tuple[Fitted, Summed]:
         """Return the head, and its logits of an image.
@@ -250,11 +262,16 @@ class Session:
         self._shown = [*self._shown, (image, *found)][-AVOIDED:]
         return [(place + 0.5) * grid.stride for place in found[::-1]]
 
+    def applied_now(self, image: int) -> Applied | None:
+        """Return the labels of a whole image that the head of now gave, if there are such."""
+        applied = self.applied.get(image)
+        return applied if applied is not None and applied.fitted is self.fitted else None
+
     def apply(self, image: int, on_share: OnShare) -> Applied:
         """Label a whole image, unless that was done with the same head."""
         fitted, logits = self.model(image)
-        if image in self.applied and self.applied[image].fitted is fitted:
-            return self.applied[image]
+        if (known := self.applied_now(image)) is not None:
+            return known
         height, width = logits.grid.size
         labels = np.empty((height, width), np.uint8)
         for top in range(0, height, BAND):
@@ -302,8 +319,18 @@ class Session:
 
     # Overlays
 
-    def overlay(self, kind: Overlay, image: int, revision: int, *, level: int, column: int, row: int) -> bytes:
-        """Return a tile of an overlay as PNG.
+    def overlay(
+        self,
+        kind: Overlay,
+        image: int,
+        revision: int,
+        *,
+        level: int,
+        column: int,
+        row: int,
+        hidden: Collection[int] = (),
+    ) -> bytes:
+        """Return a tile of an overlay as PNG; places of hidden classes are transparent.
 
         Raises:
             StaleError: The revision is not the latest.
@@ -314,7 +341,7 @@ class Session:
         with self._lock:
             if revision != self.revision:
                 raise StaleError(f"revision={revision}: the latest is {self.revision}")
-            paint, any_size = self._similar(image) if kind == "similar" else self._labelled(kind, image)
+            paint, any_size = self._similar(image) if kind == "similar" else self._labelled(kind, image, hidden)
         return overlays.overlay_tile(
             paint,
             level=level,
@@ -340,17 +367,19 @@ class Session:
 
         return paint, whole is not None
 
-    def _labelled(self, kind: Overlay, image: int) -> tuple[overlays.Paint, bool]:
+    def _labelled(self, kind: Overlay, image: int, hidden: Collection[int]) -> tuple[overlays.Paint, bool]:
         fitted, logits = self.model(image)
         explored = self.explored(image)
-        applied = self.applied.get(image)
-        whole = applied.labels if applied is not None and applied.fitted is fitted and kind == "classes" else None
-        palette = [class_colour(number) for number in fitted.fitted.numbers]
+        applied = self.applied_now(image)
+        whole = applied.labels if applied is not None and kind == "classes" else None
+        numbers = fitted.fitted.numbers
+        palette = [class_colour(number) for number in numbers]
+        unseen = [place for place, number in enumerate(numbers) if number in hidden]
 
         def paint(region: Region) -> overlays.Rgba:
             if kind == "doubt":
                 return overlays.doubt_colours(margins(logits(region)), explored.valid(region))
             labels = label_tokens(logits, region) if whole is None else overlays.from_whole(whole)(region)
-            return overlays.class_colours(np.asarray(labels, np.uint8), explored.valid(region), palette)
+            return overlays.class_colours(np.asarray(labels, np.uint8), explored.valid(region), palette, hidden=unseen)
 
         return paint, whole is not None

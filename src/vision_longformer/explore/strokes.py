@@ -5,6 +5,7 @@ Points are x and y in pixels of the image; the first pixel reaches from 0 to 1. 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -213,16 +214,18 @@ class Painted:
 
 def painted(strokes: Sequence[Stroke], *, stride: int, size: Size) -> Painted:
     """Return the tokens of the finest stage that strokes leave painted, sorted by row and column."""
-    last: dict[int, int] = {}  # place of a token: number of a stroke
-    for number, stroke in enumerate(strokes):
-        rows, columns = covered(stroke, stride=stride, size=size)
-        places = (rows * size[1] + columns).tolist()
-        if stroke.label is None:
-            for place in places:
-                last.pop(place, None)
-        else:
-            last.update(dict.fromkeys(places, number))
-    places = np.array(sorted(last), np.int64)
-    numbers = np.array([last[place] for place in places.tolist()], np.int64)
-    labels = np.array([strokes[number].label for number in numbers.tolist()], np.int64)
-    return Painted(places // size[1], places % size[1], labels, numbers)
+    tokens = [_places(stroke, stride, size) for stroke in strokes]
+    places = np.concatenate([np.zeros(0, np.int64), *tokens[::-1]])  # the last strokes first
+    numbers = np.repeat(np.arange(len(strokes))[::-1], [len(own) for own in tokens[::-1]])
+    places, first = np.unique(places, return_index=True)
+    labels = np.array([-1 if stroke.label is None else stroke.label for stroke in strokes], np.int64)
+    kept = labels[numbers[first]] >= 0  # not erased
+    places, numbers = places[kept], numbers[first][kept]
+    return Painted(places // size[1], places % size[1], labels[numbers], numbers)
+
+
+@functools.lru_cache(4096)
+def _places(stroke: Stroke, stride: int, size: Size) -> NDArray[np.int64]:
+    """Return the tokens that a stroke covers, counted along rows: a new stroke asks for those of all others again."""
+    rows, columns = covered(stroke, stride=stride, size=size)
+    return rows * size[1] + columns

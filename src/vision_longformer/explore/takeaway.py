@@ -25,7 +25,7 @@ from vision_longformer.training.tasks.strokes import HeadFacts, StrokeSegmenter,
 from vision_longformer.weights import READING, weights_digest
 
 # What the page offers: a name of `prediction.formats`, and its ending.
-OFFERED = {"labels": "label image", "zarr": "OME-Zarr", "geojson": "GeoJSON", "csv": "table of areas"}
+OFFERED = {"labels": "Label image", "zarr": "OME-Zarr", "geojson": "GeoJSON", "csv": "Table of areas"}
 MASK_ROWS = 1024
 HEAD_FILE = "head.safetensors"
 

@@ -32,7 +32,8 @@ from vision_longformer.images import (
 from vision_longformer.images.pixels import whole_pixels
 from vision_longformer.padding import find_padding, size_at
 from vision_longformer.timm_interface import normalisation
-from vision_longformer.utils.devices import PRECISIONS, Precision, autocast
+from vision_longformer.utils.devices import autocast
+from vision_longformer.utils.precisions import PRECISIONS, Precision
 
 Image = TypeVar("Image", bound=ImageLike | Pixels)
 

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vision_longformer.images.reader import (
     check_pixels,
 )
 from vision_longformer.images.zarr import open_zarr
+from vision_longformer.utils.remote import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +127,7 @@ def open_reader(
     """Open an image to be read by rows: a TIFF of any kind, a slide, a Zarr or NumPy array, or an ordinary image.
 
     Args:
-        path: A file, or the folder of a Zarr array.
+        path: A file, or the folder of a Zarr array; or its URL, see `images.remote`.
         level: See `Reading`, as for what follows.
         channels: Which channels to take, counted from 0; by default all.
         value_range: Stored values that become 0 and 1, where their type does not say so.
@@ -142,13 +144,24 @@ def open_reader(
     """
     wanted = Reading(level, None if channels is None else tuple(channels), value_range, mpp, magnification)
 
-    file = path if isinstance(path, Path) else Path(path)
+    def opened_file(file: Path, number: int) -> Reader:
+        return _open(file, level=number, array=array, max_pixels=max_pixels)
 
     def opened(number: int) -> Reader:
-        return _upright(_open(file, level=number, array=array, max_pixels=max_pixels), upright, max_pixels)
+        if is_url(path):
+            if mpp is not None or magnification is not None:
+                raise ImageError("mpp and magnification are for files, and this is a URL: give a level, or fetch it")
+            from vision_longformer.images.remote import open_remote
+
+            open_copy = partial(opened_file, number=number)
+            found = open_remote(str(path), open_copy, level=number, array=array, max_pixels=max_pixels)
+        else:
+            found = opened_file(Path(path), number)
+        return _upright(found, upright, max_pixels)
 
     with image_errors(str(path)):
-        reader = opened(level) if mpp is None and magnification is None else _at_scale(file, wanted, opened)
+        as_stored = (mpp is None and magnification is None) or is_url(path)
+        reader = opened(level) if as_stored else _at_scale(Path(path), wanted, opened)
         try:
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)

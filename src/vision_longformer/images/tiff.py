@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
@@ -58,19 +58,28 @@ class TiffReader:
     divided by it.
 
     Args:
-        path: Of the file.
+        path: Of the file, or its URL.
         level: Of the pyramid, 0 for full resolution.
         max_pixels: Refuse files whose tiles or strips, which are decoded at once, hold more.
+        file: What to read, if it does not lie at `path`; it is closed with this.
 
     Raises:
         ImageError: The file is missing or damaged, has no such picture, or one that is no image of H×W(×C).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, level: int = 0, max_pixels: int = MAX_PIXELS) -> None:
-        self._name = str(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        level: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        file: BinaryIO | None = None,
+    ) -> None:
+        self._name, self._remote = str(path), file
         with image_errors(self._name, "TIFF"):
-            check_file(path)
-            self._file = tifffile.TiffFile(path)
+            if file is None:
+                check_file(path)
+            self._file = tifffile.TiffFile(path if file is None else file)
         try:
             with image_errors(self._name, "TIFF"):
                 self._pages = self._choose(level)
@@ -131,7 +140,7 @@ class TiffReader:
             preferred_rows=page.chunks[0] if page.planarconfig == 1 or page.is_tiled else page.rowsperstrip,
             note=FIRST_OF_SEVERAL if self._several else "",
             opacity=any(kind in ALPHA for kind in tuple(page.extrasamples)[-1:]),
-            identity=identity(path),
+            identity=identity(path) if self._remote is None else "",
         )
 
     def read_rows(self, top: int, bottom: int) -> PixelRows:
@@ -181,6 +190,8 @@ class TiffReader:
         """Close the file."""
         self._kept = {}
         self._file.close()
+        if self._remote is not None:
+            self._remote.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -224,7 +235,7 @@ class Header(NamedTuple):
     cut_short: bool = False
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str] | BinaryIO) -> Header:
     """Look at the tags of a TIFF's first pages; of a file that cannot be read, nothing is known."""
     try:
         with tifffile.TiffFile(path) as file:

@@ -16,6 +16,7 @@ import numpy as np
 from vision_longformer.images.arrays import ArrayReader
 from vision_longformer.images.errors import image_errors
 from vision_longformer.images.reader import MAX_PIXELS, Array, ImageError, check_piece, identity
+from vision_longformer.utils.remote import is_url
 
 FIRST_AXES = "tczyx"  # of OME-Zarr before 0.3, whose metadata does not name them
 
@@ -24,7 +25,7 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None, max_pix
     """Open a Zarr array of shape (height, width) or (height, width, channels), or an OME-Zarr image of any order.
 
     Args:
-        path: A folder or zip file.
+        path: A folder or zip file, or the URL of a folder.
         array: The name of the array in a group; by default the first level of an OME-Zarr image, the only
             array, or "0", as pyramids call theirs.
         max_pixels: Refuse arrays whose chunks, which are decoded at once, hold more.
@@ -35,16 +36,21 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None, max_pix
     """
     try:
         import zarr
-        from zarr.storage import LocalStore, ZipStore
+        from zarr.storage import FsspecStore, LocalStore, ZipStore
 
         from vision_longformer.images.zarr_store import BoundedStore
     except ImportError as error:
         raise ImportError(f"{path}: reading Zarr needs zarr: pip install 'vision-longformer[zarr]'") from error
     with image_errors(str(path), "Zarr array"):
-        if not Path(path).exists():
+        remote = is_url(path)
+        if not remote and not Path(path).exists():
             raise ImageError("there is no such file or folder")
         packed = Path(path).is_file()  # in a zip file, which zarr does not recognise by itself
-        files = ZipStore(path, mode="r") if packed else LocalStore(path, read_only=True)
+        files: Any
+        if remote:
+            files = FsspecStore.from_url(str(path), read_only=True)
+        else:
+            files = ZipStore(path, mode="r") if packed else LocalStore(path, read_only=True)
         store = BoundedStore(files)
         found = zarr.open(store, mode="r")
         if isinstance(found, zarr.Group):
@@ -56,7 +62,9 @@ def open_zarr(path: str | os.PathLike[str], *, array: str | None = None, max_pix
         check_piece(str(path), (rows, columns, math.prod(stored.chunks) // (rows * columns)), max_pixels)
         store.holds(stored)
     opacity = not isinstance(found, OmeImage)  # whose channels are those of a microscope
-    return ArrayReader(found, name=str(path), preferred_rows=rows, opacity=opacity, identity=identity(path))
+    return ArrayReader(
+        found, name=str(path), preferred_rows=rows, opacity=opacity, identity="" if remote else identity(path)
+    )
 
 
 def _member(group: Any, name: str | None) -> Any:

@@ -56,6 +56,16 @@ class DistillationOptions:
     )
     final_sides: tuple[int, ...] = _option((112, 128, 144, 160), "Those of the last part of the run.", rules.SIDES)
     final_share: float = _option(0.15, "Share of the epochs that have them.", rules.SHARE)
+    mosaic_share: float = _option(
+        0.0,
+        "Share of the batches whose images lie side by side in mosaics, each with its own answers: so a place comes to "
+        "stand for itself in a large image too.",
+        rules.SHARE,
+    )
+    mosaics: tuple[int, ...] = _option((2, 4), "Images on a side of a mosaic; a batch draws one.", rules.SIDES)
+    mosaic_sides: tuple[int, ...] = _option(
+        (64, 96), "Sides of the images in it, multiples of the model's largest stride.", rules.SIDES
+    )
     stored_side: int = _option(192, "Largest side in pixels at which images are kept.", rules.AT_LEAST_64)
     components: int = _option(
         256, "Principal components of the teacher's features that the student learns.", rules.AT_LEAST_1

@@ -1,6 +1,7 @@
 """What a student learns from a teacher: its logits, its features, and labels where folders have them.
 
-n images, K classes of the teacher, C components of its features, L labels of all folders together
+n images, K classes of the teacher, C components of its features, L labels of all folders together, m images on a side
+of a mosaic
 """
 
 from __future__ import annotations
@@ -64,11 +65,28 @@ class LogitsAndFeatures(nn.Module):
         self._seen: list[Tensor] = []
         self.model.get_classifier().register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (n, K) logits and (n, F) features."""
+    def forward(self, images: Tensor, mosaic: int = 1) -> tuple[Tensor, Tensor]:
+        """Return (n, K) logits and (n, F) features of (n, 3, s, s) images, seen alone or in mosaics of m×m of them."""
         self._seen.clear()
-        logits = self.model(images)
+        if mosaic == 1:
+            logits = self.model(images)
+        else:  # the map of a mosaic is pooled over each image by itself
+            logits = self.model.forward_head(taken_apart(self.model.forward_features(laid_out(images, mosaic)), mosaic))
         return logits, self._seen.pop()
+
+
+def laid_out(images: Tensor, mosaic: int) -> Tensor:
+    """Return (n/m², 3, ms, ms) mosaics of (n, 3, s, s) images, row by row."""
+    count, channels, height, width = images.shape
+    cells = images.view(count // mosaic**2, mosaic, mosaic, channels, height, width)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, mosaic * height, mosaic * width)
+
+
+def taken_apart(maps: Tensor, mosaic: int) -> Tensor:
+    """Return the (n, h, w, F) parts of (n/m², mh, mw, F) maps that show each image of a mosaic."""
+    count, height, width, channels = maps.shape
+    cells = maps.view(count, mosaic, height // mosaic, mosaic, width // mosaic, channels)
+    return cells.permute(0, 1, 3, 2, 4, 5).reshape(-1, height // mosaic, width // mosaic, channels)
 
 
 class Student(nn.Module):
@@ -89,9 +107,9 @@ class Student(nn.Module):
         self.labels = nn.Linear(width, labels) if labels else nn.Identity()
         self._has_labels = labels > 0
 
-    def forward(self, images: Tensor) -> Answers:
-        """Return (n, 3, H, W) images' answers."""
-        logits, pooled = self._pair[0](images)
+    def forward(self, images: Tensor, mosaic: int = 1) -> Answers:
+        """Return the answers to (n, 3, s, s) images, seen alone or in mosaics of m×m of them."""
+        logits, pooled = self._pair[0](images, mosaic)
         return Answers(logits, self.features(pooled), self.labels(pooled) if self._has_labels else None)
 
     def no_weight_decay(self) -> set[str]:

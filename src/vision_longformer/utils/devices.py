@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+from vision_longformer.utils.precisions import Precision
 
 
 def choose_device(name: str, *, number: int | None = None) -> torch.device:

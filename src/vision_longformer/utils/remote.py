@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from vision_longformer.utils.system_memory import gigabytes
 
@@ -23,6 +23,7 @@ Found = TypeVar("Found")
 
 MISSING = "URLs need fsspec and tenacity, and s3fs or gcsfs for S3 or GCS: pip install 'vision-longformer[remote]'"
 TRIES = 5
+BLOCK = 1 << 16  # bytes
 LONGEST_WAIT = 20.0  # seconds
 FREE_DISK = 2**30  # bytes that a copy leaves
 # What does not go away by waiting.
@@ -77,6 +78,20 @@ def list_files(url: str) -> list[RemoteFile]:
     return files
 
 
+def find_file(url: str) -> RemoteFile | None:
+    """Return what is known of a file; None of a folder.
+
+    Raises:
+        FileNotFoundError: There is neither.
+        OSError: The store cannot be reached.
+        ImportError: A package for this kind of URL is missing.
+    """
+    store, path = _open(url)
+    store.invalidate_cache()
+    info = _persistent(url, lambda: store.info(path))
+    return None if info.get("type") == "directory" else _file(store, path, info)
+
+
 def whole_url(url: str) -> str:
     """Return a URL as `list_files` writes those of files."""
     store, path = _open(url)
@@ -121,6 +136,17 @@ def read_bytes(url: str, start: int, end: int) -> bytes:
     """
     store, path = _open(url)
     return bytes(_persistent(url, lambda: store.cat_file(path, start=start, end=end)))
+
+
+def open_file(url: str) -> BinaryIO:
+    """Open a file, of which only what is read is fetched, and what follows up to `BLOCK`.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    store, path = _open(url)
+    file: BinaryIO = _persistent(url, lambda: store.open(path, "rb", block_size=BLOCK, cache_type="readahead"))
+    return file
 
 
 def upload(source: Path, url: str) -> None:

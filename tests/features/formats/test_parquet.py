@@ -106,6 +106,25 @@ def test_of_an_image_that_is_encoded_anew_the_older_row_goes(
     assert rows(output) == names(photos)
 
 
+def test_parts_of_other_images_are_not_read(
+    photos: list[Path], output: Path, model: VisionLongformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos[:2], output, model)
+    run(photos[2:4], output, model)
+    run(photos[4:], output, model)
+    (output / "part-damaged.parquet").write_bytes(b"nothing")
+    read: list[Path] = []
+    read_descriptions = parquet.read_descriptions
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return read_descriptions(path)
+
+    monkeypatch.setattr(parquet, "read_descriptions", counted)
+    assert run(photos[1:3], output, model) == ["skipped", "skipped"]
+    assert len(read) == 3  # two that have them, and one that says nothing of itself
+
+
 def test_rows_of_another_model_are_not_mixed_in(photos: list[Path], output: Path, model: VisionLongformer) -> None:
     run(photos[:2], output, model)
     with torch.no_grad():

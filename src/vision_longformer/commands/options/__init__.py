@@ -11,6 +11,7 @@ from collections.abc import Callable
 from vision_longformer.commands.common import Parser
 from vision_longformer.commands.options.images import (
     clusters_parser,
+    demo_parser,
     doctor_parser,
     encode_parser,
     explore_parser,
@@ -40,6 +41,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "encode": encode_parser,
     "status": status_parser,
     "explore": explore_parser,
+    "demo": demo_parser,
     "search": search_parser,
     "clusters": clusters_parser,
     "models": models_parser,

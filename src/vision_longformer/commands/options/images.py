@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
-from vision_longformer.commands.options.shared import add_engine, add_json_file, add_model, add_precision, add_reading
+from vision_longformer.commands.options.shared import (
+    DEVICE_HELP,
+    add_engine,
+    add_json_file,
+    add_model,
+    add_precision,
+    add_reading,
+)
 
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
@@ -79,10 +86,27 @@ def explore_parser() -> Parser:
     add_reading(parser)
     memory_help = "That encoding may take, such as 4GB; by default what the process holds and 60% of what is free."
     add("--memory", type=str | None, metavar="AMOUNT", help=memory_help)
+    _add_page(parser)
+    return parser
+
+
+def demo_parser() -> Parser:
+    parser = Parser(
+        description="A first look: micrographs that come with the package are counted, and a page opens on them."
+    )
+    output_help = "Folder for features, strokes and what is taken away; created if need be."
+    parser.add_argument("--output", default="demo", type=str, metavar="DIR", help=output_help)
+    parser.add_argument("--device", default="auto", type=str, help=DEVICE_HELP)
+    _add_page(parser)
+    return parser
+
+
+def _add_page(parser: Parser) -> None:
+    """Add where a page is served."""
+    add = parser.add_argument
     add("--port", type=int, default=0, metavar="N", help="Of the page; 0 takes any that is free.")
     add("--no-browser", action="store_true", help="Print the address and open nothing.")
     parser.has_result = False
-    return parser
 
 
 def search_parser() -> Parser:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vision_longformer.commands.common import Parser
+from vision_longformer.utils.precisions import PRECISIONS
 
 FILE_METAVARS = {"FILE", "PATH", "IMAGE", "IMAGES", "CHECKPOINT", "DATA", "QUERY", "FEATURES"}  # which shells complete
 FOLDER_METAVARS = {"DIR"}
-PRECISIONS = ("float32", "bf16")  # of utils.devices, which imports torch
 DEVICE_HELP = "Where to compute: cpu, cuda, cuda:1; auto prefers a GPU."
 
 

@@ -2,51 +2,46 @@
 
 import { Viewer } from "./viewer.js";
 import { Painting } from "./painting.js";
+import { setTheme, showHint, stored } from "./remembered.js";
+import { showBar } from "./scale_bar.js";
+import { ask, say, sentence } from "./talk.js";
 
 const element = (id) => document.getElementById(id);
-const page = { state: null, image: 0, tab: "similar", label: 0, erasing: false, moving: false, sign: "new", polling: false };
-
-function say(sentence) {
-  const notice = element("notice");
-  notice.textContent = sentence;
-  notice.hidden = !sentence;
-  clearTimeout(say.timer);
-  if (sentence) say.timer = setTimeout(() => (notice.hidden = true), 8000);
-}
-
-async function ask(action, body = {}) {
-  let answer;
-  try {
-    answer = await fetch(`api/${action}`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ image: page.image, ...body }),
-    });
-  } catch {
-    say("The server does not answer: is the command still running?");
-    return null;
-  }
-  const found = await answer.json();
-  if (!answer.ok) {
-    say(sentence(found.error));
-    return null;
-  }
-  say("");
-  return found;
-}
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+const page = { state: null, image: 0, tab: "similar", label: 0, erasing: false, moving: false, sign: "new", polling: false, hidden: new Set(), pending: [] };
 
 // Requests that change something go one after the other, so that the page ends with the latest state.
 let queue = Promise.resolve();
-function change(action, body) {
+function change(action, body = {}) {
+  const about = { image: page.image, ...body }; // which is on the page now, not when its turn has come
   queue = queue.then(async () => {
-    const state = await ask(action, body);
+    const state = await ask(action, about);
     if (state) take(state);
     else await refresh();
     return state;
   });
   return queue;
+}
+
+// What does not change anything, of the state that all changes before led to.
+async function inTurn(action, body = {}) {
+  const about = { image: page.image, ...body };
+  await queue;
+  return ask(action, about);
+}
+
+function changeStrokes(action, body) {
+  element("quality").replaceChildren(); // it was of other strokes
+  return change(action, body);
+}
+
+// A stroke is on the page at once, and stays there while the answers to strokes before it come in.
+async function paint(stroke) {
+  const own = { image: page.image, stroke };
+  page.pending.push(own);
+  showOverlay();
+  await changeStrokes("paint", { stroke });
+  page.pending = page.pending.filter((each) => each !== own);
+  showOverlay();
 }
 
 async function refresh() {
@@ -58,11 +53,11 @@ async function refresh() {
   }
 }
 
-const viewer = new Viewer((problem) => say(sentence(problem)));
+const viewer = new Viewer({ onProblem: (problem) => say(sentence(problem)), onStale: refresh });
 const painting = new Painting(viewer, {
   brush: () => ({ label: page.erasing ? null : page.label, radius: Number(element("brush").value) }),
   colourOf: (number) => page.state?.classes[number]?.colour ?? "#fff",
-  onStroke: (stroke) => change("paint", { stroke }),
+  onStroke: paint,
 });
 
 function take(state) {
@@ -94,11 +89,13 @@ function showOverlay() {
   const asked = state.similar?.image === page.image ? state.similar : null;
   const segmenting = page.tab !== "similar";
   const kind = segmenting ? (state.head ? (element("doubt").checked ? "doubt" : "classes") : null) : asked ? "similar" : null;
-  viewer.show(state.images[page.image].ready ? kind : null, state.revision);
+  viewer.show(state.images[page.image].ready ? kind : null, state.revision, kind === "classes" ? [...page.hidden].sort() : []);
+  element("doubt-legend").hidden = kind !== "doubt";
   const marks = asked && !segmenting
     ? [...asked.points.map(([x, y]) => ({ x, y, sign: 1 })), ...asked.against.map(([x, y]) => ({ x, y, sign: -1 }))]
     : [];
-  painting.show(page.tab === "segment" ? state.images[page.image].strokes : [], marks);
+  const pending = page.pending.filter((each) => each.image === page.image).map((each) => each.stroke);
+  painting.show(page.tab === "segment" ? [...state.images[page.image].strokes, ...pending] : [], marks);
 }
 
 function showSimilar(state, image) {
@@ -110,6 +107,7 @@ function showSimilar(state, image) {
   const asked = state.similar?.image === page.image ? state.similar : null;
   element("forget").disabled = !asked;
   if (asked) element("as-regions").checked = asked.threshold !== null;
+  element("similar-legend").hidden = !asked || asked.threshold !== null;
   for (const sign of ["add", "against"]) element(`sign-${sign}`).disabled = !asked;
   if (!asked && page.sign !== "new") chooseSign("new");
   element("count").textContent = !asked || asked.threshold === null
@@ -124,11 +122,16 @@ function showClasses(state, image) {
   if (page.label >= state.classes.length) page.label = 0;
   while (list.children.length < state.classes.length) list.append(classRow(list.children.length));
   state.classes.forEach((about, number) => {
-    const [swatch, name, strokes] = list.children[number].children;
+    const [swatch, name, strokes, eye] = list.children[number].children;
+    const shown = !page.hidden.has(number);
+    eye.setAttribute("aria-pressed", String(shown));
+    eye.title = `${shown ? "Hide" : "Show"} where ${about.name} is`;
+    eye.setAttribute("aria-label", eye.title);
     swatch.style.background = about.colour;
     swatch.setAttribute("aria-checked", String(!page.erasing && page.label === number));
     if (document.activeElement !== name) name.value = about.name;
-    strokes.textContent = `${about.strokes} ${about.strokes === 1 ? "stroke" : "strokes"}`;
+    strokes.textContent = about.strokes;
+    strokes.title = `${about.strokes} ${about.strokes === 1 ? "stroke" : "strokes"}`;
   });
   element("undo").disabled = !image.strokes.length;
   element("redo").disabled = !image.undone;
@@ -138,8 +141,17 @@ function showClasses(state, image) {
 
 function classRow(number) {
   const row = document.createElement("li");
-  row.innerHTML = '<button class="swatch" role="radio"></button><input type="text" maxlength="100"><span class="strokes"></span>';
-  const [swatch, name] = row.children;
+  row.setAttribute("role", "none");
+  row.innerHTML =
+    '<button class="swatch" role="radio"></button><input type="text" maxlength="100"><span class="strokes"></span>' +
+    '<button class="eye"><svg viewBox="0 0 24 24" aria-hidden="true"><path d="M2 12q10-13 20 0q-10 13-20 0z"/>' +
+    '<circle class="open" cx="12" cy="12" r="3.2"/><path class="closed" d="M4 20L20 4"/></svg></button>';
+  const [swatch, name, , eye] = row.children;
+  eye.addEventListener("click", () => {
+    if (!page.hidden.delete(number)) page.hidden.add(number);
+    showClasses(page.state, page.state.images[page.image]);
+    showOverlay();
+  });
   swatch.textContent = number + 1;
   swatch.title = `Paint this class (${number + 1})`;
   swatch.setAttribute("aria-label", `Paint class ${number + 1}`);
@@ -154,6 +166,7 @@ function classRow(number) {
 }
 
 function showTakeAway(state, image) {
+  element("shares").replaceChildren(...(image.shares ? [table(image.shares)] : []));
   const formats = element("formats");
   if (!formats.children.length) {
     for (const [format, words] of Object.entries(state.formats)) {
@@ -179,7 +192,6 @@ function showTakeAway(state, image) {
     link.textContent = "Download";
     text.append(" ", link);
   }
-  if (state.job.found?.shares) element("shares").replaceChildren(table(state.job.found.shares));
 }
 
 function table(shares) {
@@ -235,12 +247,14 @@ function chooseTab(tab) {
 
 async function openImage(number) {
   page.image = number;
+  const { name, width, height } = page.state.images[number];
+  element("name").title = `${name}, ${width} × ${height} pixels`;
   await viewer.open(number, page.state.images[number], page.state.tile);
   take(page.state);
 }
 
 async function nextUncertain() {
-  const found = await ask("uncertain", { view: viewer.bounds() });
+  const found = await inTurn("uncertain", { view: viewer.bounds() });
   if (!found) return;
   if (!found.place) return say("No uncertain place is left in this view.");
   viewer.goTo(...found.place);
@@ -250,26 +264,12 @@ async function nextUncertain() {
 }
 
 async function measure() {
-  const found = await ask("quality");
+  const found = await inTurn("quality");
   if (!found) return;
   const { accuracy, strokes, iou } = found.quality;
   const words = document.createElement("p");
   words.textContent = `${(100 * accuracy).toFixed(0)}% right on ${strokes} strokes, each held out in turn. Intersection over union:`;
   element("quality").replaceChildren(words, table(iou));
-}
-
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  try { localStorage.setItem("vil-theme", theme); } catch { /* not kept */ }
-}
-
-function showHint(show) {
-  element("hint").hidden = !show;
-  if (!show) try { localStorage.setItem("vil-hint", "seen"); } catch { /* not kept */ }
-}
-
-function stored(key) {
-  try { return localStorage.getItem(key); } catch { return null; }
 }
 
 function listen() {
@@ -280,24 +280,33 @@ function listen() {
     const asked = page.state.similar;
     if (asked) change("similar", { points: asked.points, against: asked.against, stage: stage() });
   });
-  const threshold = () => {
+  const asked = () => (element("as-regions").checked ? Number(element("threshold").value) : null);
+  let waiting = false; // of a slider that is dragged, only the latest place is asked for
+  const threshold = async () => {
     element("threshold-value").textContent = Number(element("threshold").value).toFixed(2);
-    if (page.state.similar) {
-      change("threshold", { threshold: element("as-regions").checked ? Number(element("threshold").value) : null });
-    }
+    if (!page.state.similar || waiting) return;
+    waiting = true;
+    await queue;
+    waiting = false;
+    change("threshold", { threshold: asked() });
   };
   on("as-regions", "change", threshold);
-  on("threshold", "input", () => (element("threshold-value").textContent = Number(element("threshold").value).toFixed(2)));
-  on("threshold", "change", threshold);
+  on("threshold", "input", () => {
+    element("as-regions").checked = true;
+    threshold();
+  });
   on("forget", "click", () => change("forget"));
   on("eraser", "click", () => { page.erasing = !page.erasing; chooseTool(); });
   on("move", "click", () => { page.moving = !page.moving; chooseTool(); });
   on("brush", "input", () => (element("brush-value").textContent = element("brush").value));
-  on("undo", "click", () => change("undo"));
-  on("redo", "click", () => change("redo"));
+  on("undo", "click", () => changeStrokes("undo"));
+  on("redo", "click", () => changeStrokes("redo"));
   on("uncertain", "click", nextUncertain);
   on("measure", "click", measure);
   on("doubt", "change", showOverlay);
+  for (const event of ["update-viewport", "open", "resize"]) {
+    viewer.osd.addHandler(event, () => showBar(viewer, page.state.images[page.image].micrometres));
+  }
   on("add-class", "click", () => {
     const names = page.state.classes.map((about) => about.name);
     let number = names.length + 1;
@@ -341,7 +350,7 @@ function key(event) {
   // undoing and redoing wait their turn, whatever the buttons show: the answer to the stroke before may be on its way
   const keys = {
     s: () => chooseTab("similar"), p: () => chooseTab("segment"), t: () => chooseTab("take"),
-    e: () => press("eraser"), z: () => change("undo"), Z: () => change("redo"), n: () => press("uncertain"),
+    e: () => press("eraser"), z: () => changeStrokes("undo"), Z: () => changeStrokes("redo"), n: () => press("uncertain"),
     "[": () => brush(-2), "]": () => brush(2), "?": () => press("help"), Escape: () => showHint(false),
   };
   if (/^[1-9]$/.test(event.key) && Number(event.key) <= page.state.classes.length) {
@@ -362,7 +371,7 @@ function atCentre() {
   if (page.tab === "similar") similarAt(x, y);
   if (page.tab === "segment") {
     const radius = Number(element("brush").value) / viewer.scale();
-    change("paint", { stroke: { class: page.erasing ? null : page.label, points: [[x, y]], radius } });
+    paint({ class: page.erasing ? null : page.label, points: [[x, y]], radius });
   }
 }
 
@@ -372,6 +381,10 @@ async function start() {
   listen();
   const answer = await fetch("api/state");
   page.state = await answer.json();
+  if (page.state.classes[0].name === "background") page.hidden.add(0); // the image itself is seen there
+  element("images").hidden = page.state.images.length === 1;
+  element("name").hidden = !element("images").hidden;
+  element("name").textContent = page.state.images[0].name;
   element("images").replaceChildren(...page.state.images.map((image, number) => new Option(image.name, number)));
   document.title = page.state.images.map((image) => image.name).join(", ");
   chooseTab("similar");

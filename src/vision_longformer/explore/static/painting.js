@@ -11,6 +11,8 @@ export class Painting {
     this.marks = []; // {x, y, sign} of what was asked to be alike
     this.current = null;
     this.pointers = new Map();
+    this.hovering = null; // where the mouse or pen is, to show how large the brush is
+    this.canvas.addEventListener("pointerleave", () => this.hover(null));
     for (const name of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
       this.canvas.addEventListener(name, (event) => this[name](event));
     }
@@ -23,6 +25,13 @@ export class Painting {
 
   activate(active) {
     this.canvas.classList.toggle("active", active);
+    if (!active) this.hover(null);
+  }
+
+  hover(place) {
+    if (place === this.hovering) return;
+    this.hovering = place;
+    this.draw();
   }
 
   show(strokes, marks) {
@@ -47,6 +56,7 @@ export class Painting {
   }
 
   pointermove(event) {
+    this.hover(event.pointerType === "touch" ? null : [event.offsetX, event.offsetY]);
     const before = this.pointers.get(event.pointerId);
     if (!before) return;
     const now = [event.offsetX, event.offsetY];
@@ -99,6 +109,17 @@ export class Painting {
     context.lineCap = context.lineJoin = "round";
     for (const stroke of this.current ? [...this.strokes, this.current] : this.strokes) this.line(context, stroke);
     for (const mark of this.marks) this.mark(context, mark);
+    if (this.hovering && !this.current) this.ring(context, ...this.hovering);
+  }
+
+  ring(context, x, y) {
+    for (const [colour, width] of [["#000", 3], ["#fff", 1.25]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.beginPath();
+      context.arc(x, y, this.brush().radius, 0, 2 * Math.PI);
+      context.stroke();
+    }
   }
 
   line(context, stroke) {

@@ -1,7 +1,7 @@
 // The image and what is laid over it. Overlays belong to a revision: a tile of an older one is never shown.
 
 export class Viewer {
-  constructor(onProblem) {
+  constructor({ onProblem, onStale }) {
     this.osd = OpenSeadragon({
       element: document.getElementById("image"),
       drawer: "canvas",
@@ -15,10 +15,11 @@ export class Viewer {
       crossOriginPolicy: false,
     });
     this.onProblem = onProblem;
+    this.onStale = onStale; // something changed that the page does not know of, as in another window
     this.image = null;
     this.base = null;
     this.overlay = null;
-    this.shown = { kind: null, revision: -1 };
+    this.shown = { kind: null, revision: -1, hidden: "" };
     this.tiles = new Map(); // of the overlay's revision: promises of blobs
     this.opacity = 0.45;
     this.osd.addHandler("tile-invalidated", (event) => this.renew(event));
@@ -27,7 +28,7 @@ export class Viewer {
   open(number, about, tile) {
     this.image = { number, ...about };
     this.base = this.overlay = null;
-    this.shown = { kind: null, revision: -1 };
+    this.shown = { kind: null, revision: -1, hidden: "" };
     const source = {
       width: about.width,
       height: about.height,
@@ -79,10 +80,11 @@ export class Viewer {
     }
   }
 
-  async fetch({ kind, revision }, key) {
+  async fetch({ kind, revision, hidden }, key) {
     if (kind === null) return blank();
     try {
-      const answer = await fetch(`overlay/${kind}/${this.image.number}/${revision}/${key}`);
+      const answer = await fetch(`overlay/${kind}/${this.image.number}/${revision}/${key}?hidden=${hidden}`);
+      if (answer.status === 409) this.onStale();
       if (answer.ok && Number(answer.headers.get("x-revision")) === revision) return await answer.blob();
       if (answer.status === 422) this.onProblem((await answer.json()).error);
     } catch {
@@ -91,10 +93,12 @@ export class Viewer {
     return blank();
   }
 
-  // Show an overlay of a revision, or none.
-  show(kind, revision) {
-    if (this.shown.kind === kind && (this.shown.revision === revision || kind === null)) return;
-    this.shown = { kind, revision };
+  // Show an overlay of a revision without some classes, or none.
+  show(kind, revision, classes = []) {
+    const hidden = classes.join(",");
+    const same = this.shown.revision === revision && this.shown.hidden === hidden;
+    if (this.shown.kind === kind && (same || kind === null)) return;
+    this.shown = { kind, revision, hidden };
     this.tiles = new Map();
     if (this.overlay) this.overlay.requestInvalidate(true);
   }

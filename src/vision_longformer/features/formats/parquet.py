@@ -72,9 +72,12 @@ class Parts:
         self._lock = threading.Lock()  # of `add`, which threads call
         self._begun = time.monotonic()
         asked = None if wanted is None else set(map(_as_text, wanted))
+        span = None if not asked else (min(asked), max(asked))
         self._known: dict[str, tuple[Path, dict[str, Any]]] = {}  # where, and the description without the part's
         self._of_parts: dict[Path, dict[str, Any]] = {}
         for path in part_files(folder):
+            if span is not None and not _may_have(path, *span):
+                continue
             of_part, own = read_descriptions(path)
             self._of_parts[path] = of_part
             for one in own:
@@ -155,6 +158,22 @@ def write_part(folder: Path, rows: Iterable[Row]) -> Path:
     path = folder / f"part-{names[:16]}.parquet"
     _write_table(path, table)
     return path
+
+
+def _may_have(path: Path, least: str, most: str) -> bool:
+    """Tell whether a part can have images with names from `least` to `most`, by the first and last of its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+        column = metadata.schema.names.index("source")
+        groups = [metadata.row_group(number).column(column).statistics for number in range(metadata.num_row_groups)]
+    except (pa.ArrowException, OSError, ValueError):
+        return True  # which reading it will find out
+    if not all(group is not None and group.has_min_max for group in groups):
+        return True
+    return any(group.min <= most and least <= group.max for group in groups)
 
 
 def read_descriptions(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:

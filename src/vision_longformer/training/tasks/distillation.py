@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from vision_longformer.backbone import VisionLongformer
 from vision_longformer.datasets.folders import find_folder_images
-from vision_longformer.datasets.loaders import Key
-from vision_longformer.datasets.packed import PackedImages, images_of, pack_shard, shards_of
+from vision_longformer.datasets.packed import Batch, Numbers, PackedImages, images_of, pack_shard, shards_of
 from vision_longformer.datasets.views import centre_boxes, draw_boxes, flip, jitter_colours, resample
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.images import AS_STORED
@@ -53,6 +53,7 @@ from vision_longformer.training.teachers import (
     write_said,
 )
 from vision_longformer.utils.atomic_files import replacing
+from vision_longformer.utils.checks import impossible
 from vision_longformer.utils.distributed import Processes
 from vision_longformer.utils.steps import Progress, Steps
 
@@ -60,31 +61,6 @@ MAX_VALIDATION = 2000  # images
 BASIS_SHARDS = 8  # that the principal components are found on
 TOGETHER = 128  # images that become views at once
 _VIEWS = 7  # stream of the seed that fixed views are drawn from
-
-
-class Batch(NamedTuple):
-    """Images by number, and which view of each."""
-
-    indices: list[int]
-    epochs: list[int]
-
-
-class Numbers(Dataset[Any]):
-    """Images as their numbers: the pixels are already in memory, or on the device."""
-
-    def __init__(self, images: NDArray[np.int64]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: Key | int) -> tuple[int, int]:
-        return (int(self.images[key.image]), key.epoch) if isinstance(key, Key) else (int(self.images[key]), 0)
-
-    @staticmethod
-    def collate(entries: list[tuple[int, int]]) -> Batch:
-        """Return a batch."""
-        return Batch([image for image, _ in entries], [epoch for _, epoch in entries])
 
 
 class Distillation(Task):
@@ -280,7 +256,22 @@ class Distillation(Task):
 
     def build_model(self) -> nn.Module:
         backbone = build_model(self.config.model, num_classes=len(self.classes), size=self.config.input.size)
+        if self.options.mosaic_share:
+            self._check_mosaics(backbone)
         return Student(backbone, components=self.basis.components.shape[1], labels=len(self.folder_of_label))
+
+    def _check_mosaics(self, backbone: nn.Module) -> None:
+        """Make sure that the map of a mosaic can be taken apart.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        if not isinstance(backbone, VisionLongformer) or backbone.config.stages[-1].num_global_tokens:
+            rule = "only for models of this library whose last stage has no global tokens"
+            raise impossible("distillation.mosaic_share", self.options.mosaic_share, rule)
+        if any(side % (stride := backbone.config.strides[-1]) for side in self.options.mosaic_sides):
+            rule = f"must be multiples of {stride}, the model's largest stride"
+            raise impossible("distillation.mosaic_sides", self.options.mosaic_sides, rule)
 
     def start_from(self, model: nn.Module, checkpoint: str) -> list[str]:
         assert isinstance(model, Student)
@@ -291,7 +282,8 @@ class Distillation(Task):
 
     def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         options = self.options
-        size = self._draw_side(batch)
+        mosaic = self._draw_mosaic(batch)
+        size = self._draw_side(batch) if mosaic == 1 else _one_of(options.mosaic_sides)
         if options.views:
             seen = [(image + epoch) % options.views for image, epoch in zip(batch.indices, batch.epochs, strict=True)]
             views = self._views(batch.indices, seen, size, device)
@@ -301,7 +293,7 @@ class Distillation(Task):
         augmentation = self.config.augmentation  # which the teacher does not see
         views = flip(views, augmentation.horizontal_flip)
         views = jitter_colours(views, augmentation.color_jitter)
-        answers: Answers = model(self._normalised(views, backbone_of(model)))
+        answers: Answers = model(self._normalised(views, backbone_of(model)), mosaic)
         found = {
             "logits": options.logits_weight * logits_loss(answers.logits, said.logits, temperature=options.temperature),
             "features": options.features_weight * features_loss(answers.features, said.features),
@@ -311,12 +303,18 @@ class Distillation(Task):
             found["labels"] = options.labels_weight * labels_loss(answers.labels, labels, folders)
         return {name: losses.sum() for name, losses in found.items()}
 
+    def _draw_mosaic(self, batch: Batch) -> int:
+        """Draw how many images lie on a side of a mosaic; 1 is none. The generator was seeded for the step."""
+        if not self.options.mosaic_share or float(torch.rand(())) >= self.options.mosaic_share:
+            return 1
+        mosaic = _one_of(self.options.mosaics)
+        return 1 if len(batch.indices) % mosaic**2 else mosaic
+
     def _draw_side(self, batch: Batch) -> int:
-        """Draw the side of a batch; the generator was seeded for the step."""
+        """Draw the side of a batch."""
         epochs = self.config.schedule.epochs
         is_final = batch.epochs[0] >= epochs - round(self.options.final_share * epochs)
-        sides = self.options.final_sides if is_final else self.options.sides
-        return sides[int(torch.randint(len(sides), ()))]
+        return _one_of(self.options.final_sides if is_final else self.options.sides)
 
     def _ask_now(self, batch: Batch, size: int, device: torch.device) -> tuple[Tensor, Said]:
         """Draw new views, and ask the teacher about them."""
@@ -374,6 +372,11 @@ class Distillation(Task):
         square = Image.fromarray(squares[0].permute(1, 2, 0).numpy())
         shape = (side, round(side / aspect)) if aspect > 1 else (round(side * aspect), side)
         return square.resize(shape, Image.Resampling.BICUBIC)
+
+
+def _one_of(numbers: Sequence[int]) -> int:
+    """Draw one of some numbers."""
+    return numbers[int(torch.randint(len(numbers), ()))]
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from vision_longformer.explore.similar import RegionOptions, Similarity, regions, similar
+from vision_longformer.explore.similarity import RegionOptions, Similarity, regions, similar
 from vision_longformer.explore.tokens import Explored
 from vision_longformer.features.load import load_features
 from vision_longformer.segmentation.token_grid import Region
