@@ -75,3 +75,14 @@ def test_examples_are_spread_and_the_worst_of_the_others(tmp_path: Path) -> None
     assert len(spread) == SPREAD_IMAGES
     assert set(np.diff(spread)) <= {4, 5}
     assert worst == [2, 1, 3]  # 4 has no mistake at this threshold
+
+
+def test_a_result_tells_the_best_score_and_its_f1(tmp_path: Path) -> None:
+    split = make(tmp_path, [[(A, 0), (B, 1)], [(C, 2)]])
+    far = (0.0, 50.0, 9.0, 59.0)
+    result = found_on(split, [[(A, 0, 0.9), (B, 1, 0.6), (far, 0, 0.35)], [(far, 1, 0.7), (C, 2, 0.31259)]])
+    assert result.best is not None
+    assert result.best == pytest.approx((0.312, 6 / 8))
+    assert (result.metrics()["best_score"], result.metrics()["best_f1"]) == result.best
+    assert found_on(split, [[(far, 0, 0.9)], []]).best is None
+    assert found_on(split, [[(far, 0, 0.9)], []]).metrics()["best_score"] is None

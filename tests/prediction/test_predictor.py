@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import vision_longformer
 from prediction.cases import CLASSES, noise_image, random_classes, random_objects, write_weights
 from vision_longformer import Encoder, VisionLongformer, create_model, load_predictor
 from vision_longformer.images import ArrayReader, ImageError
-from vision_longformer.prediction.predictor import Predictor
+from vision_longformer.prediction.predictor import PredictOptions, Predictor
 from vision_longformer.prediction.results import ClassesResult, ObjectsResult, RegionsResult, SemanticResult
+from vision_longformer.training.weight_files import load_weights
 
 LOW: dict[str, Any] = {"device": "cpu", "min_score": 0.05}
 
@@ -172,3 +174,23 @@ def test_results_are_drawn_on_smaller_pictures(result: RegionsResult) -> None:
     covered = np.asarray(Image.fromarray(result.label_rows(0, 400) > 0).resize((150, 100), Image.Resampling.BOX))
     assert touched.any()
     assert covered[touched].mean() > 0.9
+
+
+@pytest.mark.parametrize("task", ["instance_segmentation", "semantic_segmentation"])
+def test_flipped_images_give_flipped_results(task: str, folder: Path) -> None:
+    predictor = load_predictor(folder / f"{task}.safetensors", device="cpu", flips="all")
+    image = noise_image()
+    found: Any = predictor(image)
+    mirrored: Any = predictor(np.ascontiguousarray(image[:, ::-1]))
+    assert (mirrored.labels[:, ::-1] == found.labels).mean() > 0.999  # rounding is another one
+
+
+def test_the_score_that_training_chose_holds_unless_another_is_given(folder: Path) -> None:
+    trained = load_weights(folder / "instance_segmentation.safetensors")
+    chosen = replace(trained, preprocessing=trained.preprocessing | {"min_score": 0.15})
+    assert [Predictor(one).min_score for one in (trained, chosen)] == [0.5, 0.15]
+    assert Predictor(chosen, PredictOptions(min_score=0.4)).min_score == 0.4
+    result = Predictor(chosen)(noise_image())
+    assert isinstance(result, ObjectsResult)
+    assert 0.15 <= result.scores.min() < 0.4
+    assert Predictor(chosen).settings["min_score"] == 0.15

@@ -85,6 +85,8 @@ def test_weights_hold_all_that_is_needed_to_use_them(task: str, data: Path, fini
     scores = [line[f"val_{best}"] for line in logged if f"val_{best}" in line]
     assert len(scores) == 3
     assert measured[best] == pytest.approx(max(scores), abs=1e-12)
+    if task != "semantic_segmentation":
+        assert trained.preprocessing.get("min_score") == measured["best_score"]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -58,6 +58,7 @@ def run(arguments: Arguments) -> int:
             workers=arguments.workers,
             device=device,
             autocast_dtype=torch.bfloat16 if arguments.precision == "bf16" else None,
+            flips=arguments.flips,
             advance=lambda images: bar.advance(task, images),
         )
         try:

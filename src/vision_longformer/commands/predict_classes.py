@@ -20,6 +20,7 @@ from vision_longformer.commands.on_ray import for_actors
 from vision_longformer.commands.reading import chosen_reading
 from vision_longformer.commands.terminal import complain, tell, wants_json
 from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
+from vision_longformer.evaluation.flips import Flips, check_flips
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.classes import Prediction, predict
 from vision_longformer.prediction.formats.tables import safe
@@ -45,7 +46,7 @@ def predict_classes(
         raise UsageError(f"{arguments.checkpoint}: has no classifier")
     found: Iterable[Prediction]
     if ray is None:
-        found = predict(trained, sources, top=top, device=device, size=arguments.size)
+        found = predict(trained, sources, top=top, device=device, size=arguments.size, flips=_flips(arguments))
     else:
         found = _in_order(over_ray(sources, partial(begin_work, for_actors(arguments), top), ray), sources)
     try:
@@ -89,10 +90,14 @@ def begin_work(
 
     def work(sources: Sequence[Source]) -> Iterator[tuple[str, Prediction]]:
         with autocast(device, arguments.precision):
-            found = predict(trained, sources, top=top, device=device, size=arguments.size)
+            found = predict(trained, sources, top=top, device=device, size=arguments.size, flips=_flips(arguments))
             yield from zip((source.name for source in sources), found, strict=True)
 
     return work
+
+
+def _flips(arguments: Arguments) -> Flips:
+    return check_flips(arguments.flips or "none")
 
 
 def _in_order(found: Iterable[tuple[str, Prediction]], sources: Sequence[Source]) -> Iterator[Prediction]:

@@ -36,6 +36,7 @@ from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.utils.system_memory import default_bound, parse_bytes
 from vision_longformer.utils.words import counted
+from vision_longformer.weights import MIN_SCORE
 
 FOLDER = "predictions"
 LISTED = 40  # images whose results are printed
@@ -68,6 +69,9 @@ def predict_dense(
         tell(f"--overlap {arguments.overlap} is for images that do not fit into memory; --tile asks for tiles of all")
     if predictor.scale != 1 and arguments.scale is None:
         tell(f"images are resized by {predictor.scale:.3g}, as in training; --scale 1 keeps their size")
+    if kind == "objects" and arguments.min_score is None:
+        chosen = "as training chose" if MIN_SCORE in trained.preprocessing else "as nothing was chosen in training"
+        tell(f"objects have a score of {predictor.min_score:g} or more, {chosen}; --min-score changes that")
     console = error_console()
     total = Counts(kind)
     try:
@@ -168,6 +172,7 @@ def _options(arguments: Arguments) -> PredictOptions:
         memory=None if arguments.memory is None else parse_bytes(arguments.memory),
         scale=arguments.scale,
         simplify=arguments.simplify,
+        flips=arguments.flips,
     )
 
 

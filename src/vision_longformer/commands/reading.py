@@ -9,7 +9,7 @@ from vision_longformer.commands.common import Arguments
 from vision_longformer.images import AS_STORED, Reading
 
 SCALES = ("level", "mpp", "magnification")  # of which one is given
-OPTIONS = (*SCALES, "channels", "value_range")  # fields of a `Reading`, and of a recipe's `input`
+OPTIONS = (*SCALES, "channels", "value_range", "tissue")  # fields of a `Reading`, and of a recipe's `input`
 
 
 def given_reading(arguments: Arguments) -> dict[str, Any]:
@@ -43,9 +43,19 @@ def chosen_reading(arguments: Arguments, *, trained: Reading = AS_STORED, tell: 
     return Reading(**{name: typed.get(name, getattr(trained, name)) for name in OPTIONS})
 
 
+def check_max_side(max_side: int, reading: Reading) -> None:
+    """Raise `ValueError` if images cannot be shrunk so, or not if they are read so."""
+    if max_side < 1:
+        raise ValueError(f"--max-side {max_side}: must be at least 1 pixel")
+    if reading != AS_STORED:
+        raise ValueError("--max-side goes with no option that says how images are read, such as --level")
+
+
 def _said(name: str, value: Any) -> str:
     """Return an option as it is typed."""
     if value is None:
         return f"no --{name}"
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
     numbers = value if isinstance(value, tuple) else (value,)
     return f"--{name.replace('_', '-')} " + " ".join(f"{number:g}" for number in numbers)

@@ -52,6 +52,7 @@ class InputOptions:
     magnification: float | None = option(
         None, "Of a slide, in place of mpp: 20 for what an objective of 20× shows.", rules.ABOVE_0
     )
+    tissue: bool = option(False, "Take bare glass, around the tissue of a slide, for missing.")
 
     @property
     def reading(self) -> Reading:
@@ -62,7 +63,7 @@ class InputOptions:
         """
         from vision_longformer.images import Reading  # takes long, and help on options needs none
 
-        return Reading(self.level, self.channels, self.value_range, self.mpp, self.magnification)
+        return Reading(self.level, self.channels, self.value_range, self.mpp, self.magnification, self.tissue)
 
 
 @dataclass(frozen=True)

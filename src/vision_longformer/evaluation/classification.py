@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Batch, Images
+from vision_longformer.evaluation.flips import with_flips
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.utils.devices import images_on
@@ -76,7 +77,7 @@ def evaluate(
     Raises:
         ImageError: An image cannot be read.
     """
-    model.eval()
+    seen = with_flips(model.eval(), how.flips)
     count, top = len(samples), min(TOP, len(samples.classes))
     ranking = torch.zeros(count, top, dtype=torch.long)
     probability, losses = torch.zeros(2, count, dtype=torch.float32)
@@ -84,7 +85,7 @@ def evaluate(
 
     def take(batch: Batch) -> None:
         with how.autocast():
-            logits = model(images_on(how.device, batch.images))
+            logits = seen(images_on(how.device, batch.images))
         log_probability = F.log_softmax(logits.float(), dim=1).cpu()
         best = log_probability.topk(top, dim=1)
         indices = torch.tensor(batch.indices)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +13,10 @@ from torch import Tensor, nn
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing
 from vision_longformer.detection.boxes import Detections, FoundObjects
+from vision_longformer.detection.missing import where_pixels_are
 from vision_longformer.evaluation.coco import CocoScores, coco_results, evaluate
+from vision_longformer.evaluation.detection_confusions import best_threshold, match
+from vision_longformer.evaluation.flips import with_flips
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.masks.rle import soft_mask_to_rle
 from vision_longformer.padding import Size
@@ -38,8 +43,25 @@ class DetectionResult:
         return sum(found.left_out for found in self.found.values())
 
     def metrics(self) -> dict[str, Any]:
-        """Return "box_ap", "box_ap50" and so on, and "mask_ap" and so on where there are masks; None for undefined."""
-        return self.scores.metrics()
+        """Return "box_ap", "box_ap50" and so on, and "mask_ap" and so on where there are masks; None for undefined.
+
+        "best_score" is the score above which objects have the best F1, and "best_f1" that; see `best`.
+        """
+        score, f1 = self.best or (None, None)
+        return {**self.scores.metrics(), "best_f1": f1, "best_score": score}
+
+    @cached_property
+    def best(self) -> tuple[float, float] | None:
+        """The score above which objects have the best F1, of boxes at IoU 0.5, and that F1; None if none is right.
+
+        The score is rounded down to thousandths, so that what has it is not lost to rounding.
+        """
+        matchings = [match(self.split, image, self.found.get(image)) for image in range(len(self.split))]
+        score = math.floor(best_threshold(matchings) * 1000) / 1000
+        hits = sum(len(matching.hits(score)) for matching in matchings)
+        wrong = sum(len(matching.false_alarms(score)) for matching in matchings)
+        objects = sum(len(matching.places) for matching in matchings)
+        return (score, 2 * hits / (hits + wrong + objects)) if hits else None
 
 
 @torch.inference_mode()
@@ -47,6 +69,8 @@ def evaluate_detector(
     model: nn.Module, split: CocoSplit, preprocessing: Preprocessing, how: EvaluationSetup, *, max_pixels: int
 ) -> DetectionResult | None:
     """Detect objects on every image of a split, and compare them with its annotations.
+
+    As in prediction, nothing is found where an image has no pixels.
 
     Args:
         model: RetinaNet or Mask R-CNN; put into evaluation mode.
@@ -61,15 +85,15 @@ def evaluate_detector(
     Raises:
         ImageError: An image cannot be read.
     """
-    model.eval()
+    seen: Any = with_flips(model.eval(), how.flips)
     images = DenseImages(split, None, preprocessing, max_pixels=max_pixels)
     own: dict[int, FoundObjects] = {}
 
     def take(batch: DenseBatch) -> None:
         with how.autocast():
-            detections = model.detect(images_on(how.device, batch.images), batch.sizes)  # type: ignore[operator]
-        for index, size, found in zip(batch.indices, batch.sizes, detections, strict=True):
-            own[index] = in_image(found, size, images.size(index))
+            detections = seen.detect(images_on(how.device, batch.images), batch.sizes)
+        for index, size, valid, found in zip(batch.indices, batch.sizes, batch.valid, detections, strict=True):
+            own[index] = where_pixels_are(in_image(found, size, images.size(index)), valid)
 
     if not for_each_batch(images, how, take):
         return None

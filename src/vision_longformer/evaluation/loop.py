@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vision_longformer.datasets.loaders import batches
+from vision_longformer.evaluation.flips import Flips
 from vision_longformer.utils.distributed import Processes
 
 
@@ -22,6 +23,7 @@ class EvaluationSetup:
         workers: Processes that read images.
         device: Where the model is.
         autocast_dtype: Compute in this type; None for the model's own.
+        flips: Which flipped copies of an image are looked at too (see `evaluation.flips`).
         processes: Those that share the work.
         should_stop: Asked before every batch.
         advance: Told of every batch how many images it had, over all processes.
@@ -31,6 +33,7 @@ class EvaluationSetup:
     workers: int
     device: torch.device
     autocast_dtype: torch.dtype | None = None
+    flips: Flips = "none"
     processes: Processes = Processes()
     should_stop: Callable[[], bool] = lambda: False
     advance: Callable[[int], None] = lambda images: None

@@ -13,6 +13,8 @@ _WORDS = {
     "pixel_accuracy": "pixel accuracy",
     "agreement": "agreement with the teacher",
     "divergence": "divergence",
+    "best_f1": "best F1 at IoU 0.5",
+    "best_score": "score of the best F1",
 }
 _PERCENT = ("top1", "top5", "agreement")
 _IN_A_LINE = (

@@ -53,8 +53,18 @@ def settings_of(encoder: Encoder, *, dtype: str, reading: Reading) -> dict[str, 
     if encoder.precision != "float32":
         settings["precision"] = encoder.precision
     if reading != AS_STORED:
-        settings["reading"] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
+        settings["reading"] = reading_setting(reading)
     return settings
+
+
+def reading_setting(reading: Reading) -> dict[str, Any] | None:
+    """Return how images are read, as settings have it; None where it is as they are stored."""
+    if reading == AS_STORED:
+        return None
+    values: dict[str, Any] = json.loads(json.dumps(vars(reading)))  # lists, as they come back from files
+    if not reading.tissue:
+        del values["tissue"]  # which features of earlier versions do not say
+    return values
 
 
 def describe(

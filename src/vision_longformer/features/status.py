@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_longformer.features.descriptions import is_made_with
+from vision_longformer.features.descriptions import is_made_with, reading_setting
 from vision_longformer.features.failures import explaining
 from vision_longformer.features.formats.parquet import Parts
 from vision_longformer.features.formats.table import Choice
 from vision_longformer.features.results import Result
 from vision_longformer.features.writer import kinds_of, stored_descriptions
+from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.find import Source
+from vision_longformer.images.lists import AS_OTHERS
 from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.locks import Lock
 
@@ -58,13 +60,22 @@ class RunRecord:
         output: Of the features.
         sources: All images of the run, those of other processes included.
         settings: All that features depend on beside the image.
+        reading: How images are read of which no list says how.
         kind: The format.
 
     Raises:
         OutputError: It cannot be written.
     """
 
-    def __init__(self, output: Path, sources: Sequence[Source], *, settings: dict[str, Any], kind: Choice) -> None:
+    def __init__(
+        self,
+        output: Path,
+        sources: Sequence[Source],
+        *,
+        settings: dict[str, Any],
+        reading: Reading = AS_STORED,
+        kind: Choice,
+    ) -> None:
         self._folder = output / FOLDER
         self._failed = self._folder / f"failed-{uuid.uuid4().hex[:12]}.jsonl"
         run = json.dumps({"version": VERSION, "format": kind, "settings": settings}, indent=1)
@@ -77,7 +88,7 @@ class RunRecord:
                     with replacing(self._folder / "run.json") as temporary:
                         temporary.write_text(run)
                 with replacing(self._folder / "inputs.jsonl") as temporary, temporary.open("w") as lines:
-                    lines.writelines(f"{json.dumps(source.name)}\n" for source in sources)
+                    lines.writelines(f"{json.dumps(_line(source, reading))}\n" for source in sources)
 
     def follow(self, results: Iterable[Result]) -> Iterator[Result]:
         """Pass results on, and write down those that failed.
@@ -104,7 +115,9 @@ def read_status(output: Path) -> RunStatus:
     try:
         run = json.loads((folder / "run.json").read_text())
         with (folder / "inputs.jsonl").open() as lines:
-            names = [json.loads(line) for line in lines]
+            listed = [json.loads(line) for line in lines]
+        own = {line["name"]: {"reading": line["reading"]} for line in listed if isinstance(line, dict)}
+        names = [line["name"] if isinstance(line, dict) else line for line in listed]
         settings, kind = run["settings"], run["format"]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{output}: no run of `vil encode` is known of here") from error
@@ -117,11 +130,19 @@ def read_status(output: Path) -> RunStatus:
         source = Source(output, name)
         found = stored_descriptions(output, source, kinds_of(kind), parts)
         reason, when = failures.get(name, ("", 0))
-        if any(is_made_with(metadata, settings) for metadata in found) and when <= _written(output, source, kind):
+        made = settings | own.get(name, {})
+        if any(is_made_with(metadata, made) for metadata in found) and when <= _written(output, source, kind):
             done += 1
         elif reason:
             failed[name] = reason
     return RunStatus(len(names), done, failed)
+
+
+def _line(source: Source, reading: Reading) -> str | dict[str, Any]:
+    """Return an image's name, and how it is read, if that is a matter of its own."""
+    if source.asked == AS_OTHERS:
+        return source.name
+    return {"name": source.name, "reading": reading_setting(source.asked.on(reading))}
 
 
 def _failures(folder: Path) -> dict[str, tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Which images are meant: files, folders with all that is below them, and patterns."""
+"""Which images are meant: files, folders with all that is below them, patterns, and lists of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import tifffile
 from PIL import Image
 from PIL.ImageFile import StubImageFile
 
-from vision_longformer.images.open import SLIDE_SUFFIXES, is_zarr
+from vision_longformer.images.lists import AS_OTHERS, SUFFIX, Asked, read_list
+from vision_longformer.images.open import SLIDE_SUFFIXES, Reading, is_zarr
 from vision_longformer.images.reader import identity
 from vision_longformer.utils.remote import RemoteFile, is_url, list_files, local_copy, whole_url
 
@@ -36,11 +37,13 @@ class Source:
         path: Of the file, or folder of a Zarr array.
         name: That path below the shared folder.
         remote: Where it lies, if it is not at `path`: see `at_hand`.
+        asked: How a list says that it is read.
     """
 
     path: Path
     name: str
     remote: RemoteFile | None = None
+    asked: Asked = AS_OTHERS
 
     @property
     def location(self) -> str:
@@ -185,12 +188,13 @@ def find_images(
     """Find the images that files, folders and patterns mean, each once.
 
     Folders are searched with all that is below them for files of the kinds that can be read (see `suffixes`), hidden
-    ones and features aside, which patterns pass over too. Files named by hand may be anything. Names are relative to
-    the deepest folder that holds all arguments, so no two are the same.
+    ones and features aside, which patterns pass over too. Files named by hand may be anything; a CSV file is a list of
+    images (see `read_list`). Names are relative to the deepest folder that holds all arguments, or all images of a
+    list, so no two are the same.
 
     Args:
-        arguments: Files, folders and patterns.
-        remark: Called with a sentence for each folder that holds something else too.
+        arguments: Files, folders, patterns and lists.
+        remark: Called with a sentence for each folder, and each list, that holds something else too.
         urls: Whether arguments may be URLs, all of them then: of files, of folders, and patterns. Arrays in Zarr are
             not found so.
 
@@ -198,11 +202,11 @@ def find_images(
         FileNotFoundError: An argument means nothing, or a folder holds no image.
         OSError: A URL cannot be reached.
         ImportError: A package for URLs is missing.
-        ValueError: Some arguments are URLs and some are not.
+        ValueError: Some arguments are URLs and some are not, or a list is damaged.
     """
     if urls and any(map(is_url, arguments)):
         return _find_remote(arguments)
-    found: dict[Path, None] = {}  # in order, each once
+    found: dict[Path, Asked] = {}  # in order, each once
     roots = []
     for argument in arguments:
         path = Path(os.path.abspath(argument))
@@ -218,6 +222,11 @@ def find_images(
                 raise FileNotFoundError(no_image_in(argument, below))
             if below.others:
                 remark(f"{argument}: passed over {below.remark()}")
+        elif path.suffix.lower() == SUFFIX and path.is_file():
+            listed = read_list(path, remark=remark)
+            roots.append(Path(os.path.commonpath([image.parent for image in listed])))
+            found.update(listed)
+            continue
         elif os.path.lexists(path):
             roots.append(path.parent)
             images = [path]
@@ -228,9 +237,22 @@ def find_images(
             if not images:
                 raise FileNotFoundError(f"{argument}: there is no such file or folder")
             roots.append(Path(os.path.commonpath([image.parent for image in images])))
-        found.update(dict.fromkeys(images))
+        found |= {image: found.get(image, AS_OTHERS) for image in images}
     common = os.path.commonpath(roots) if roots else ""
-    return [Source(path, path.relative_to(common).as_posix()) for path in found]
+    return [Source(path, path.relative_to(common).as_posix(), asked=asked) for path, asked in found.items()]
+
+
+def by_reading(sources: Sequence[Source], reading: Reading) -> dict[Reading, list[Source]]:
+    """Return images by how they are read, in order.
+
+    Args:
+        sources: From `find_images`.
+        reading: Of those of which no list says how.
+    """
+    found: dict[Reading, list[Source]] = {}
+    for source in sources:
+        found.setdefault(source.asked.on(reading), []).append(source)
+    return found
 
 
 def _find_remote(arguments: Sequence[str]) -> list[Source]:

@@ -49,6 +49,7 @@ class Reading:
         value_range: Stored values that become 0 and 1; None where their type says.
         mpp: Micrometres a pixel, for which the next finer level is resampled; None for those of the level.
         magnification: Of a slide, the same as the power of a microscope's objective.
+        tissue: Whether pixels of a slide that show bare glass count as missing (see `images.tissue`).
 
     Raises:
         ValueError: A number is negative, the range is empty, or the scale is stated twice.
@@ -59,6 +60,7 @@ class Reading:
     value_range: tuple[float, float] | None = None
     mpp: float | None = None
     magnification: float | None = None
+    tissue: bool = False
 
     def __post_init__(self) -> None:
         if self.level < 0:
@@ -88,6 +90,7 @@ class Reading:
             "channels": None if self.channels is None else list(self.channels),
             "value_range": None if self.value_range is None else list(self.value_range),
             **{name: value for name in ("mpp", "magnification") if (value := getattr(self, name)) is not None},
+            **({"tissue": True} if self.tissue else {}),
         }
 
     @classmethod
@@ -99,11 +102,19 @@ class Reading:
         """
         try:
             level, channels, value_range = values["level"], values["channels"], values["value_range"]
+            tissue = values.get("tissue", False)
+            if not isinstance(tissue, bool):
+                raise ValueError(f"tissue={tissue!r}: must be true or false")
+            mpp, power = (
+                None if values.get(name) is None else float(values[name]) for name in ("mpp", "magnification")
+            )
             return cls(
                 int(level),
                 None if channels is None else tuple(int(channel) for channel in channels),
                 None if value_range is None else (float(value_range[0]), float(value_range[1])),
-                *(None if values.get(name) is None else float(values[name]) for name in ("mpp", "magnification")),
+                mpp,
+                power,
+                tissue,
             )
         except (LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"how images are read is damaged: {error!r}") from error
@@ -120,6 +131,7 @@ def open_reader(
     value_range: tuple[float, float] | None = None,
     mpp: float | None = None,
     magnification: float | None = None,
+    tissue: bool = False,
     array: str | None = None,
     max_pixels: int = MAX_PIXELS,
     upright: bool = True,
@@ -133,6 +145,7 @@ def open_reader(
         value_range: Stored values that become 0 and 1, where their type does not say so.
         mpp: Micrometres a pixel.
         magnification: As the power of a microscope's objective.
+        tissue: Whether bare glass counts as missing.
         array: The array to take from a Zarr group.
         max_pixels: Refuse larger images that are decoded as a whole: ordinary ones, those that are turned, and others
             of which a single tile, strip or chunk is larger.
@@ -142,7 +155,7 @@ def open_reader(
         ImageError: There is no such image, it is damaged, or reading it needs a package that is not installed.
         ValueError: A number is out of range, see `Reading`.
     """
-    wanted = Reading(level, None if channels is None else tuple(channels), value_range, mpp, magnification)
+    wanted = Reading(level, None if channels is None else tuple(channels), value_range, mpp, magnification, tissue)
 
     def opened_file(file: Path, number: int) -> Reader:
         return _open(file, level=number, array=array, max_pixels=max_pixels)
@@ -163,15 +176,17 @@ def open_reader(
         as_stored = (mpp is None and magnification is None) or is_url(path)
         reader = opened(level) if as_stored else _at_scale(Path(path), wanted, opened)
         try:
+            if tissue:
+                reader = _without_glass(reader, str(path), value_range=value_range, array=array, upright=upright)
             if wanted.channels is not None or value_range is not None:
                 reader = ChosenReader(reader, wanted.channels, value_range=value_range)
             guarded = GuardedReader(reader)
             logger.debug("%s: read by %s", path, type(reader).__name__)
             if level:
                 with contextlib.closing(opened(0)) as whole:
-                    pairs = zip(whole.info.size, guarded.info.size, strict=True)
-                    down, across = (full / own for full, own in pairs)
-                guarded.info = dataclasses.replace(guarded.info, downsample=(down, across))
+                    size = whole.info.size
+                down, across = (full / own for full, own in zip(size, guarded.info.size, strict=True))
+                guarded.info = dataclasses.replace(guarded.info, downsample=(down, across), full_size=size)
             return guarded
         except BaseException:
             reader.close()
@@ -195,6 +210,16 @@ def _at_scale(path: Path, wanted: Reading, opened: Callable[[int], Reader]) -> R
     from vision_longformer.images.scale import open_at_scale
 
     return open_at_scale(path, opened, mpp=wanted.mpp, magnification=wanted.magnification)
+
+
+def _without_glass(
+    reader: Reader, path: str, *, value_range: tuple[float, float] | None, array: str | None, upright: bool
+) -> Reader:
+    from vision_longformer.images.tissue import TissueReader, tissue_of
+
+    return TissueReader(
+        reader, lambda: tissue_of(path, reader.info.identity, value_range=value_range, array=array, upright=upright)
+    )
 
 
 def describe_image(

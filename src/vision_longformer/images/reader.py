@@ -86,8 +86,10 @@ class ImageInfo:
         georeference: Where on earth the image lies (see `images.geotiff`); empty if it does not say.
         value_range: Stored values that become 0 and 1; None where their type says.
         downsample: By how much its pixels are higher and wider than those of full resolution.
+        full_size: (height, width) at full resolution, where it is read at another one; None elsewhere.
         pixel_size: (height, width) of a pixel in micrometres, where it is read at a stated scale; None elsewhere (see
             `images.pixel_size`).
+        decoding_bytes: Of a pixel, that are held beside the stored values while an image is decoded as a whole.
     """
 
     name: str
@@ -102,7 +104,9 @@ class ImageInfo:
     georeference: dict[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
     downsample: tuple[float, float] = (1.0, 1.0)
+    full_size: tuple[int, int] | None = None
     pixel_size: tuple[float, float] | None = None
+    decoding_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:

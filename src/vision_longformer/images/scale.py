@@ -70,7 +70,7 @@ def open_at_scale(
             break
         chosen.close()
         chosen, factors = coarser, left
-    return ScaledReader(chosen, factors, downsample=wanted, pixel_size=own)
+    return ScaledReader(chosen, factors, downsample=wanted, full_size=full, pixel_size=own)
 
 
 class ScaledReader:
@@ -80,6 +80,7 @@ class ScaledReader:
         reader: The image.
         factors: By how much pixels become higher and wider.
         downsample: See `ImageInfo`.
+        full_size: Likewise.
         pixel_size: (height, width) of a larger pixel in micrometres; see `ImageInfo`.
     """
 
@@ -89,6 +90,7 @@ class ScaledReader:
         factors: tuple[float, float],
         *,
         downsample: tuple[float, float] = (1.0, 1.0),
+        full_size: tuple[int, int] | None = None,
         pixel_size: tuple[float, float] | None = None,
     ) -> None:
         info = reader.info
@@ -102,6 +104,7 @@ class ScaledReader:
             preferred_rows=max(1, round(info.preferred_rows / factors[0])),
             georeference=scaled_georeference(info.georeference, factors),
             downsample=downsample,
+            full_size=full_size,
             pixel_size=pixel_size,
         )
 

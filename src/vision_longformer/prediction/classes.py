@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vision_longformer.evaluation.flips import Flips, with_flips
 from vision_longformer.features.batches import windows
 from vision_longformer.features.failures import reason_of
 from vision_longformer.features.read_ahead import default_workers, read_ahead
@@ -53,6 +54,7 @@ def predict(
     device: torch.device,
     size: int | None = None,
     batch: int = BATCH,
+    flips: Flips = "none",
 ) -> Iterator[Prediction]:
     """Classify image files in batches, while threads decode what comes next.
 
@@ -63,6 +65,7 @@ def predict(
         device: Where to compute.
         size: Side of the square in pixels; by default that of training.
         batch: Most images at once.
+        flips: See `PredictOptions`.
 
     Yields:
         What is predicted of each, in order.
@@ -71,6 +74,7 @@ def predict(
     trained.model.to(device).eval()
     num_classes: Any = trained.model.num_classes
     names = trained.classes or tuple(map(str, range(num_classes)))
+    trained = replace(trained, model=with_flips(trained.model, flips))
     sources = [image if isinstance(image, Source) else Source(image, image.name) for image in paths]
 
     def look(source: Source) -> _Seen:
@@ -120,7 +124,7 @@ def _look(trained: Classifier, source: Source, *, most_pixels: int = MAX_PIXELS)
     try:
         with source.at_hand() as near:
             path = near.path
-            with closing(open_reader(path, **vars(trained.reading))) as reader:
+            with closing(open_reader(path, **vars(source.asked.on(trained.reading)))) as reader:
                 if MAX_PIXELS >= reader.info.height * reader.info.width > most_pixels:
                     return _Seen()
                 return _Seen(_square(trained, reader), note=reader.info.note)
@@ -156,7 +160,7 @@ def _best(trained: Classifier, squares: Tensor, *, top: int, device: torch.devic
     return [(tuple(numbers), tuple(values)) for numbers, values in pairs]
 
 
-def classify(trained: Classifier, reader: Reader, *, top: int, device: torch.device) -> _Best:
+def classify(trained: Classifier, reader: Reader, *, top: int, device: torch.device, flips: Flips = "none") -> _Best:
     """Return the numbers of an open image's most probable classes, most probable first, and their probabilities.
 
     Args:
@@ -164,8 +168,10 @@ def classify(trained: Classifier, reader: Reader, *, top: int, device: torch.dev
         reader: The image.
         top: How many classes.
         device: Where to compute.
+        flips: Which flipped copies are looked at too.
 
     Raises:
         ImageError: The image cannot be read.
     """
-    return _best(trained, _square(trained, reader)[None], top=top, device=device)[0]
+    seen = replace(trained, model=with_flips(trained.model, flips))
+    return _best(seen, _square(trained, reader)[None], top=top, device=device)[0]

@@ -1,8 +1,8 @@
 """Looking at one image of any size with a detector or a segmentation model.
 
 This is the one place that decides how an image is read: by rows where it is streamed, else as a whole. An image that
-does not fit into memory is streamed where the model allows it, nothing is resized and no tiles were asked for; else it
-is cut into tiles.
+does not fit into memory is streamed where the model allows it, nothing is resized or flipped, and no tiles were asked
+for; else it is cut into tiles.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.missing import where_pixels_are, where_rows_are
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed
 from vision_longformer.detection.tiled import find_objects
+from vision_longformer.evaluation.flips import Flips, with_flips
 from vision_longformer.fpn.streamed.memory import Streaming
 from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, rasters
 from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.prediction.limits import limited
-from vision_longformer.prediction.missing import where_pixels_are, where_rows_are, without_missing
+from vision_longformer.prediction.missing import without_missing
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.segmentation.streamed.label_file import LabelFile
 from vision_longformer.segmentation.streamed.label_pixels import label_pixels_streamed
@@ -48,6 +50,7 @@ class LookOptions:
             the model's own limit, which holds for each tile where there are several.
         work_folder: Where a streamed image's maps go that do not fit into memory, until it is done; None takes the
             system's place for temporary files.
+        flips: Which flipped copies of an image are looked at too; then no image is streamed.
     """
 
     scale: float = 1.0
@@ -55,6 +58,7 @@ class LookOptions:
     classes: Collection[int] | None = None
     detections: int | None = None
     work_folder: Path | None = None
+    flips: Flips = "none"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ def look(
     grown = trained.gives == "objects" and options.detections is None and options.scale == 1
     # What is cut into tiles keeps the model's own limit, which holds for each of them.
     with limited(trained.model, size) if grown else contextlib.nullcontext():
-        strategy = streaming_strategy(trained.model, size, tiling) if options.scale == 1 else None
+        is_streamed = options.scale == 1 and options.flips == "none"
+        strategy = streaming_strategy(trained.model, size, tiling) if is_streamed else None
         if strategy is not None:
             return _look_streamed(trained, reader, strategy, device=device, options=options, progress=progress)
         if not tiling.asked_for and tiling.fits_whole(size):
@@ -157,7 +162,7 @@ def _look(
 ) -> Seen:
     """Look at an image as a whole, or in tiles."""
     preprocessing = trained.preprocessing
-    model: Any = trained.model
+    model: Any = with_flips(trained.model, options.flips)
     size = reader.info.size
     check_pixels(reader.info.name, size, MAX_PIXELS)
     image, valid = rasters.raster_and_valid(reader, trained.reading.model_channels)

@@ -25,7 +25,7 @@ from vision_longformer.utils.atomic_files import check_writable, replacing
 from vision_longformer.utils.locks import Lock, LockedError
 
 RUN, ENTRIES, LOCK, WORK = "run.json", "journal", ".lock", ".work"
-VERSION = 1
+VERSION = 2
 LONGEST = 200  # characters of a setting that is told
 
 Entry = dict[str, Any]
@@ -143,6 +143,7 @@ def entry_of(result: RegionsResult, *, path: str, identity: str, seconds: float)
         "georeference": image.georeference,
         "pixel_size": None if image.pixel_size is None else list(image.pixel_size),
         "downsample": list(image.downsample),
+        "full_size": list(image.full_size or image.size),
         "tiles": result.tiles,
         "streamed": result.streamed,
         "seconds": seconds,
@@ -150,6 +151,7 @@ def entry_of(result: RegionsResult, *, path: str, identity: str, seconds: float)
     }
     if isinstance(result, ObjectsResult):
         masks = result.objects.masks
+        entry["boxes"] = np.asarray(result.boxes, float).tolist()  # of the pixels that were looked at
         entry |= {"left_out": result.objects.left_out, "masks": None if masks is None else list(masks)}
     else:
         assert isinstance(result, SemanticResult)
@@ -161,7 +163,7 @@ def objects_of(entry: Entry, class_names: tuple[str, ...]) -> ObjectsResult:
     """Return the objects that the journal keeps of an image."""
     rows = entry["rows"]
     found = FoundObjects(
-        np.array([[row["x1"], row["y1"], row["x2"], row["y2"]] for row in rows], float).reshape(-1, 4),
+        np.array(entry["boxes"], float).reshape(-1, 4),
         np.array([row["score"] for row in rows], float),
         np.array([row["class_number"] for row in rows], int),
         entry["masks"],
@@ -176,8 +178,10 @@ def facts_of(entry: Entry) -> ImageFacts:
     height, width = entry["size"]
     pixel_size = entry["pixel_size"]
     known = None if pixel_size is None else (pixel_size[0], pixel_size[1])
-    down, across = entry.get("downsample", (1.0, 1.0))
-    return ImageFacts(entry["name"], (height, width), entry["georeference"], known, (down, across))
+    (down, across), (full_height, full_width) = entry["downsample"], entry["full_size"]
+    return ImageFacts(
+        entry["name"], (height, width), entry["georeference"], known, (down, across), (full_height, full_width)
+    )
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

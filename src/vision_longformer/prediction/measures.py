@@ -30,6 +30,7 @@ class ImageFacts:
         georeference: Where on earth it lies (see `images.geotiff`); empty if it does not say.
         pixel_size: (height, width) of a pixel in micrometres; None if the image does not say.
         downsample: By how much pixels are higher and wider than those of full resolution.
+        full_size: (height, width) at full resolution; None where that is how it is read.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ImageFacts:
     georeference: dict[str, Any] = field(default_factory=dict)
     pixel_size: tuple[float, float] | None = None
     downsample: tuple[float, float] = (1.0, 1.0)
+    full_size: Size | None = None
 
     @property
     def unit(self) -> PixelUnit | None:
@@ -125,5 +127,9 @@ def _unit_on_earth(georeference: dict[str, Any]) -> PixelUnit | None:
 
 
 def _unit(name: Literal["um", "m"], height: float, width: float, *, area: float | None = None) -> PixelUnit:
-    square = abs(height - width) <= NEARLY_SQUARE * max(height, width)
-    return PixelUnit(name, height, width, height * width if area is None else area, width if square else None)
+    return PixelUnit(name, height, width, height * width if area is None else area, square_side(height, width))
+
+
+def square_side(height: float, width: float) -> float | None:
+    """Return the side of a pixel; None if it is no square."""
+    return width if abs(height - width) <= NEARLY_SQUARE * max(height, width) else None

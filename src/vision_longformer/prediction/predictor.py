@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vision_longformer.evaluation.flips import Flips, check_flips
 from vision_longformer.features.small_pictures import small_photograph
 from vision_longformer.images import AS_STORED, ChosenReader, ImageLike, Reader, Reading, open_reader
 from vision_longformer.images.pixel_size import read_pixel_size
@@ -30,15 +31,15 @@ from vision_longformer.training.tasks.strokes import StrokeModel
 from vision_longformer.training.trained import Trained
 from vision_longformer.training.weight_files import load_weights
 from vision_longformer.utils.devices import choose_device
-from vision_longformer.weights import weights_digest
+from vision_longformer.weights import MIN_SCORE, weights_digest
 
 PICTURE_WIDTH = 4096  # pixels of the largest picture that is drawn on
-MIN_SCORE, TOP = 0.5, 5
+DEFAULT_MIN_SCORE, TOP = 0.5, 5
 SILENT = OnProgress()
 # By what a model gives: options that are not for it.
 FOR_CLASSIFIERS = ("top", "size")
 FOR_DETECTORS = ("min_score", "classes", "detections")
-NOT_FOR_STROKES = ("tile", "overlap", "scale")
+NOT_FOR_STROKES = ("tile", "overlap", "scale", "flips")
 FOR_OTHERS = (*FOR_DETECTORS, "tile", "overlap", "memory", "scale", "simplify")
 UNFIT = {"classes": FOR_OTHERS, "objects": FOR_CLASSIFIERS, "pixels": (*FOR_CLASSIFIERS, *FOR_DETECTORS)}
 
@@ -50,13 +51,15 @@ class PredictOptions:
     Attributes:
         top: Classifiers: how many classes to name (5).
         size: Classifiers: side of the square in pixels; that of training.
-        min_score: Detectors: leave out objects that are less certain (0.5).
+        min_score: Detectors: leave out objects that are less certain; by default as training chose, or 0.5.
         classes: Detectors: keep objects of the classes of these names only; all.
         detections: Detectors: the most objects of an image; as in training.
         tile: Others: side of tiles in pixels; images that fit into memory are looked at whole.
         overlap: Others: pixels that neighbouring tiles share; a quarter of their side.
         memory: Others: bytes that one pass may take beside the model; 60% of what is free.
         scale: Others: factor that images are resized by before the model sees them; as in training.
+        flips: Which flipped copies of an image are looked at too: "horizontal", "all" (upside down too) or "none". What
+            they show is averaged. No image is streamed then: what does not fit into memory is cut into tiles.
         simplify: Others: pixels by which outlines may be moved to have fewer vertices; 0 for the exact edges of pixels.
 
     Raises:
@@ -72,6 +75,7 @@ class PredictOptions:
     overlap: int | None = None
     memory: int | None = None
     scale: float | None = None
+    flips: Flips | None = None
     simplify: float | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +83,7 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
+        check_flips(self.flips or "none")
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale={self.scale}: must be above 0")
         if self.simplify is not None and not self.simplify >= 0:
@@ -146,6 +151,13 @@ class Predictor:
             return self.options.scale
         return float(self.trained.preprocessing.get("scale", 1.0))
 
+    @property
+    def min_score(self) -> float:
+        """Objects that are less certain are left out."""
+        if self.options.min_score is not None:
+            return self.options.min_score
+        return float(self.trained.preprocessing.get(MIN_SCORE, DEFAULT_MIN_SCORE))
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that results depend on besides the image, for JSON: the digest of the weights, and what was asked.
@@ -159,7 +171,7 @@ class Predictor:
             "classes_of_model": list(self.class_names),
             "preprocessing": self.trained.preprocessing,
             **asked,
-            "min_score": MIN_SCORE if self.options.min_score is None else self.options.min_score,
+            "min_score": self.min_score,
             "scale": self.scale,
         }
 
@@ -184,6 +196,7 @@ class Predictor:
         image: ImageLike,
         *,
         name: str | None = None,
+        reading: Reading | None = None,
         work_folder: Path | None = None,
         progress: OnProgress = SILENT,
     ) -> Result:
@@ -192,6 +205,7 @@ class Predictor:
         Args:
             image: See the class.
             name: What the result calls it; by default its path.
+            reading: How a file is read; by default as in training.
             work_folder: Where maps go that do not fit into memory, until it is done; by default the system's place for
                 temporary files.
             progress: Who is told how far it is.
@@ -200,7 +214,7 @@ class Predictor:
             ImageError: See `__call__`, as for the others.
         """
         path = Path(image) if isinstance(image, str | os.PathLike) else None
-        reading = self.trained.reading
+        reading = self.trained.reading if reading is None else reading
         reader = _open(image, reading)
         with contextlib.closing(reader):
             facts = ImageFacts(
@@ -209,15 +223,19 @@ class Predictor:
                 reader.info.georeference,
                 _pixel_size(path, reader),
                 reader.info.downsample,
+                reader.info.full_size,
             )
             about: dict[str, Any] = {
                 "image": facts,
                 "class_names": self.class_names,
                 "picture": _picture(image, reader, reading),
             }
+            if path is not None:
+                about["reader"] = partial(_open, path, reading)
             if isinstance(self.trained, Classifier):
                 top = TOP if self.options.top is None else self.options.top
-                numbers, scores = classify(self.trained, reader, top=top, device=self.device)
+                flips = self.options.flips or "none"
+                numbers, scores = classify(self.trained, reader, top=top, device=self.device, flips=flips)
                 names = tuple(self.class_names[number] for number in numbers)
                 return ClassesResult(classes=names, class_numbers=numbers, scores=scores, **about)
             seen = self._look(reader, path, work_folder, progress)
@@ -240,10 +258,11 @@ class Predictor:
             )
         options = LookOptions(
             self.scale,
-            MIN_SCORE if self.options.min_score is None else self.options.min_score,
+            self.min_score,
             self._wanted,
             self.options.detections,
             work_folder,
+            self.options.flips or "none",
         )
         assert self._tiling is not None
         return look(self.trained, reader, tiling=self._tiling, device=self.device, options=options, progress=progress)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.images import Reader
 from vision_longformer.masks.rle import Mask, nearest, rle_to_crop, rle_to_mask
 from vision_longformer.prediction.colours import Colour, class_colour, pixel_class_colour
 from vision_longformer.prediction.measures import Crop, ImageFacts, Measures, measure_boxes, measure_masks
@@ -34,6 +35,10 @@ MISSING_PANDAS = "a table needs pandas: pip install 'vision-longformer[tables]'"
 
 def _no_picture() -> Image.Image:
     raise ValueError("this result was read from a file and has no image: give one (image)")
+
+
+def _no_reader() -> Reader:
+    raise ValueError("this result was read from a file, or its reader is closed: it has no image")
 
 
 class MaskSequence(Sequence[Mask]):
@@ -63,6 +68,7 @@ class Result(ABC):
         image: The image.
         class_names: Of the model, by class number.
         picture: Returns the image, RGB, or a smaller picture of a large one, to draw on.
+        reader: Opens the image, as the model read it, again.
     """
 
     kind: ClassVar[Kind]
@@ -70,6 +76,7 @@ class Result(ABC):
     image: ImageFacts
     class_names: tuple[str, ...]
     picture: Callable[[], Image.Image] = field(default=_no_picture, repr=False)
+    reader: Callable[[], Reader] = field(default=_no_reader, repr=False)
 
     @abstractmethod
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -258,7 +265,7 @@ class ObjectsResult(RegionsResult):
         """Return the objects as COCO's results have them; the category of class number k is k + 1."""
         from vision_longformer.prediction.formats.coco import coco_entries
 
-        return list(coco_entries(self.objects, image_id))
+        return list(coco_entries(self, image_id))
 
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`, with names of classes as their "class_name".

@@ -13,21 +13,29 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from vision_longformer.features.failures import OutputError, explaining, reason_of
-from vision_longformer.images import describe_image
+from vision_longformer.images import describe_image, open_reader
 from vision_longformer.images.digest import content_digest
 from vision_longformer.images.find import Source
+from vision_longformer.images.lists import AS_OTHERS
 from vision_longformer.padding import Size
 from vision_longformer.prediction.dense import OnProgress
 from vision_longformer.prediction.formats import FORMATS, TABLES, format_of, write_result
 from vision_longformer.prediction.formats.coco import write_coco_run
 from vision_longformer.prediction.formats.tables import write_csv, write_parquet
 from vision_longformer.prediction.journal import Entry, Journal, entry_of, facts_of, objects_of
-from vision_longformer.prediction.predictor import Predictor, read_picture
+from vision_longformer.prediction.predictor import PICTURE_WIDTH, Predictor, read_picture
 from vision_longformer.prediction.results import RegionsResult
 from vision_longformer.streaming.maps import WorkFolderError
 
 Status = Literal["predicted", "skipped", "failed"]
-FOLDERS = {"picture": "pictures", "tiff": "labels", "geotiff": "labels", "png": "labels", "zarr": "labels"}
+FOLDERS = {
+    "picture": "pictures",
+    "zoom": "zoom",
+    "tiff": "labels",
+    "geotiff": "labels",
+    "png": "labels",
+    "zarr": "labels",
+}
 OBJECT_COLUMNS = ("image", "id", "class_number", "class", "score", "x1", "y1", "x2", "y2", "centroid_x", "centroid_y")
 CLASS_COLUMNS = ("image", "class_number", "class", "area_px", "share")
 IMAGE_COLUMNS = ("image", "path", "width", "height")
@@ -96,7 +104,7 @@ class PredictionRun:
     ) -> None:
         self.output, self.predictor, self._helping = output, predictor, helping
         self.tables = [name for name in outputs if name in TABLES]
-        self.formats = [name for name in outputs if name not in TABLES] + (["picture"] if pictures else [])
+        self._formats, self._pictures = [name for name in outputs if name not in TABLES], pictures
         self.journal = Journal(output, {**predictor.settings, "images": str(root)}, helping=helping)
 
     def __enter__(self) -> Self:
@@ -125,13 +133,14 @@ class PredictionRun:
         for source in sources:
             identity, path = "", source.path
             try:
-                if skipped := self._done(source, state=source.state):
+                if skipped := self._done(source, state=_state(source)):
                     yield skipped
                     continue
                 with source.at_hand() as near:
                     path = near.path
-                    digest = content_digest(path)
-                    identity = hashlib.sha256(json.dumps([digest, self.journal.settings]).encode()).hexdigest()
+                    about = [content_digest(path), self.journal.settings]
+                    about += [] if source.asked == AS_OTHERS else [vars(source.asked)]
+                    identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()
                     outcome = self._done(near, identity=identity) or self._predict(near, identity, on_band)
                 yield replace(outcome, source=source)
             except OutputError:
@@ -155,20 +164,23 @@ class PredictionRun:
             return None
         if not (identity and kept["identity"] == identity) and not (state and kept.get("state") == state):
             return None
-        missing = [name for name in self.formats if not self.target(name, kept).exists()]
+        missing = [name for name in self.formats(kept) if not self.target(name, kept).exists()]
         if missing and (kept["kind"] != "objects" or not identity):
             return None
         if missing:
             objects = objects_of(kept, self.predictor.class_names)
             tolerance = self.predictor.options.simplify or 0.0
-            picture = partial(read_picture, source.path, self.predictor.trained.reading)
-            self._write(replace(objects, picture=picture, tolerance=tolerance), kept, missing)
-        if identity and kept.get("state") != source.state:  # a file that was touched
-            self.journal.write(source.name, kept | {"state": source.state})
+            reading = source.asked.on(self.predictor.trained.reading)
+            image: dict[str, Any] = {"picture": partial(read_picture, source.path, reading)}
+            image["reader"] = partial(open_reader, source.path, **vars(reading))
+            self._write(replace(objects, tolerance=tolerance, **image), kept, missing)
+        if identity and kept.get("state") != _state(source):  # a file that was touched
+            self.journal.write(source.name, kept | {"state": _state(source)})
         return self._outcome(source, "skipped", kept)
 
     def _predict(self, source: Source, identity: str, on_band: Callable[[Source, float, int], None]) -> Outcome:
         start, pixels = time.perf_counter(), 0
+        reading = source.asked.on(self.predictor.trained.reading)
 
         def begin(size: Size) -> None:
             nonlocal pixels
@@ -180,15 +192,20 @@ class PredictionRun:
 
         progress = OnProgress(begin=begin, tile=tile, band=lambda share: on_band(source, share, pixels))
         result = self.predictor.predict(
-            source.path, name=source.name, work_folder=self.journal.work_folder, progress=progress
+            source.path, name=source.name, reading=reading, work_folder=self.journal.work_folder, progress=progress
         )
         assert isinstance(result, RegionsResult)
-        entry = entry_of(result, path=source.location, identity=identity, seconds=0.0) | {"state": source.state}
-        self._write(result, entry, self.formats)
+        entry = entry_of(result, path=source.location, identity=identity, seconds=0.0) | {"state": _state(source)}
+        self._write(result, entry, self.formats(entry))
         entry["seconds"] = time.perf_counter() - start
         self.journal.write(source.name, entry)
-        note = describe_image(source.path, reading=self.predictor.trained.reading).note
+        note = describe_image(source.path, reading=reading).note
         return replace(self._outcome(source, "predicted", entry), message=note)
+
+    def formats(self, entry: Entry) -> list[str]:
+        """Return the formats of an image; one that its picture does not show as it is can be zoomed into."""
+        zoomed = ["zoom"] if max(entry["size"]) > PICTURE_WIDTH else []
+        return self._formats + (["picture", *zoomed] if self._pictures else [])
 
     def target(self, name: str, entry: Entry) -> Path:
         """Return the file or folder of a format of an image: its name, suffix kept, so that x.jpg and x.png stay apart.
@@ -242,7 +259,7 @@ class PredictionRun:
             if "error" in entry:
                 yield row | {"error": entry["error"]}
                 continue
-            row |= {"width": entry["size"][1], "height": entry["size"][0]}
+            row |= {"width": entry["full_size"][1], "height": entry["full_size"][0]}
             found = found_of(entry, len(names))
             if entry["kind"] == "objects":
                 row |= {"objects": sum(found), "left_out": entry["left_out"]}
@@ -257,6 +274,12 @@ class PredictionRun:
         for number, entry in enumerate(self.journal.entries(), start=1):
             if "error" not in entry:
                 yield number, entry["path"], objects_of(entry, self.predictor.class_names)
+
+
+def _state(source: Source) -> str:
+    """Return what changes when a file does, or how a list says that it is read; "" where that is not known."""
+    state = source.state
+    return state if not state or source.asked == AS_OTHERS else f"{state} {json.dumps(vars(source.asked))}"
 
 
 def found_of(entry: Entry, classes: int) -> list[int]:

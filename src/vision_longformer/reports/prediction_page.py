@@ -71,7 +71,7 @@ def write_prediction_page(run: PredictionRun, *, title: str) -> Path:
 def _pictured(
     run: PredictionRun, colours: list[tuple[int, int, int]], *, side: int
 ) -> Iterator[tuple[Entry, Picture, str, list[Any]]]:
-    """Yield images, each with its picture, the address of the picture's file, and its legend."""
+    """Yield images, each with its picture, the address of a larger one, and its legend."""
     names, pictured = run.predictor.class_names, 0
     for entry in run.journal.entries():
         if "error" in entry or pictured == MAX_PICTURED:
@@ -89,7 +89,8 @@ def _pictured(
                 if count
             ]
             pictured += 1
-            yield entry, picture, _address(path, run.output), legend
+            zoom = run.target("zoom", entry) / "index.html"
+            yield entry, picture, _address(zoom if zoom.is_file() else path, run.output), legend
 
 
 def _listed(run: PredictionRun) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Trained(ABC):
         classes: Names of its outputs; None if the file does not say.
         preprocessing: "mean", "std", "interpolation", "crop_pct" and "size"; of detectors and segmentation models
             "side", "max_side" and "scale" in place of the last two (see `dense_loaders`); "reading" where images were
-            read in another way than their files say.
+            read in another way than their files say; of detectors "min_score", above which objects are told of.
         task: What it was trained for.
         gives: What it says of an image: its classes, the objects in it, or the classes of its pixels.
         batch_size: Images that are evaluated at once where nobody says otherwise.

@@ -1,6 +1,7 @@
 """Weight files: a model saved so that it needs nothing else, read back, and fitted to other sizes."""
 
 from vision_longformer.weights.checks import (
+    MIN_SCORE,
     READING,
     check_class_names,
     check_fit,
@@ -28,6 +29,7 @@ __all__ = [
     "CONFIG_NAME",
     "FORMAT_VERSION",
     "METADATA_KEY",
+    "MIN_SCORE",
     "PREPROCESSING",
     "READING",
     "WEIGHTS_NAME",

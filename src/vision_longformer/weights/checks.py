@@ -19,6 +19,7 @@ from vision_longformer.utils.words import shown
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")  # timm's
 LARGEST = 1e6  # of a mean or a deviation
+MIN_SCORE = "min_score"  # of objects that a detector tells of, as training chose it
 READING = "reading"  # how images were read in training, where files do not say it (see `images.Reading`)
 LONGEST_SIDE = 2**20  # pixels
 MAX_OPTION = 8192  # of numbers among the options of other models: pixels, channels, blocks
@@ -75,7 +76,7 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"preprocessing={shown(values)}: must be an object")
-    known = ("mean", "std", "interpolation", "crop_pct", READING, "label_values", *sides)
+    known = ("mean", "std", "interpolation", "crop_pct", READING, MIN_SCORE, "label_values", *sides)
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"preprocessing: has {shown(name)}, which is none of {', '.join(known)}")
@@ -85,6 +86,8 @@ def check_preprocessing(values: object, *, in_chans: int = 3, sides: Sequence[st
             Reading.from_dict(value)
         elif name == "label_values" and not _are_labels(value):
             raise ValueError(f"preprocessing: label_values={shown(value)}: must be whole numbers below 2³²")
+        elif name == MIN_SCORE and not (_is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"preprocessing: {MIN_SCORE}={shown(value)}: must be a number from 0 to 1")
         elif name == "interpolation" and value not in INTERPOLATIONS:
             raise ValueError(f"preprocessing: interpolation={shown(value)}: must be one of {', '.join(INTERPOLATIONS)}")
         elif name == "crop_pct" and not (_is_number(value) and 0 < value <= 1):

@@ -7,6 +7,8 @@ from vision_longformer.commands.options.shared import DEVICE_HELP, add_engine, a
 from vision_longformer.training.config import TrainConfig, type_in_words, walk
 from vision_longformer.training.recipes import PRETRAINING, build
 
+FLIPS = ("none", "horizontal", "all")
+FLIPS_HELP = "Look at flipped copies of each image too, and average: horizontal is mirrored, all upside down too."
 RECIPE_HELP = "A recipe of the package, such as sign_digits_nano, or a YAML file with any of the options below."
 CONTINUATION = (
     "Run the same command again to continue a run that was stopped: it ends as if it had not been. Exit codes: "
@@ -54,6 +56,7 @@ def evaluate_parser() -> Parser:
     add_json_file(parser, measures)
     add("--size", type=int | None, metavar="PIXELS", help=size_help)
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
+    add("--flips", choices=FLIPS, default="none", help=FLIPS_HELP)
     add("--skip-invalid", action="store_true", help="Leave out annotations and images that cannot be used.")
     add("--batch-size", type=int | None, metavar="N", help="Images at once: 32 for a classifier, 1 for others.")
     add("--workers", type=int, default=2, metavar="N", help="Processes that read images.")
@@ -78,6 +81,7 @@ def predict_parser() -> Parser:
         "classes of pixels (labels csv). labels takes the format that fits the image; png, tiff, geotiff and zarr name "
         "it."
     )
+    score_help = "Detectors: leave out less certain objects; by default what did best on val in training, or 0.5."
     simplify_help = "Others: outlines with fewer vertices, moved by at most this; 0 keeps the edges of pixels."
     images_help = "Files, folders (with all below them) or patterns; or URLs of these (s3://, https:// and others)."
     add("images", nargs="+", type=str, metavar="IMAGES", help=images_help)
@@ -89,13 +93,14 @@ def predict_parser() -> Parser:
     add("--top", type=int | None, metavar="N", help="Classifiers: how many classes to name (5).")
     add("--format", type=str | None, metavar="NAME", help="Classifiers: table, json or csv.")
     add("--size", type=int | None, metavar="PIXELS", help="Classifiers: side of the square; that of training.")
-    add("--min-score", type=float | None, metavar="SCORE", help="Detectors: leave out less certain objects (0.5).")
+    add("--min-score", type=float | None, metavar="SCORE", help=score_help)
     add("--classes", type=str, nargs="+", metavar="NAME", help="Detectors: keep these classes only.")
     add("--detections", type=int | None, metavar="N", help="Detectors: the most objects of an image; as in training.")
     add("--tile", type=int | None, metavar="PIXELS", help="Others: side of the tiles; as large as memory allows.")
     add("--overlap", type=int | None, metavar="PIXELS", help="Others: what tiles share; a quarter of their side.")
     add("--memory", type=str | None, metavar="SIZE", help="Others: bound on a pass, as 4GB; 60% of what is free.")
     add("--scale", type=float | None, metavar="FACTOR", help="Others: resize images by this; as in training.")
+    add("--flips", choices=FLIPS, default=None, help=f"{FLIPS_HELP} Nothing is streamed then.")
     add("--outputs", type=str, nargs="+", metavar="NAME", help=outputs_help)
     add("--simplify", type=float | None, metavar="PIXELS", help=simplify_help)
     add("--no-pictures", action="store_true", help="Others: neither pictures nor index.html, which is faster.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jsonargparse
+
 from vision_longformer.commands.common import Parser
 from vision_longformer.utils.precisions import PRECISIONS
 
@@ -68,7 +70,8 @@ def add_reading(parser: Parser, *, by_default: str = "By default as the weights 
     range_help = "Stored values that become 0 and 1, where their type does not say so: 0 4095 for 12 bits in 16."
     mpp_help = "Micrometres a pixel: the next finer level of a slide or TIFF is resampled to that."
     power_help = "The same for slides, as the power of an objective, such as 20."
-    level_help, channels_help, range_help, mpp_help, power_help = (
+    tissue_help = "Take bare glass, around the tissue of a slide, for missing: colour is what tells them apart."
+    level_help, channels_help, range_help, mpp_help, power_help, tissue_help = (
         f"{text} {by_default.format(field)}"
         for text, field in (
             (level_help, "level"),
@@ -76,10 +79,12 @@ def add_reading(parser: Parser, *, by_default: str = "By default as the weights 
             (range_help, "value_range"),
             (mpp_help, "mpp"),
             (power_help, "magnification"),
+            (tissue_help, "tissue"),
         )
     )
     add("--level", type=int | None, metavar="N", help=level_help)
     add("--mpp", type=float | None, metavar="UM", help=mpp_help)
     add("--magnification", type=float | None, metavar="POWER", help=power_help)
+    add("--tissue", action=jsonargparse.ActionYesNo(no_prefix="no-"), default=None, help=tissue_help)
     add("--channels", nargs="+", type=int, metavar="N", help=channels_help)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=range_help)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vision_longformer.prediction.formats import coco, geojson, gpkg, ome_zarr, rasters, tables
+from vision_longformer.prediction.formats import coco, geojson, gpkg, ome_zarr, rasters, tables, zoom
 from vision_longformer.prediction.measures import ImageFacts
 from vision_longformer.prediction.results import Kind, Result
 from vision_longformer.utils.atomic_files import replacing_folder, replacing_from_folder
@@ -22,6 +22,7 @@ LARGE = 400_000_000  # pixels beyond which a label image is OME-Zarr: no viewer 
 JPEG_SIDE = 65500  # pixels, the most that libjpeg writes
 REGIONS: tuple[Kind, ...] = ("objects", "pixels")
 TABLES = ("csv", "parquet", "coco")
+FOR_PAGES = ("picture", "zoom")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Format:
         suffix: Of its files; `save` knows it by this.
         kinds: Of results that it is for.
         write: Writes into a path that does not exist yet, or an empty folder.
-        is_folder: Whether it is a folder.
+        holds: A file by which a folder of this format is known; "" of a file.
         needs: A package that it needs, and the extra that brings it; "" for none.
         on_map: Whether it is for georeferenced images alone.
     """
@@ -40,7 +41,7 @@ class Format:
     suffix: str
     kinds: tuple[Kind, ...]
     write: Callable[[Path, Any], None]
-    is_folder: bool = False
+    holds: str = ""
     needs: str = ""
     extra: str = ""
     on_map: bool = False
@@ -62,8 +63,9 @@ FORMATS: dict[str, Format] = {
     "png": Format(".png", ("pixels",), rasters.write_png),
     "tiff": Format(".tif", REGIONS, rasters.write_tiff),
     "geotiff": Format(".tif", REGIONS, rasters.write_geotiff, needs="rasterio", extra="geo", on_map=True),
-    "zarr": Format(".zarr", REGIONS, ome_zarr.write_ome_zarr, is_folder=True, needs="zarr", extra="zarr"),
+    "zarr": Format(".zarr", REGIONS, ome_zarr.write_ome_zarr, holds="zarr.json", needs="zarr", extra="zarr"),
     "picture": Format(".jpg", REGIONS, _write_picture),
+    "zoom": Format(".zoom", REGIONS, zoom.write_zoom, holds="index.html"),
     "csv": Format(".csv", ("objects", "pixels", "classes"), partial(_write_table, write=tables.write_csv)),
     "parquet": Format(
         ".parquet",
@@ -87,7 +89,7 @@ def check_outputs(outputs: Sequence[str], kind: Kind) -> None:
         ValueError: There is no such format, or it is not for such results.
         ImportError: A package is missing; the message says how to install it.
     """
-    fit = [LABELS, *(name for name, form in FORMATS.items() if kind in form.kinds and name != "picture")]
+    fit = [LABELS, *(name for name, form in FORMATS.items() if kind in form.kinds and name not in FOR_PAGES)]
     for name in outputs:
         if name not in fit:
             what = {"objects": "objects", "pixels": "classes of pixels", "classes": "classes"}[kind]
@@ -117,8 +119,8 @@ def write_result(path: Path, result: Result, *, format: str | None = None) -> Pa
         raise ValueError(f"format={name}: must be one of {known}")
     form = FORMATS[name]
     _check_installed(name, form)
-    if form.is_folder:
-        if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").is_file():
+    if form.holds:
+        if path.is_dir() and any(path.iterdir()) and not (path / form.holds).is_file():
             raise FileExistsError(f"{path}: there is a folder of this name that holds something else")
         with replacing_folder(path) as temporary:
             form.write(temporary, result)

@@ -31,6 +31,8 @@ def write_gpkg(path: Path, result: RegionsResult) -> None:
     if place:
         a, b, c, d, e, f = place["transform"]
         geometries = shapely.transform(geometries, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f]))
+    elif result.image.downsample != (1.0, 1.0):
+        geometries = shapely.transform(geometries, lambda xy: xy * np.array(result.image.downsample[::-1]))
     rows = [shared_columns(result, number) | sizes_of_row(result, number) for number in range(len(geometries))]
     names = list(rows[0]) if rows else []
     kept = [number for number, geometry in enumerate(geometries) if not geometry.is_empty]

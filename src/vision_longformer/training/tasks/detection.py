@@ -21,10 +21,11 @@ from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.images import MAX_PIXELS
 from vision_longformer.masks.rle import library
 from vision_longformer.training.config import TrainConfig
-from vision_longformer.training.dense_models import Builder
+from vision_longformer.training.dense_models import Builder, save_dense
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
 from vision_longformer.utils.devices import images_on
+from vision_longformer.weights import MIN_SCORE
 
 
 class Detector(DenseTrained):
@@ -58,6 +59,7 @@ class Detection(DenseTask):
     trained: ClassVar[type[Detector]] = Detector
     training: CocoSplit
     validation: CocoSplit
+    _min_score: float | None = None  # that did best on the validation images
 
     def __init__(self, config: TrainConfig, data: Sequence[Path]) -> None:
         try:
@@ -68,6 +70,17 @@ class Detection(DenseTask):
 
     def digest(self) -> str:
         return digest_of(self.training)
+
+    def evaluate(self, model: nn.Module, how: EvaluationSetup) -> DetectionResult | None:
+        result = cast(DetectionResult | None, super().evaluate(model, how))
+        if result is not None:
+            self._min_score = None if result.best is None else result.best[0]
+        return result
+
+    def save_weights(self, model: nn.Module, path: Path) -> None:
+        chosen = {} if self._min_score is None else {MIN_SCORE: self._min_score}
+        about = self.preprocessing | chosen
+        save_dense(model, path, config=self.config, classes=self.classes, preprocessing=about)
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         found = model(images_on(device, batch.images), batch.sizes, batch.targets)
