@@ -178,8 +178,8 @@ class _Job:
                 return _Looked()
             with source.at_hand() as near:
                 found = self._look_into(number, near, state)
-        except (ImageError, OSError, ValueError, MemoryError) as error:
-            return _Looked(Result(source, "failed", reason_of(error, source.path) or ""))
+        except Exception as error:
+            return _Looked(Result(source, "failed", reason_of(error, source.path)))
         if found.result is not None:
             found.result = replace(found.result, source=source)
         return found

@@ -134,9 +134,11 @@ def plan(
             raise ValueError(f"outputs: there is no stage {stage}, the model has stages 1 to {len(model.stages)}")
     size, config, itemsize = (height, width), model.config, dtype.itemsize
     wanted = {stage - 1 for stage in (numbers if outputs is None else outputs)}
-    stored = TYPICAL
+    stored, decoding = TYPICAL, 0
     if image is not None:
         stored = Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
+        if image.decoding_bytes:  # at first, before anything else is held
+            decoding = height * width * (stored.pixel_bytes + image.decoding_bytes)
 
     def forecast(strategy: Strategy) -> Forecast:
         try:
@@ -160,7 +162,8 @@ def plan(
         except ValueError as error:
             return Forecast(strategy, 0, 0, None, None, str(error))
         seconds = None if speed is None else speed.seconds(config, size, traffic=needs.traffic)
-        return _held_to(Forecast(strategy, held + needs.memory, needs.disk, seconds, band), memory=memory, disk=disk)
+        most = held + max(needs.memory, decoding)
+        return _held_to(Forecast(strategy, most, needs.disk, seconds, band), memory=memory, disk=disk)
 
     with contextlib.suppress(ValueError):  # at first this loads libraries, which count as held
         forecast_memory(config, size)
