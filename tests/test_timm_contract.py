@@ -88,6 +88,13 @@ def test_every_parameter_gets_a_gradient(computing: VisionLongformer, images: Te
     assert computing.get_parameter("stages.0.patch_embed.proj.weight").grad.abs().max() > 0  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("stages", [(0, 1, 2, 3), (0, 1), (3,)])
+def test_every_parameter_of_a_backbone_of_some_stages_gets_a_gradient(images: Tensor, stages: tuple[int, ...]) -> None:
+    model = timm.create_model("vision_longformer_nano", features_only=True, out_indices=stages).train()
+    torch.stack([feature.square().mean() for feature in model(images)]).sum().backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_default_configuration_describes_the_model(name: str) -> None:
     model = shallow(name)

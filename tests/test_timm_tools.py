@@ -16,6 +16,8 @@ import torch
 import torch.fx
 from safetensors.torch import save_file
 from timm.models import save_for_hf
+from timm.utils import ModelEmaV3
+from torch.optim.swa_utils import AveragedModel
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from model_helpers import MODELS, build, config, fill, noise
@@ -118,6 +120,20 @@ def test_grad_checkpointing_changes_no_gradient(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_grad_checkpointing_changes_no_gradient_where_stages_are_frozen() -> None:
+    gradients = []
+    for enable in (False, True):
+        model = build(MODELS["windowed"]).train()
+        model.set_grad_checkpointing(enable)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(("stages.3", "head")))
+        model(noise(2, 3, 31, 46)).square().sum().backward()
+        found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        gradients.append(found)
+    assert gradients[0].keys() == gradients[1].keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+
+
 def test_grad_checkpointing_runs_blocks_again() -> None:
     model = build(RANDOM).train()
     calls: list[int] = []
@@ -163,6 +179,28 @@ def test_copies_give_the_same_output(name: str, duplicate: Callable[[VisionLongf
     fill(model, seed=7)
     assert twin.config == model.config
     assert torch.equal(twin(images), expected)
+
+
+def test_wrappers_of_pytorch_and_timm_give_the_same_output(tmp_path: Path) -> None:
+    model, images = build(MODELS["windowed"]), noise(2, 3, 31, 46)
+    expected = model(images).detach()
+    torch.save(model, tmp_path / "m.pt")
+    ways: dict[str, Callable[[Any], Any]] = {
+        "a file of the whole model": torch.load(tmp_path / "m.pt", weights_only=False),
+        "timm's average": ModelEmaV3(model).module,
+        "PyTorch's average": AveragedModel(model),
+        "parameters as an argument": lambda x: torch.func.functional_call(model, dict(model.state_dict()), (x,)),
+    }
+    for name, way in ways.items():
+        torch.testing.assert_close(way(images), expected, msg=name)
+
+
+def test_weights_of_data_parallel_training_are_taken(tmp_path: Path) -> None:
+    """Their names begin with "module.", and they may lie one level deeper."""
+    source = model_of(NANO, num_classes=5).state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in source.items()}}, tmp_path / "c.pth")
+    loaded = timm.create_model(NANO, num_classes=5, checkpoint_path=str(tmp_path / "c.pth")).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in source.items())
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

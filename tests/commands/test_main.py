@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import vision_longformer
 from vil import main
 from vision_longformer import VisionLongformer, create_model
 from vision_longformer.commands import encode as encode_command
@@ -387,7 +387,7 @@ def test_choices_are_those_of_the_rooms_that_have_them() -> None:
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"vil {version('vision-longformer')}\n"
+    assert capsys.readouterr().out == f"vil {vision_longformer.__version__}\n"
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["models"], ["models", "--json"]])

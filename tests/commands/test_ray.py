@@ -26,7 +26,8 @@ from vision_longformer.commands import predict_classes
 from vision_longformer.commands.encode import begin_work
 from vision_longformer.commands.on_ray import for_actors
 from vision_longformer.commands.options import COMMANDS
-from vision_longformer.engines.ray_data import RayOptions, over_ray
+from vision_longformer.engines import ray_data
+from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.results import Result
 from vision_longformer.images.find import Source, find_images
 
@@ -113,6 +114,27 @@ def test_an_actor_that_is_killed_after_it_wrote_costs_a_skip(pictures: Path, alo
     calls = (tmp_path / "calls.txt").read_text().splitlines()
     assert sorted(line for line in calls if line.endswith(" encoded")) == [f"{n}.png encoded" for n in range(COUNT)]
     assert f"{KILLED} skipped" in calls
+
+
+def begin_to_die(_sharing: int) -> Callable[[Sequence[Source]], Iterator[str]]:
+    """Begin work that one of the images is too much for, each time."""
+
+    def work(sources: Sequence[Source]) -> Iterator[str]:
+        for source in sources:
+            if source.name == KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield source.name
+
+    return work
+
+
+@pytest.mark.long
+def test_actors_that_die_again_and_again_end_it_with_a_sentence(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_data, "TRIES", 2)
+    with pytest.raises(EngineError, match="died 2 times, perhaps for want of memory; what was finished is kept"):
+        list(over_ray(find_images([str(pictures)]), begin_to_die, RayOptions(actors=1)))
 
 
 def test_predictions_are_those_of_one_process(

@@ -50,6 +50,17 @@ def test_hidden_files_and_what_cellpose_leaves_are_no_images(tmp_path: Path) -> 
     assert remarks == (f"{tmp_path}/train: passed over 2 hidden",)
 
 
+@pytest.mark.parametrize(("folder", "label"), [("train/masks", "{}.png"), ("train_labels", "x/{}_cp_masks.tif")])
+def test_labels_without_an_image_are_named(folder: str, label: str, tmp_path: Path) -> None:
+    photograph(tmp_path / "train" / Path(label).with_name("a.jpg"))
+    for name in ("a", "b", "c"):
+        label_image(tmp_path / folder / label.format(name), numbered(1))
+    pairs, remarks = find_pairs(tmp_path, "train")
+    assert [len(pair.labels) for pair in pairs] == [1]
+    there = f"{label.format('b')}, {label.format('c')}"
+    assert remarks == (f"{tmp_path / folder}: 2 labels without an image: {there}",)
+
+
 def test_an_image_has_one_label(tmp_path: Path) -> None:
     photograph(tmp_path / "train/a.png")
     ((pair,), _) = find_pairs(tmp_path, "train")

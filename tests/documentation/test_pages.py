@@ -120,7 +120,7 @@ def _counted_nuclei() -> None:
 
 def _features_of_a_slide() -> None:
     Path("slides").mkdir()
-    Image.new("RGB", (512, 288), (90, 60, 120)).save("slides/a.tif")
+    Image.new("RGB", (512, 288), (90, 60, 120)).save("slides/a.ome.tif")
     _encode("slides", "--stages", "3", "4", "--format", "zarr")
 
 

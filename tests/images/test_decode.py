@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vision_longformer.images import ImageError, describe_image, read_indices, read_pixels, read_rgb
+from vision_longformer.images import ImageError, describe_image, open_reader, read_indices, read_pixels, read_rgb
 
 HEIGHT, WIDTH = 5, 7
 
@@ -20,11 +22,16 @@ def noise(*shape: int, high: int = 256, dtype: str = "uint8") -> NDArray[Any]:
     return np.random.default_rng(0).integers(0, high, shape).astype(dtype)
 
 
-def png(array: NDArray[Any]) -> bytes:
+# Of the seven passes of an interlaced PNG: the first row and column, and the steps between them.
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+def png(array: NDArray[Any], *, interlaced: bool = False) -> bytes:
     """Encode an (H, W, C) uint16 array, which Pillow cannot."""
     height, width, channels = array.shape
-    rows = b"".join(b"\0" + bytes(row.astype(">u2").data) for row in array)
-    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    passes = [array[top::down, left::across] for top, left, down, across in ADAM7] if interlaced else [array]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for each in passes if each.size for row in each)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
@@ -82,10 +89,25 @@ def test_16_bit_colour_keeps_all_its_bits(tmp_path: Path, channels: int, kind: s
     assert pixels.note == ""
 
 
-def test_16_bit_gray_with_opacity_says_that_bits_are_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_16_bit_gray_with_opacity_keeps_all_its_bits(tmp_path: Path, interlaced: bool) -> None:
+    """A pixel is missing only where its opacity is 0, and not where the upper half of it is."""
+    array = noise(HEIGHT, WIDTH, 2, high=65536, dtype="uint16")
+    array[0, :3, 1] = 0, 1, 255
+    (tmp_path / "x.png").write_bytes(png(array, interlaced=interlaced))
+    pixels = read_pixels(tmp_path / "x.png")
+    assert pixels.note == ""
+    assert pixels.valid.logical_not().nonzero().tolist() == [[0, 0]]
+    expected = torch.from_numpy(array[..., 0].astype(np.float32)) / 65535
+    expected[0, 0] = 0
+    torch.testing.assert_close(pixels.values[..., 0], expected)
+
+
+def test_16_bit_gray_with_opacity_that_is_open_already_says_that_bits_are_lost(tmp_path: Path) -> None:
     array = noise(HEIGHT, WIDTH, 2, high=65536, dtype="uint16") | 256
     (tmp_path / "x.png").write_bytes(png(array))
-    pixels = read_pixels(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        pixels = read_pixels(image)
     torch.testing.assert_close(pixels.values[..., 0], torch.from_numpy(array[..., 0] >> 8).float() / 255)
     assert "8 bits" in pixels.note
 
@@ -95,6 +117,13 @@ def test_every_common_mode_becomes_rgb(mode: str) -> None:
     image = Image.fromarray(noise(HEIGHT, WIDTH, 3)).convert(mode)
     expected = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
     torch.testing.assert_close(read_pixels(image).values, expected)
+
+
+def test_inks_of_a_jpeg_are_the_right_way_round(tmp_path: Path) -> None:
+    """Adobe's programs, and so Pillow, store them inverted, and say so."""
+    Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)).save(tmp_path / "x.jpg", quality=100)
+    red = torch.tensor([1.0, 0.0, 0.0]).expand(HEIGHT, WIDTH, 3)
+    torch.testing.assert_close(read_pixels(tmp_path / "x.jpg").values, red, atol=0.03, rtol=0)
 
 
 def test_fully_transparent_pixels_are_not_valid_and_others_keep_their_colour() -> None:
@@ -195,6 +224,25 @@ def test_only_our_own_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Image.MAX_IMAGE_PIXELS == 3
 
 
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (3, "uint8"), (4, "uint8"), (3, "uint16")])
+def test_a_large_image_is_decoded_in_little_more_than_its_pixels(tmp_path: Path, channels: int, dtype: str) -> None:
+    """NumPy's part of it; what Pillow holds beside that is in `info.decoding_bytes`."""
+    array = np.zeros((4000, 3000, channels), dtype)
+    array[1000:2000] = np.arange(channels) * 7 + 300 * (dtype == "uint16")
+    if dtype == "uint16":
+        (tmp_path / "x.png").write_bytes(png(array))
+    else:
+        Image.fromarray(array if channels > 1 else array[..., 0]).save(tmp_path / "x.png", compress_level=1)
+    with closing(open_reader(tmp_path / "x.png")) as reader:
+        assert reader.info.decoding_bytes == (1 if channels == 1 else 4)
+        tracemalloc.start()
+        values = reader.read_rows(0, 4000).values
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(values, array)
+    assert peak < array.nbytes * (1.8 if dtype == "uint16" else 1.5)
+
+
 def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jpg"
     Image.fromarray(noise(64, 64, 3)).save(whole)
@@ -203,7 +251,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.tif").touch()
     (tmp_path / "cut16.png").write_bytes(png(noise(50, 50, 3, dtype="uint16"))[:300])
     for name, reason in {
-        "cut.jpg": "damaged",
+        "cut.jpg": "cut short",
         "text.png": "not an image",
         "empty.tif": "not an image",
         "cut16.png": "damaged",

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from vision_longformer import VisionLongformer, create_model
+from vision_longformer.images import ImageInfo
 from vision_longformer.memory.plans import PlanError, plan
 from vision_longformer.memory.speed import Speed
 from vision_longformer.memory.training import plan_training
@@ -48,6 +52,18 @@ def test_what_fits_nowhere_is_refused_with_what_would_fit(model: VisionLongforme
     assert [forecast.strategy for forecast in caught.value.forecasts] == ["whole", "streamed", "spilled"]
     least = min(forecast.memory for forecast in caught.value.forecasts)
     assert plan(model, 20_000, 30_000, memory=round(1.05 * least)).chosen.strategy == "spilled"
+
+
+def test_what_decoding_a_whole_image_takes_is_counted(model: VisionLongformer) -> None:
+    """A gray PNG of 484 megapixels takes as many bytes twice at first, though its bands are small."""
+    image = ImageInfo("x.png", 22_000, 22_000, 1, np.dtype(np.uint8), preferred_rows=22_000, decoding_bytes=1)
+    found = plan(model, *image.size, memory=UNBOUNDED, outputs=[4], image=image)
+    by_rows = plan(model, *image.size, memory=UNBOUNDED, outputs=[4], image=replace(image, decoding_bytes=0))
+    held = plan(model, 32, 32, memory=UNBOUNDED, outputs=[4]).forecasts[2].memory  # the model, and little else
+    assert found.forecasts[2].memory > by_rows.forecasts[2].memory
+    assert found.forecasts[2].memory == pytest.approx(held + 2 * 22_000**2, rel=0.05)
+    with pytest.raises(PlanError, match="of memory are more than"):
+        plan(model, *image.size, memory=held + 22_000**2 * 3 // 2, outputs=[4], image=image)
 
 
 def test_a_small_disk_is_an_obstacle(model: VisionLongformer) -> None:
@@ -108,3 +124,11 @@ def test_checkpointing_is_asked_for_where_nothing_fits_without_it(model: VisionL
     assert plan_training(model, 160, 96, memory=limit + 10**8).chosen.batch >= 3
     with pytest.raises(PlanError, match="a training step with one image of 96×160 pixels does not fit"):
         plan_training(model, 160, 96, memory=10**7)
+
+
+def test_an_image_that_is_shrunk_is_decoded_whole_first(model: VisionLongformer) -> None:
+    stored = ImageInfo("large", 8000, 10_000, 3, np.dtype(np.uint16), preferred_rows=256)
+    shrunk = plan(model, 400, 500, memory=UNBOUNDED, outputs=[4], image=stored).forecasts[0]
+    small = plan(model, 400, 500, memory=UNBOUNDED, outputs=[4]).forecasts[0]
+
+    assert shrunk.memory - small.memory > 8000 * 10_000 * 3 * (2 + 4)  # as stored, and as float32

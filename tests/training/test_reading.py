@@ -112,6 +112,38 @@ def test_a_segmentation_of_four_channels_reads_as_it_was_trained(tmp_path: Path)
     assert result.metrics()["miou"] == pytest.approx(logged, abs=1e-6)
 
 
+def test_a_level_of_a_pyramid_is_trained_evaluated_and_predicted(tmp_path: Path) -> None:
+    """Full resolution is black, and level 1 shows what is to be learned: all are at that level."""
+    for split, count in (("train", 4), ("val", 2)):
+        for bright, name in enumerate(("soil", "forest")):
+            for number in range(count):
+                path = tmp_path / split / name / f"{number}.tif"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                low = np.random.default_rng(number).integers(0, 60, (SIZE, SIZE, 3)) + 190 * bright
+                with tifffile.TiffWriter(path) as file:
+                    black = np.zeros((2 * SIZE, 2 * SIZE, 3), np.uint8)
+                    file.write(black, subifds=1, tile=(16, 16), photometric="rgb")
+                    file.write(low.astype(np.uint8), subfiletype=1, tile=(16, 16), photometric="rgb")
+    config = plain(
+        input={"size": SIZE, "crop_share": 1.0, "level": 1},
+        schedule={"epochs": 8, "warmup_epochs": 0},
+        optimizer={"learning_rate": 1e-2},
+    )
+    events = run(config, tmp_path, tmp_path / "run")
+    trained = load_weights(tmp_path / "run/best.safetensors")
+    assert trained.reading == Reading(level=1)
+    logged = [event.values["val_loss"] for event in events if event.kind == "evaluated"]
+    result = trained.evaluate(trained.read(tmp_path, "val"), SETUP)
+    assert result is not None
+    assert result.metrics()["top1"] == 100
+    assert min(abs(result.metrics()["loss"] - loss) for loss in logged) < 1e-3
+    paths = sorted(tmp_path.glob("val/*/*.tif"))
+    found = predict(trained, paths, top=1, device=torch.device("cpu"))  # type: ignore[arg-type]
+    assert [prediction.classes[0] for prediction in found] == [path.parent.name for path in paths]
+    full = trained.with_reading(Reading())
+    assert len({prediction.classes for prediction in predict(full, paths, top=1, device=torch.device("cpu"))}) == 1  # type: ignore[arg-type]
+
+
 def test_weights_of_three_channels_begin_those_of_four(tmp_path: Path) -> None:
     options = ModelOptions(options=plain().model.options)
     classes = ("a", "b")

@@ -18,7 +18,7 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError, stopped_by_sigterm
 from vision_longformer.commands.on_ray import for_actors, ray_options, uses_ray
 from vision_longformer.commands.progress import Tally, followed, summary
-from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.reading import check_max_side, chosen_reading
 from vision_longformer.commands.terminal import complain, error_console, give, remarks, tell, wants_json, warn
 from vision_longformer.engines.ray_data import EngineError, RayOptions, over_ray
 from vision_longformer.features.descriptions import settings_of
@@ -27,12 +27,13 @@ from vision_longformer.features.extract import encode_files
 from vision_longformer.features.failures import OutputError, explaining
 from vision_longformer.features.formats import Choice, check_format
 from vision_longformer.features.mirror import Mirror
+from vision_longformer.features.one_run import one_run
 from vision_longformer.features.results import OnBand, Result
 from vision_longformer.features.shards import parse_shard
 from vision_longformer.features.split import encode_split
 from vision_longformer.features.status import RunRecord
 from vision_longformer.features.strategies import Limits
-from vision_longformer.images import AS_STORED, Reading
+from vision_longformer.images import Reading
 from vision_longformer.images.find import Source, by_reading, find_images
 from vision_longformer.images.lists import AS_OTHERS
 from vision_longformer.pretrained import backbones, find_weights
@@ -125,8 +126,8 @@ def _tools(arguments: Arguments, *, number: int | None = None, say: Callable[[st
         precision=arguments.precision,
     )
     reading = chosen_reading(arguments, trained=reading_of(model), tell=say)
-    if arguments.max_side is not None and reading != AS_STORED:
-        raise ValueError("--max-side goes with no option that says how images are read, such as --level")
+    if arguments.max_side is not None:
+        check_max_side(arguments.max_side, reading)
     return _Tools(name, encoder, reading, _limits(arguments), _batch(arguments.batch))
 
 
@@ -200,15 +201,27 @@ def _results(run: _Run, arguments: Arguments, output: Path, mirror: Mirror | Non
     tools = run.tools
     options = _options(arguments, tools) | {"on_band": on_band}
     results: Iterator[Result]
-    if arguments.split:
+    if arguments.split:  # its processes may not wait for each other so long
         encode = partial(encode_split, output=output, encoder=tools.encoder, processes=run.processes, **options)
-        results = _by_reading(encode, run.sources, tools.reading)
-    elif run.ray is not None:
-        results = over_ray(run.sources, partial(begin_work, for_actors(arguments), tools.name), run.ray)
-    else:
-        options |= {"kind": arguments.format, "batch": tools.batch, "mirror": mirror}
-        encode = partial(encode_files, output=output, encoder=tools.encoder, **options)
-        results = _by_reading(encode, run.sources, tools.reading)
+        yield from _recorded(_by_reading(encode, run.sources, tools.reading), run, arguments, output)
+        return
+    with one_run(output, (source.name for source in run.sources), on_wait=lambda: tell(_waits(arguments))):
+        if run.ray is not None:
+            results = over_ray(run.sources, partial(begin_work, for_actors(arguments), tools.name), run.ray)
+        else:
+            options |= {"kind": arguments.format, "batch": tools.batch, "mirror": mirror}
+            encode = partial(encode_files, output=output, encoder=tools.encoder, **options)
+            results = _by_reading(encode, run.sources, tools.reading)
+        yield from _recorded(results, run, arguments, output)
+
+
+def _waits(arguments: Arguments) -> str:
+    return f"another run encodes these images into {arguments.output}; this one waits until that is over"
+
+
+def _recorded(results: Iterator[Result], run: _Run, arguments: Arguments, output: Path) -> Iterator[Result]:
+    """Pass results on, and write down what `vil status` tells."""
+    tools = run.tools
     if not run.processes.is_first:
         return results
     settings = settings_of(tools.encoder, dtype=arguments.dtype, reading=tools.reading)

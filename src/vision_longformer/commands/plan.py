@@ -16,13 +16,15 @@ from vision_longformer.backbone import VisionLongformer
 from vision_longformer.commands.common import Arguments, UsageError
 from vision_longformer.commands.encode import chosen_model
 from vision_longformer.commands.plan_prediction import plan_images
-from vision_longformer.commands.reading import chosen_reading
+from vision_longformer.commands.reading import check_max_side, chosen_reading
 from vision_longformer.commands.terminal import give, tell
 from vision_longformer.features.strategies import Limits
 from vision_longformer.images import MAX_SIDE, ImageError, ImageInfo, Reading, describe_image
 from vision_longformer.images.find import find_images
+from vision_longformer.images.pixels import shrunk_size
+from vision_longformer.images.reader import check_pixels
 from vision_longformer.images.values import check_fits
-from vision_longformer.memory.plans import Forecast, Plan, PlanError, free_disk, plan
+from vision_longformer.memory.plans import STRATEGIES, Forecast, Plan, PlanError, free_disk, plan
 from vision_longformer.memory.speed import Speed, measure_speed
 from vision_longformer.memory.training import TrainingForecast, TrainingPlan, plan_training
 from vision_longformer.pretrained import find_weights
@@ -95,14 +97,27 @@ def _images(arguments: Arguments, trained: Reading, channels: int) -> tuple[list
         images.append(ImageInfo("an image", height, width, channels, np.dtype(np.uint8), preferred_rows=256))
         return images, refused
     reading = chosen_reading(arguments, trained=trained, tell=tell)
+    if arguments.max_side is not None:
+        check_max_side(arguments.max_side, reading)
     for source in find_images(arguments.images, remark=tell):
         try:
             image = describe_image(source.path, reading=source.asked.on(reading), max_pixels=arguments.max_pixels)
             check_fits(image, channels)
-            images.append(image)
+            images.append(image if arguments.max_side is None else _shrunk(image, arguments))
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
     return images, refused
+
+
+def _shrunk(image: ImageInfo, arguments: Arguments) -> ImageInfo:
+    """Return an image as the model gets it.
+
+    Raises:
+        ImageError: It is too large to be shrunk.
+    """
+    check_pixels(image.name, image.size, arguments.max_pixels)
+    height, width = shrunk_size(image.size, arguments.max_side)
+    return dataclasses.replace(image, height=height, width=width)
 
 
 def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:
@@ -118,6 +133,7 @@ def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int,
                 image.width,
                 memory=limit,
                 outputs=arguments.stages,
+                strategies=STRATEGIES if arguments.max_side is None else ("whole",),
                 image=image,
                 disk=free_disk(Path(arguments.work_folder)),
                 speed=speed,

@@ -43,6 +43,14 @@ def chosen_reading(arguments: Arguments, *, trained: Reading = AS_STORED, tell: 
     return Reading(**{name: typed.get(name, getattr(trained, name)) for name in OPTIONS})
 
 
+def check_max_side(max_side: int, reading: Reading) -> None:
+    """Raise `ValueError` if images cannot be shrunk so, or not if they are read so."""
+    if max_side < 1:
+        raise ValueError(f"--max-side {max_side}: must be at least 1 pixel")
+    if reading != AS_STORED:
+        raise ValueError("--max-side goes with no option that says how images are read, such as --level")
+
+
 def _said(name: str, value: Any) -> str:
     """Return an option as it is typed."""
     if value is None:

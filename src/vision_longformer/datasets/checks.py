@@ -36,7 +36,7 @@ def checking_images(paths: Sequence[Path], *, decode: bool | None, max_pixels: i
     """Do what `check_images` does, and say how far it is."""
     missing = [path for path in paths if not (path.is_file() or is_zarr(path))]
     if missing:
-        raise ValueError(f"{some([str(path) for path in missing])}: no such file")
+        raise ValueError(f"{some([str(path) for path in missing])}: no such file, or a pipe")
     if decode is None:
         decode = sum(path.stat().st_size for path in paths) <= AUTO_DECODE_BYTES
     if not decode:

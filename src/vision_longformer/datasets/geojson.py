@@ -30,6 +30,7 @@ from vision_longformer.images.find import images_below
 from vision_longformer.masks.outlines import outline_to_runs, runs_to_box
 from vision_longformer.masks.run_lengths import Runs, area
 from vision_longformer.utils.steps import Steps, in_threads
+from vision_longformer.utils.words import counted
 
 SUFFIX = ".geojson"
 FOLDERS = ("labels", "geojson", "annotations")
@@ -43,18 +44,28 @@ class Feature(NamedTuple):
     name: str
 
 
-def geojson_files(data: Path, split: str) -> list[tuple[Path, Path]]:
-    """Return the images of a split with their GeoJSON files, in the order of their names; images without one not."""
+def geojson_files(data: Path, split: str) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
+    """Return the images of a split with their GeoJSON files, in the order of their names, and what has none.
+
+    That is a sentence for the images without a file, and one for the files without an image.
+    """
     images = folder_of_images(data, split)
     places = [images, *(place for name in FOLDERS for place in (data / split / name, data / f"{split}_{name}"))]
-    found = []
+    found, alone = [], list[str]()
     for image in images_below(images).images:
         below = image.relative_to(images)
         names = [place / below.parent / f"{stem}{SUFFIX}" for place in places for stem in (image.name, image.stem)]
         file = next((name for name in names if name.is_file()), None)
         if file is not None:
             found.append((image, file))
-    return found
+        else:
+            alone.append(str(below))
+    used = {file for _, file in found}
+    files = {file for place in places if place.is_dir() for file in place.rglob(f"*{SUFFIX}") if file.is_file()}
+    unused = sorted(str(file.relative_to(data)) for file in files - used)
+    remarks = [f"{images}: {counted(len(alone), 'image')} without a GeoJSON file: {some(alone)}"] if alone else []
+    remarks += [f"{data}: {counted(len(unused), 'GeoJSON file')} without an image: {some(unused)}"] if unused else []
+    return found, tuple(remarks)
 
 
 def reading_geojson(
@@ -84,7 +95,7 @@ def reading_geojson(
         FileNotFoundError: There is no such folder.
         ValueError: Something cannot be used and `skip_invalid` is false, or there is no object at all.
     """
-    pairs = geojson_files(data, split)
+    pairs, remarks = geojson_files(data, split)
     problems = Problems(data / split)
 
     def look(pair: tuple[Path, Path]) -> tuple[ImageInfo, list[Feature], list[str]] | str:
@@ -124,7 +135,7 @@ def reading_geojson(
         classes=known,
         with_masks=with_masks,
         skipped=problems.skipped(),
-        remarks=(),
+        remarks=remarks,
         reading=reading,
     )
 

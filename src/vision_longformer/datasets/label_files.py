@@ -25,6 +25,7 @@ from vision_longformer.images.find import images_below
 from vision_longformer.images.reader import Array, Window, check_pixels
 from vision_longformer.images.tiff import read_stored
 from vision_longformer.utils.steps import Steps, in_threads
+from vision_longformer.utils.words import counted
 
 FOLDERS = ("masks", "labels")
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -71,7 +72,12 @@ def find_pairs(data: Path, split: str) -> tuple[list[Pair], tuple[str, ...]]:
         found = tuple(label for name in names for label in labels.get(name, ()) if label != image)
         expected = root / image.relative_to(images).with_suffix(".png")
         pairs.append(Pair(image, found, expected.with_stem(f"{image.stem}_masks") if expected == image else expected))
-    return pairs, (f"{images}: passed over {below.remark()}",) if below.others else ()
+    remarks = [f"{images}: passed over {below.remark()}"] if below.others else []
+    used = {label for pair in pairs for label in pair.labels}
+    if unused := sorted(label for found in labels.values() for label in found if label not in used):
+        shown = some([str(label.relative_to(root)) for label in unused])
+        remarks.append(f"{root}: {counted(len(unused), 'label')} without an image: {shown}")
+    return pairs, tuple(remarks)
 
 
 class Labelled(NamedTuple, Generic[Found]):

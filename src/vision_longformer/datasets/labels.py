@@ -201,7 +201,7 @@ def _read_instances(data: Path, split: str, wanted: Wanted) -> Steps[Split]:
 
 def _geojson_is_there(data: Path, split: str, wanted: Wanted) -> bool:
     of_pixels = wanted.what == "classes" and (data / "classes.txt").is_file()
-    return not of_pixels and (data / split).is_dir() and _objects_fit(wanted) and bool(geojson_files(data, split))
+    return not of_pixels and (data / split).is_dir() and _objects_fit(wanted) and bool(geojson_files(data, split)[0])
 
 
 def _read_geojson(data: Path, split: str, wanted: Wanted) -> Steps[Split]:

@@ -214,7 +214,9 @@ def _results(shares: Iterable[Sequence[Source]], begin: Begin[Found], plan: _Act
             if isinstance(found, EngineError):
                 raise found
             yield found
-    except ray.exceptions.ActorDiedError as error:
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError):  # raised by what an actor does
+            raise
         raise EngineError(
             f"the processes that worked on some images died {TRIES} times, perhaps for want of memory; what was "
             "finished is kept, and running again goes on from there"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing
 from vision_longformer.detection.boxes import Detections, FoundObjects
+from vision_longformer.detection.missing import where_pixels_are
 from vision_longformer.evaluation.coco import CocoScores, coco_results, evaluate
 from vision_longformer.evaluation.detection_confusions import best_threshold, match
 from vision_longformer.evaluation.flips import with_flips
@@ -69,6 +70,8 @@ def evaluate_detector(
 ) -> DetectionResult | None:
     """Detect objects on every image of a split, and compare them with its annotations.
 
+    As in prediction, nothing is found where an image has no pixels.
+
     Args:
         model: RetinaNet or Mask R-CNN; put into evaluation mode.
         split: Its classes are the model's.
@@ -89,8 +92,8 @@ def evaluate_detector(
     def take(batch: DenseBatch) -> None:
         with how.autocast():
             detections = seen.detect(images_on(how.device, batch.images), batch.sizes)
-        for index, size, found in zip(batch.indices, batch.sizes, detections, strict=True):
-            own[index] = in_image(found, size, images.size(index))
+        for index, size, valid, found in zip(batch.indices, batch.sizes, batch.valid, detections, strict=True):
+            own[index] = where_pixels_are(in_image(found, size, images.size(index)), valid)
 
     if not for_each_batch(images, how, take):
         return None

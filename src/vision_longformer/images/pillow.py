@@ -44,6 +44,9 @@ CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}  # of modes; others have one
 # Pillow holds colour in 8 bits: of 16-bit values it keeps the high bytes. Told the wrong byte order, it keeps the low
 # ones, so that two readings have all bits.
 SWAPPED_BYTES = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
+GRAY_AND_OPACITY = "LA;16B"  # 16 bits each, of which Pillow keeps 8; told that they are RGBA, it keeps all four bytes
+PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of Pillow's by mode; of others, 4
+BAND_PIXELS = 1 << 20  # that are converted at once
 FIRST_OF_SEVERAL = "only the first picture of several was read"
 _TURNED_BACK = {6: 8, 8: 6}  # the orientation that undoes another, where that is not the same one
 
@@ -58,8 +61,8 @@ with suppress(AttributeError, OSError):  # Pillow's libtiff writes to stderr wha
 class PillowReader:
     """Reads an image with Pillow. It is decoded as a whole when rows are first read, and kept as it is stored.
 
-    16-bit images keep all their bits, gray or colour; the few that cannot (16-bit gray with opacity, JPEG 2000 and AVIF
-    in colour, among others) are read with 8. Of animations and files of several pages only the first picture is read.
+    16-bit images keep all their bits, gray or colour; the few that cannot (JPEG 2000 and AVIF in colour, among others)
+    are read with 8. Of animations and files of several pages only the first picture is read.
     `info.note` says so.
 
     Args:
@@ -111,13 +114,14 @@ class PillowReader:
         colour = image.mode in ("RGB", "RGBA")
         self._in_halves = self._path is not None and colour and image.format in ("PNG", "TIFF")
         self._in_halves &= bool(self.raw_modes) and self.raw_modes <= SWAPPED_BYTES.keys()
+        self._in_bytes = self._path is not None and self.raw_modes == {GRAY_AND_OPACITY}
         self._transparent = None if indices else transparent_colour(image, "".join(self.raw_modes))
-        self._mode = image.mode if indices else _mode(image, keyed=self._transparent is not None)
+        self._mode = image.mode if indices or self._in_bytes else _mode(image, keyed=self._transparent is not None)
         if indices and image.mode not in INDEX_MODES:
             raise ImageError(
                 f"{self._name}: has several channels or fractions ({image.mode}), expected one of whole numbers"
             )
-        whole = self._mode == "I" or self._mode.startswith("I;16") or self._in_halves
+        whole = self._mode == "I" or self._mode.startswith("I;16") or self._in_halves or self._in_bytes
         bits = stored_bits(image, self.raw_modes, self._file)
         if bits > 8 and not whole and self._mode != "F":
             notes.append(f"{bits}-bit values were read with 8 bits")
@@ -128,11 +132,12 @@ class PillowReader:
             name=self._name,
             height=size[0],
             width=size[1],
-            channels=CHANNELS.get(self._mode, 1),
+            channels=2 if self._in_bytes else CHANNELS.get(self._mode, 1),
             dtype=np.dtype("f4" if self._mode == "F" else "u2" if whole else "u1"),
             preferred_rows=size[0],
             note="; ".join(notes),
             identity="" if self._path is None else identity(self._path),
+            decoding_bytes=PIXEL_BYTES.get(image.mode, 4),
         )
 
     @cached_property
@@ -163,7 +168,15 @@ class PillowReader:
         return PixelRows(self._array[top:bottom], None if self._valid is None else self._valid[top:bottom])
 
     def _decode(self) -> Array:
+        if self._in_bytes:
+            assert isinstance(self._image, ImageFile)
+            self._image.tile = [_with_raw_mode(tile, self._mode) for tile in self._image.tile]
         array = _loaded(self._image, self._mode)
+        if self._path is not None:
+            _ = self.orientation  # before what it is read from is let go of, which takes as much memory as the pixels
+            self._image.close()
+        if self._in_bytes:
+            array = np.ascontiguousarray(array).view(">u2")
         if self._mode == "I" and array.size and (array.min() < 0 or array.max() > 65535):
             raise ImageError(  # 16-bit values in 32 bits, as older tools hold them, are read
                 f"{self._name}: its 32-bit values, {array.min()} to {array.max()}, have no defined range: "
@@ -174,8 +187,12 @@ class PillowReader:
             with self._path.open("rb") as file, _opened(file) as again:
                 assert isinstance(again, ImageFile)
                 again.tile = [_with_raw_mode(tile, SWAPPED_BYTES[_raw_mode(tile)]) for tile in again.tile]
-                low = _loaded(again, self._mode)
-            array = np.left_shift(array, 8, dtype=np.uint16) | low.astype(np.uint16)
+                whole = array.astype(np.uint16)
+                del array
+                whole <<= 8
+                for top, low in _bands(again, self._mode):
+                    whole[top : top + len(low)] |= low.astype(np.uint16)
+                array = whole
         array = array.astype(self.info.dtype, copy=False)
         if self.raw_modes == {"I;12"}:  # 12 bits, which Pillow leaves at 0 to 4095
             array = full_depth(array, 12)
@@ -245,9 +262,29 @@ def _mode(image: Image.Image, *, keyed: bool) -> str:
 
 
 def _loaded(image: Image.Image, mode: str) -> Array:
+    array: Array | None = None
+    for top, band in _bands(image, mode):
+        if len(band) == image.height:
+            return band
+        if array is None:
+            array = np.empty((image.height, *band.shape[1:]), band.dtype)
+        array[top : top + len(band)] = band
+    assert array is not None, "an image has rows"
+    return array
+
+
+def _bands(image: Image.Image, mode: str) -> Iterator[tuple[int, Array]]:
+    """Decode an image, and yield its rows in one of Pillow's modes, many at once, each with the number of the first.
+
+    Pillow copies what it converts, and copies it twice for NumPy, so large images are taken in parts.
+    """
     with _undisturbed() if isinstance(image, TiffImageFile) else nullcontext():  # which it checks once more
         image.load()
-    return np.asarray(image if image.mode == mode else image.convert(mode))
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        whole = rows >= image.height
+        band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield top, np.asarray(band if band.mode == mode else band.convert(mode))
 
 
 def _raw_modes(image: Image.Image) -> set[str]:

@@ -89,6 +89,7 @@ class ImageInfo:
         full_size: (height, width) at full resolution, where it is read at another one; None elsewhere.
         pixel_size: (height, width) of a pixel in micrometres, where it is read at a stated scale; None elsewhere (see
             `images.pixel_size`).
+        decoding_bytes: Of a pixel, that are held beside the stored values while an image is decoded as a whole.
     """
 
     name: str
@@ -105,6 +106,7 @@ class ImageInfo:
     downsample: tuple[float, float] = (1.0, 1.0)
     full_size: tuple[int, int] | None = None
     pixel_size: tuple[float, float] | None = None
+    decoding_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:

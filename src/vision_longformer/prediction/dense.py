@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.missing import where_pixels_are, where_rows_are
 from vision_longformer.detection.streamed.find_objects import find_objects_streamed
 from vision_longformer.detection.tiled import find_objects
 from vision_longformer.evaluation.flips import Flips, with_flips
@@ -27,7 +28,7 @@ from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
 from vision_longformer.prediction.limits import limited
-from vision_longformer.prediction.missing import where_pixels_are, where_rows_are, without_missing
+from vision_longformer.prediction.missing import without_missing
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.segmentation.streamed.label_file import LabelFile
 from vision_longformer.segmentation.streamed.label_pixels import label_pixels_streamed

@@ -15,6 +15,7 @@ from vision_longformer.commands.options.shared import (
 FORMATS = ("auto", "safetensors", "zarr", "geotiff", "parquet")
 WAYS = ("auto", "whole", "streamed", "spilled")
 MAX_PIXELS = 500_000_000
+MAX_SIDE_HELP = "Shrink larger images; by default none are."
 PIXELS_HELP = "Refuse images with more pixels that are decoded whole."
 FORMAT_HELP = (
     "safetensors: a file; zarr: a folder of compressed chunks, with pictures for viewers; geotiff: a folder of "
@@ -37,7 +38,7 @@ def encode_parser() -> Parser:
     add_precision(parser, streams=True)
     add("--dtype", choices=["float16", "float32"], default="float16", help="Of stored features.")
     add("--format", choices=FORMATS, default="auto", help=FORMAT_HELP)
-    add("--max-side", type=int | None, metavar="PIXELS", help="Shrink larger images; by default none are.")
+    add("--max-side", type=int | None, metavar="PIXELS", help=MAX_SIDE_HELP)
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     add_reading(parser)
     memory_help = "That the process may take, such as 4GB; by default what it holds and 60% of what is free."
@@ -150,6 +151,7 @@ def plan_parser() -> Parser:
     add("images", nargs="*", type=str, metavar="IMAGE", help="Files, folders or patterns, as `vil encode` takes them.")
     add("--size", type=str | None, metavar="HEIGHTxWIDTH", help="Of an image that is not there yet, in pixels.")
     add_model(parser)
+    add("--max-side", type=int | None, metavar="PIXELS", help=MAX_SIDE_HELP)
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=PIXELS_HELP)
     add_reading(parser)
     add("--memory", type=str | None, metavar="AMOUNT", help="That the process may take, such as 4GB.")

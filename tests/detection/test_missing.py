@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from vision_longformer.detection.boxes import FoundObjects
+from vision_longformer.detection.missing import where_pixels_are, where_rows_are
 from vision_longformer.images.arrays import ArrayReader
 from vision_longformer.masks.rle import mask_to_rle
-from vision_longformer.prediction.missing import where_pixels_are, where_rows_are
 
 
 def test_no_object_is_found_where_an_image_has_no_pixels() -> None:
