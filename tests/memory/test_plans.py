@@ -124,3 +124,11 @@ def test_checkpointing_is_asked_for_where_nothing_fits_without_it(model: VisionL
     assert plan_training(model, 160, 96, memory=limit + 10**8).chosen.batch >= 3
     with pytest.raises(PlanError, match="a training step with one image of 96×160 pixels does not fit"):
         plan_training(model, 160, 96, memory=10**7)
+
+
+def test_an_image_that_is_shrunk_is_decoded_whole_first(model: VisionLongformer) -> None:
+    stored = ImageInfo("large", 8000, 10_000, 3, np.dtype(np.uint16), preferred_rows=256)
+    shrunk = plan(model, 400, 500, memory=UNBOUNDED, outputs=[4], image=stored).forecasts[0]
+    small = plan(model, 400, 500, memory=UNBOUNDED, outputs=[4]).forecasts[0]
+
+    assert shrunk.memory - small.memory > 8000 * 10_000 * 3 * (2 + 4)  # as stored, and as float32

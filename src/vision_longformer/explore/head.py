@@ -22,9 +22,10 @@ from vision_longformer.segmentation.token_head import NO_DATA, TokenHead, label_
 
 TOKENS_OF_STROKE = 300  # that are learned from, evenly spread: neighbours are alike
 FEWEST_OF_STROKE, MOST_TOKENS = 8, 6000  # of many strokes fewer tokens each, so that fitting takes the same time
-# Of the labels against the penalty on weights, times the squared number of strokes: benchmarks/strokes.py compares. Few
-# strokes show few of the places where a class can be, and features of wide context mislead then.
-STRENGTH, WEAKEST, STRONGEST = 0.25, 100.0, 1e5
+# Of the labels against the penalty on weights, times the squared number of strokes, and its bounds: see
+# benchmarks/strokes.py.
+STRENGTH, WEAKEST, STRONGEST = 0.25, 100.0, 1e4
+FEW = 40  # strokes, up to which coarse stages have the least say; at eight times as many, the most
 ITERATIONS = 200
 FOLDS = 5
 APART = 8  # tokens between places that are asked about
@@ -38,16 +39,18 @@ class Samples(NamedTuple):
     """What is learned from.
 
     Attributes:
-        features: (n, F) standardised and balanced (see `balance`), of all stages one after the other.
+        features: (n, F) standardised, of all stages one after the other.
         labels: (n,) class numbers.
         strokes: (n,) numbers of strokes, over all images.
         weights: (n,) that sum to 1: classes weigh the same, and so do the strokes of a class.
+        factors: (F,) of the features, see `balance`.
     """
 
     features: Array
     labels: NDArray[np.int64]
     strokes: NDArray[np.int64]
     weights: NDArray[np.float64]
+    factors: Array
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,8 @@ def fit_head(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> FittedHead:
         NotEnoughError: Fewer than two classes were painted.
         ImportError: scikit-learn is not installed.
     """
-    explored = images[0][0]
-    weights, bias, numbers = fit_affine(gather(images, explored.scalers))
-    return _head(weights * balance(explored.grid)[:, None], bias, numbers, explored.scalers)
+    scalers = images[0][0].scalers
+    return _head(*fit_affine(gather(images, scalers)), scalers)
 
 
 def segment(features: StoredFeatures | Explored, strokes: Sequence[Stroke]) -> NDArray[np.uint8]:
@@ -130,16 +132,20 @@ def segment(features: StoredFeatures | Explored, strokes: Sequence[Stroke]) -> N
     return np.where(explored.features.valid[...], pixels, np.uint8(NO_DATA))
 
 
-def balance(grid: TokenGrid) -> Array:
+def balance(grid: TokenGrid, strokes: int) -> Array:
     """Return the (F,) factors of standardised features that say how freely the head may use them.
 
-    Stages have more channels the coarser they are, and so would most of the say: with these factors all channels of a
-    stage together vary as much as one feature does, times the root of the finest stride over the stage's own.
+    Few strokes show few of the places where a class can be, and features of wide context, of which there are the most,
+    mislead then: all channels of a stage together vary as much as one feature, times the finest stride over the stage's
+    own to a power that falls from 1/2 to −1/2 with the number of strokes.
     """
+    power = min(max(0.5 - math.log2(max(strokes, 1) / FEW) / 3, -0.5), 0.5)
     stages = zip(grid.channels, grid.strides, strict=True)
-    return np.concatenate(
-        [np.full(channels, math.sqrt(grid.stride / stride / channels), np.float32) for channels, stride in stages]
-    )
+    factors = [
+        np.full(channels, (grid.stride / stride) ** power / math.sqrt(channels), np.float32)
+        for channels, stride in stages
+    ]
+    return np.concatenate(factors)
 
 
 def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequence[Scaler]) -> Samples:
@@ -155,14 +161,14 @@ def gather(images: Sequence[tuple[Explored, Sequence[Stroke]]], scalers: Sequenc
         strokes.append(found.strokes + first)
         first += len(lines)
     all_labels, all_strokes = np.concatenate(labels), np.concatenate(strokes)
-    return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes))
+    factors = balance(images[0][0].grid, len(np.unique(all_strokes)))
+    return Samples(np.concatenate(features), all_labels, all_strokes, weigh(all_labels, all_strokes), factors)
 
 
 def at(explored: Explored, scalers: Sequence[Scaler], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Array:
-    """Return the (n, F) standardised and balanced features of n tokens of the finest stage."""
-    grid = explored.grid
-    own = [scaler(grid.at(number, rows, columns)) for number, scaler in enumerate(scalers)]  # (n, C) of each stage
-    return np.concatenate(own, axis=1) * balance(grid)
+    """Return the (n, F) standardised features of n tokens of the finest stage."""
+    own = [scaler(explored.grid.at(number, rows, columns)) for number, scaler in enumerate(scalers)]  # (n, C) of each
+    return np.concatenate(own, axis=1)
 
 
 def weigh(labels: NDArray[np.int64], strokes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -188,8 +194,8 @@ def fit_affine(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float6
         raise NotEnoughError("paint places of at least two classes")
     strength = min(max(WEAKEST, STRENGTH * len(np.unique(samples.strokes)) ** 2), STRONGEST)
     model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
-    model.fit(samples.features, samples.labels, sample_weight=samples.weights)
-    weights, bias = model.coef_.T, model.intercept_
+    model.fit(samples.features * samples.factors, samples.labels, sample_weight=samples.weights)
+    weights, bias = model.coef_.T * samples.factors[:, None], model.intercept_
     if weights.shape[1] == 1:  # of two classes, the logit of the second alone
         weights, bias = weights * [[-0.5, 0.5]], bias * [-0.5, 0.5]
     return weights, bias, tuple(model.classes_.tolist())
@@ -217,6 +223,7 @@ def cross_validate(images: Sequence[tuple[Explored, Sequence[Stroke]]]) -> Quali
             samples.labels[~held],
             samples.strokes[~held],
             weigh(samples.labels[~held], samples.strokes[~held]),
+            samples.factors,
         )
         weights, bias, numbers = fit_affine(known)
         said = np.array(numbers)[(samples.features[held] @ weights + bias).argmax(axis=1)]

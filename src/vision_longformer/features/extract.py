@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +107,26 @@ def encode_files(
     with Writer(
         output, encoder, model_name=model_name, dtype=dtype, kind=kind, reading=reading, names=names, mirror=mirror
     ) as writer:
-        yield from _Job(encoder, writer, batches, reading, limits, pictures, verify, on_band).run(sources)
+        told = None if on_band is None else partial(_tell, on_band)
+        try:
+            yield from _Job(encoder, writer, batches, reading, limits, pictures, verify, told).run(sources)
+        except _CallersError as error:
+            raise error.cause from None
+
+
+class _CallersError(BaseException):
+    """An exception of a function of the caller's, which is no failure of an image."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _tell(on_band: OnBand, source: Source, share: float, pixels: int) -> None:
+    try:
+        on_band(source, share, pixels)
+    except Exception as error:
+        raise _CallersError(error) from None
 
 
 @dataclass

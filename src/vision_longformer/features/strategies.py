@@ -127,7 +127,7 @@ def encoded_image(
         stored, size = reader.info.size, shrunk_size(reader.info.size, encoder.max_side)
         if encoder.max_side is not None:
             check_pixels(str(path), stored, encoder.max_pixels)
-        chosen = _plan(encoder, size, limits, work, reader.info if size == stored else None)
+        chosen = _plan(encoder, size, limits, work, reader.info)
         if encoder.max_side is not None and chosen.chosen.strategy != "whole":
             raise ValueError("an image that is shrunk (--max-side) cannot be streamed")
         on_plan(chosen)
@@ -163,7 +163,7 @@ def remove_work_folder(limits: Limits, output: Path) -> None:
             (output / WORK_FOLDER).rmdir()
 
 
-def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFolder, image: ImageInfo | None) -> Plan:
+def _plan(encoder: Encoder, size: tuple[int, int], limits: Limits, work: WorkFolder, image: ImageInfo) -> Plan:
     strategies: tuple[Strategy, ...] = STRATEGIES if limits.strategy == "auto" else (limits.strategy,)
     if work.band_bytes is not None and limits.strategy == "auto":
         strategies = ("spilled",)  # another one would not go on from there

@@ -115,7 +115,7 @@ def plan(
         dtype: In which the model computes.
         outputs: Stages whose maps are kept, counted from 1; by default all.
         strategies: Among which to choose.
-        image: How the image is stored; by default 8-bit RGB in tiles.
+        image: How the image is stored, in more pixels if it is to be shrunk; by default 8-bit RGB in tiles.
         disk: Bytes that files may take; None for any number.
         band_bytes: What the bands of one block may hold at most, where they fit.
         every_block: Whether a streamed map is held before every block, as it is where several processes share an image.
@@ -134,16 +134,17 @@ def plan(
             raise ValueError(f"outputs: there is no stage {stage}, the model has stages 1 to {len(model.stages)}")
     size, config, itemsize = (height, width), model.config, dtype.itemsize
     wanted = {stage - 1 for stage in (numbers if outputs is None else outputs)}
-    stored, decoding = TYPICAL, 0
+    stored, decoding, decoded = TYPICAL, 0, size
     if image is not None:
+        decoded = image.size
         stored = Stored(image.channels * np.dtype(image.dtype).itemsize, image.preferred_rows)
         if image.decoding_bytes:  # at first, before anything else is held
-            decoding = height * width * (stored.pixel_bytes + image.decoding_bytes)
+            decoding = image.height * image.width * (stored.pixel_bytes + image.decoding_bytes)
 
     def forecast(strategy: Strategy) -> Forecast:
         try:
             if strategy == "whole":
-                needs, band = Needs(_whole_bytes(config, size, stored, wanted, itemsize), 0, 0), None
+                needs, band = Needs(_whole_bytes(config, size, stored, decoded, wanted, itemsize), 0, 0), None
             else:
                 check_streamable(model)
                 layout, spilled = Layout(config, size, itemsize, band_bytes or BAND_BYTES), strategy == "spilled"
@@ -176,10 +177,16 @@ def plan(
     return Plan(size, memory, forecasts, fitting[0])
 
 
-def _whole_bytes(config: ModelConfig, size: Size, stored: Stored, wanted: set[int], itemsize: int) -> int:
-    """Return what `Encoder` takes for a whole image beside the model."""
+def _whole_bytes(
+    config: ModelConfig, size: Size, stored: Stored, decoded: Size, wanted: set[int], itemsize: int
+) -> int:
+    """Return what `Encoder` takes beside the model for a whole image, which has a larger size until it is shrunk."""
     pixels, channels = size[0] * size[1], config.in_chans
-    of_reading = pixels * (stored.pixel_bytes + 5 * channels + 1)  # stored, as float32, and what is missing
+    of_reading = (
+        decoded[0] * decoded[1] * (stored.pixel_bytes + 5 * channels + 1)
+    )  # stored, as float32, what is missing
+    if decoded != size:
+        of_reading += 4 * channels * (decoded[0] + size[0]) * size[1]  # shrunk in width, then in height
     read = pixels * (4 * channels + 1)  # float32, and what of it is there
     normalised = pixels * channels * itemsize
     stages = {*wanted, len(config.stages) - 1}

@@ -13,6 +13,9 @@ export class Viewer {
       imageSmoothingEnabled: true,
       animationTime: 0.4,
       crossOriginPolicy: false,
+      timeout: 600_000, // the first tile of a large image is made of all of its rows
+      tileRetryMax: 3,
+      tileRetryDelay: 2000,
     });
     this.onProblem = onProblem;
     this.onStale = onStale; // something changed that the page does not know of, as in another window
