@@ -16,13 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 
-from vision_longformer import Encoder, create_model, load, save
+from vision_longformer import Encoder, VisionLongformer, create_model, load, save
 from vision_longformer.features.extract import encode_files
 from vision_longformer.features.load import load_features
 from vision_longformer.images.find import find_images
@@ -68,14 +69,14 @@ def without_digests() -> Iterator[None]:
 def main() -> None:
     """Print the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="vision_longformer_base", help="whose weights are loaded and saved")
+    parser.add_argument("--model", default="vision_longformer_base_deep", help="whose weights are loaded and saved")
     parser.add_argument("--side", type=int, default=1024, help="of the image whose features are read, in pixels")
     parser.add_argument("--times", type=int, default=7, help="how often; the first does not count")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = create_model(given.model)
+        model = cast(VisionLongformer, create_model(given.model))
         path = save(model, folder / "m.safetensors")
 
         def saved_without() -> None:
@@ -88,7 +89,7 @@ def main() -> None:
         }
         pixels = np.random.default_rng(0).integers(0, 256, (given.side, given.side, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "i.png")
-        encoder = Encoder(create_model("vision_longformer_nano"), stages=[1, 2, 3, 4])
+        encoder = Encoder(cast(VisionLongformer, create_model("vision_longformer_nano")), stages=[1, 2, 3, 4])
         list(encode_files(find_images([str(folder / "i.png")]), folder, encoder, model_name="nano", dtype="float32"))
         file = folder / "i.png.safetensors"
 

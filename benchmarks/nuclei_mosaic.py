@@ -45,7 +45,7 @@ def mosaic(data: Path, height: int, width: int) -> NDArray[np.uint8]:
         for left in range(0, whole.shape[1], SIDE):
             own = pixels[generator.integers(len(pixels))]
             y, x = (generator.integers(0, max(1, side - SIDE + 1)) for side in own.shape[:2])
-            cell = np.rot90(own[y : y + SIDE, x : x + SIDE], generator.integers(4))
+            cell = np.rot90(own[y : y + SIDE, x : x + SIDE], int(generator.integers(4)))
             cell = cell[:, ::-1] if generator.random() < 0.5 else cell
             whole[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
     return whole[:height, :width]

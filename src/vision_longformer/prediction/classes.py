@@ -74,7 +74,8 @@ def predict(
     trained.model.to(device).eval()
     num_classes: Any = trained.model.num_classes
     names = trained.classes or tuple(map(str, range(num_classes)))
-    trained = replace(trained, model=with_flips(trained.model, flips))
+    if flips != "none":
+        trained = replace(trained, model=with_flips(trained.model, flips))
     sources = [image if isinstance(image, Source) else Source(image, image.name) for image in paths]
 
     def look(source: Source) -> _Seen:
