@@ -25,7 +25,7 @@ from vision_longformer.commands import completion
 from vision_longformer.commands.options import COMMANDS
 from vision_longformer.commands.terminal import PACKAGE, error_console, progress, speaking, tell, warn
 
-WITHOUT_RESULT = ("explore", "completion")
+WITHOUT_RESULT = ("explore", "demo", "completion")
 SOURCES = sorted(Path(vision_longformer.__file__).parent.rglob("*.py"))
 Ran = Callable[..., tuple[int, str, str]]
 

@@ -30,6 +30,8 @@ from vision_longformer.utils.atomic_files import replacing
 from vision_longformer.utils.devices import autocast, choose_device
 from vision_longformer.utils.words import visible
 
+FILE_WIDTH = 10_000  # columns: no name of a file is folded
+
 
 def predict_classes(
     trained: Classifier, sources: Sequence[Source], arguments: Arguments, device: torch.device, ray: RayOptions | None
@@ -132,7 +134,7 @@ def _table(predictions: Sequence[Prediction]) -> Table:
 
 def _as_text(predictions: Sequence[Prediction]) -> str:
     buffer = io.StringIO()
-    Console(file=buffer, width=120).print(_table(predictions))
+    Console(file=buffer, width=FILE_WIDTH).print(_table(predictions))
     return buffer.getvalue()
 
 

@@ -58,8 +58,7 @@ class DistillationOptions:
     final_share: float = _option(0.15, "Share of the epochs that have them.", rules.SHARE)
     mosaic_share: float = _option(
         0.0,
-        "Share of the batches whose images lie side by side in mosaics, each with its own answers: so a place comes to "
-        "stand for itself in a large image too.",
+        "Share of the batches whose images lie side by side in mosaics, each with its own answers.",
         rules.SHARE,
     )
     mosaics: tuple[int, ...] = _option((2, 4), "Images on a side of a mosaic; a batch draws one.", rules.SIDES)
