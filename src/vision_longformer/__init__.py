@@ -5,6 +5,7 @@ Importing the package registers its models with timm.
 
 from typing import TYPE_CHECKING, Any
 
+from vision_longformer import hub
 from vision_longformer.attention.ablations import list_mechanisms, with_attention
 from vision_longformer.attention.backend import AttentionBackend, attention_backend, set_attention_backend
 from vision_longformer.backbone import VisionLongformer
@@ -43,6 +44,7 @@ __all__ = [
     "Windowed",
     "attention_backend",
     "create_model",
+    "hub",
     "list_mechanisms",
     "list_models",
     "load",

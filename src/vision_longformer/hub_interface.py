@@ -1,16 +1,22 @@
 """What people who know transformers and huggingface_hub call on a model to store it, to share it and to get it.
 
-The work is done in `hub`, which knows of weights and builds models. This is the one place where a room that lies above
-is imported: when a method is called, so that the model has the methods that are looked for there.
+The work is done in `hub`, which knows of weights and builds models. It lies above, so it hands its functions down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 from torch import nn
+
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+def provide(**functions: Callable[..., Any]) -> None:
+    """Say what the methods call: `write`, `read` and `push`."""
+    _functions.update(functions)
 
 
 class HubInterface(nn.Module):
@@ -41,10 +47,8 @@ class HubInterface(nn.Module):
         Raises:
             ValueError: The number of class names is not that of the classes, or the model was pruned.
         """
-        from vision_longformer import hub
-
         options: dict[str, Any] = {"class_names": class_names, "license": license, "description": description}
-        return hub.write(cast(Any, self), save_directory, **options)
+        return cast(Path, _functions["write"](self, save_directory, **options))
 
     @classmethod
     def from_pretrained(
@@ -74,11 +78,9 @@ class HubInterface(nn.Module):
             OSError: The hub has no such model, or cannot be reached.
             ValueError: It is none of our models, its parts do not fit together, or it is damaged.
         """
-        from vision_longformer import hub
-
         return cast(
             Self,
-            hub.read(
+            _functions["read"](
                 pretrained_model_name_or_path,
                 revision=revision,
                 token=token,
@@ -120,10 +122,8 @@ class HubInterface(nn.Module):
         Raises:
             OSError: The hub cannot be reached, or does not allow it.
         """
-        from vision_longformer import hub
-
-        return hub.push(
-            cast(Any, self),
+        address = _functions["push"](
+            self,
             repo_id,
             class_names=class_names,
             license=license,
@@ -134,3 +134,4 @@ class HubInterface(nn.Module):
             commit_message=commit_message,
             create_pr=create_pr,
         )
+        return cast(str, address)
