@@ -166,9 +166,12 @@ def _encode(arguments: Arguments, output: Path, mirror: Mirror | None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about odd but readable files
     run = _prepared(arguments, output)
     is_first = run.processes.is_first
-    remark = "" if arguments.checkpoint or arguments.model in backbones() else UNTRAINED
+    own = None if arguments.checkpoint else backbones().get(arguments.model)
+    remark = "" if arguments.checkpoint or own else UNTRAINED
     if remark and is_first:
         warn(remark)
+    if own and is_first:
+        tell(f"with the weights {own.name}.{own.tag} that come with the package: {own.summary}")
     report = Report(output, title=run.tools.name, remark=remark) if _has_report(arguments) and is_first else None
 
     def begin(on_band: OnBand) -> Iterator[Result]:
