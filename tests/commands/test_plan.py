@@ -97,6 +97,20 @@ def test_each_of_several_images_is_planned(photo: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("timed")
+def test_an_image_that_is_to_be_shrunk_is_planned_small_and_read_large(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = save(tmp_path / "large.png", 3000, 4000)
+    (as_it_is,), (shrunk,) = planned(capsys, large), planned(capsys, large, "--max-side", 400)
+    (small,) = planned(capsys, save(tmp_path / "small.png", 300, 400))
+
+    assert (as_it_is["size"], shrunk["size"], small["size"]) == ([3000, 4000], [300, 400], [300, 400])
+    assert shrunk["chosen"] == "whole"
+    as_stored, when_shrunk, when_small = (found["ways"][0]["memory"] for found in (as_it_is, shrunk, small))
+    assert when_small + 3000 * 4000 * 3 * 4 < when_shrunk < as_stored  # float32 of three channels
+
+
+@pytest.mark.usefixtures("timed")
 def test_a_size_is_enough_and_less_memory_makes_for_another_way(capsys: pytest.CaptureFixture[str]) -> None:
     size = ("--size", "20000x30000", "--stages", 4)
     (roomy,) = planned(capsys, *size, "--memory", "1TB")

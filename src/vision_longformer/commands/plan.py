@@ -103,21 +103,12 @@ def _images(arguments: Arguments, trained: Reading, channels: int) -> tuple[list
         try:
             image = describe_image(source.path, reading=source.asked.on(reading), max_pixels=arguments.max_pixels)
             check_fits(image, channels)
-            images.append(image if arguments.max_side is None else _shrunk(image, arguments))
+            if arguments.max_side is not None:
+                check_pixels(image.name, image.size, arguments.max_pixels)
+            images.append(image)
         except ImageError as error:
             refused.append(({"image": str(source.path), "refusal": str(error)}, f"{error}.", Table()))
     return images, refused
-
-
-def _shrunk(image: ImageInfo, arguments: Arguments) -> ImageInfo:
-    """Return an image as the model gets it.
-
-    Raises:
-        ImageError: It is too large to be shrunk.
-    """
-    check_pixels(image.name, image.size, arguments.max_pixels)
-    height, width = shrunk_size(image.size, arguments.max_side)
-    return dataclasses.replace(image, height=height, width=width)
 
 
 def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:
@@ -126,11 +117,12 @@ def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int,
     for image in images:
         chosen: Plan | None = None
         refusal = ""
+        height, width = shrunk_size(image.size, arguments.max_side)
         try:
             chosen = plan(
                 model,
-                image.height,
-                image.width,
+                height,
+                width,
                 memory=limit,
                 outputs=arguments.stages,
                 strategies=STRATEGIES if arguments.max_side is None else ("whole",),
@@ -141,11 +133,11 @@ def _plan_encoding(model: VisionLongformer, images: list[ImageInfo], limit: int,
             forecasts = chosen.forecasts
         except PlanError as error:
             refusal, forecasts = str(error), error.forecasts
-        about: dict[str, Any] = {"image": image.name, "size": [image.height, image.width], "limit": limit}
+        about: dict[str, Any] = {"image": image.name, "size": [height, width], "limit": limit}
         about |= {"ways": [_described(forecast) for forecast in forecasts]}
         about |= {"chosen": chosen.chosen.strategy} if chosen else {"refusal": refusal}
         reason = f"{chosen.chosen.strategy}, the fastest way that fits" if chosen else refusal
-        line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {reason}."
+        line = f"{image.name}: {width}×{height} pixels within {gigabytes(limit)}: {reason}."
         shown.append((about, line, _ways(forecasts, None if chosen is None else chosen.chosen)))
     return shown
 
@@ -179,16 +171,17 @@ def _ways(forecasts: tuple[Forecast, ...], chosen: Forecast | None) -> Table:
     return table
 
 
-def _plan_training(model: VisionLongformer, images: list[ImageInfo], limit: int, _arguments: Arguments) -> Shown:
+def _plan_training(model: VisionLongformer, images: list[ImageInfo], limit: int, arguments: Arguments) -> Shown:
     shown: Shown = []
     for image in images:
+        height, width = shrunk_size(image.size, arguments.max_side)
         try:
-            found = plan_training(model, image.height, image.width, memory=limit)
+            found = plan_training(model, height, width, memory=limit)
         except PlanError as error:
             shown.append(({"image": image.name, "refusal": str(error)}, f"{image.name}: {error}.", Table()))
             continue
         about = {"image": image.name, **dataclasses.asdict(found)}
-        line = f"{image.name}: {image.width}×{image.height} pixels within {gigabytes(limit)}: {_advice(found)}."
+        line = f"{image.name}: {width}×{height} pixels within {gigabytes(limit)}: {_advice(found)}."
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for name in ("activation checkpointing", "largest batch", "memory", "each image"):
             table.add_column(name, justify="right")
