@@ -195,6 +195,20 @@ def test_wrappers_of_pytorch_and_timm_give_the_same_output(tmp_path: Path) -> No
         torch.testing.assert_close(way(images), expected, msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.*deprecated:FutureWarning", "ignore:.torch.jit.*deprecated:DeprecationWarning"
+)
+def test_a_model_can_be_traced_and_mapped_over_images() -> None:
+    model, images = build(MODELS["windowed"]), noise(2, 3, 31, 46)
+    expected = model(images).detach()
+    traced = torch.jit.trace(model, images, check_trace=False)
+    mapped = torch.vmap(lambda image: model(image[None])[0])
+
+    torch.testing.assert_close(traced(images), expected)
+    torch.testing.assert_close(mapped(images), expected)
+
+
 def test_weights_of_data_parallel_training_are_taken(tmp_path: Path) -> None:
     """Their names begin with "module.", and they may lie one level deeper."""
     source = model_of(NANO, num_classes=5).state_dict()
