@@ -13,6 +13,7 @@ import shapely
 from datasets.label_cases import SIZE, photograph
 from images.test_scale import pyramid
 from vision_longformer.datasets.coco import CocoSplit
+from vision_longformer.datasets.geojson import geojson_files
 from vision_longformer.datasets.labels import Wanted, class_names, read_labels
 from vision_longformer.datasets.semantic import coco_label
 from vision_longformer.images import Reading
@@ -69,6 +70,21 @@ def test_files_lie_beside_images_or_in_a_folder(name: str, tmp_path: Path) -> No
     split = read(write(tmp_path, feature(SQUARE), name=name), class_name="nucleus")
     assert (split.classes, len(split)) == (("nucleus",), 1)
     assert split.path(0) == tmp_path / "train" / "a.png"
+
+
+def test_images_and_files_without_each_other_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photograph(tmp_path / "train" / name)
+    for name in ("a.geojson", "c.geojson"):
+        (tmp_path / "train" / name).write_text("{}")
+
+    found, remarks = geojson_files(tmp_path, "train")
+
+    assert found == [(tmp_path / "train/a.png", tmp_path / "train/a.geojson")]
+    assert remarks == (
+        f"{tmp_path / 'train'}: 1 image without a GeoJSON file: b.png",
+        f"{tmp_path}: 1 GeoJSON file without an image: train/c.geojson",
+    )
 
 
 def test_a_list_of_features_and_one_feature_are_read_too(tmp_path: Path) -> None:
