@@ -46,7 +46,10 @@ def cluster() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("RAY_worker_niceness", "0")  # else actors come last on a busy machine
-        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+        except Exception as error:  # for instance where processes may not talk to each other
+            pytest.skip(f"Ray cannot start a cluster here: {error}")
         yield
         ray.shutdown()
 
