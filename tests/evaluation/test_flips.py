@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detection.cases import liven, soften
+from prediction.cases import enliven
 from training.dense_cases import dense_recipe
 from vision_longformer.detection.boxes import Detections
 from vision_longformer.evaluation.flips import VIEWS, Flips, check_flips, flipped, flipped_back, united, with_flips
@@ -29,12 +29,7 @@ def model_of(task: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model: Any = build_dense_model(dense_recipe(task), task_class(task).trained.build, num_classes=3)  # type: ignore[attr-defined]
-    liven(model)
-    if task == "detection":
-        soften(model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg)
-    if task == "instance_segmentation":
-        predictor = model.roi_heads.box_predictor
-        soften(model.rpn.head.bbox_pred, predictor.cls_score, predictor.bbox_pred)
+    enliven(model, task)
     return model.eval().double()
 
 

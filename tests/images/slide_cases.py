@@ -25,9 +25,9 @@ def slide_pixels(height: int = 96, width: int = 192) -> tuple[NDArray[np.uint8],
     return pixels, pink | purple
 
 
-def write_slide(path: Path, pixels: NDArray[np.uint8], *, levels: int = 3) -> None:
-    """Write a pyramid whose levels are each half of the one before."""
-    metadata = {"PhysicalSizeX": UM, "PhysicalSizeY": UM, "axes": "YXS"}
+def write_slide(path: Path, pixels: NDArray[np.uint8], *, um: float = UM, levels: int = 3) -> None:
+    """Write an OME-TIFF whose levels are each half of the one before."""
+    metadata = {"PhysicalSizeX": um, "PhysicalSizeY": um, "axes": "YXS"}
     with tifffile.TiffWriter(path, ome=True) as file:
         options: dict[str, Any] = {"tile": (32, 32), "photometric": "rgb"}
         file.write(pixels, subifds=levels - 1, metadata=metadata, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from images.slide_cases import write_slide
 from vision_longformer.images import ArrayReader, ImageError, Reading, open_reader
 from vision_longformer.images.reader import Window
 from vision_longformer.images.scale import ScaledReader
@@ -22,14 +22,9 @@ PIXELS = np.random.default_rng(0).integers(0, 2**16, (*SIZE, 3)).astype(np.uint1
 
 
 def pyramid(path: Path, *, um: float = 0.25, levels: int = 3, side: int = 96) -> NDArray[np.uint8]:
-    """Write an OME-TIFF whose levels are each half of the one before."""
+    """Write a slide of noise; return its pixels."""
     array = np.random.default_rng(1).integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)
-    metadata = {"PhysicalSizeX": um, "PhysicalSizeY": um, "axes": "YXS"}
-    with tifffile.TiffWriter(path, ome=True) as file:
-        options: dict[str, Any] = {"tile": (32, 32), "photometric": "rgb"}
-        file.write(array, subifds=levels - 1, metadata=metadata, **options)
-        for level in range(1, levels):
-            file.write(np.ascontiguousarray(array[:: 2**level, :: 2**level]), subfiletype=1, **options)
+    write_slide(path, array, um=um, levels=levels)
     return array
 
 

@@ -30,18 +30,23 @@ UTM = {  # in metres
 }
 
 
-def write_weights(path: Path, task: str, *, seed: int = 3) -> Path:
-    """Write weights that are drawn so that scores are all over the range."""
-    config = dense_recipe(task)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model: Any = build_dense_model(config, task_class(task).trained.build, num_classes=len(CLASSES))  # type: ignore[attr-defined]
+def enliven(model: Any, task: str) -> None:
+    """Draw the parameters of a model for dense predictions so that its scores are all over the range."""
     liven(model)
     if task == "detection":
         soften(model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg)
     if task == "instance_segmentation":
         predictor = model.roi_heads.box_predictor
         soften(model.rpn.head.bbox_pred, predictor.cls_score, predictor.bbox_pred)
+
+
+def write_weights(path: Path, task: str, *, seed: int = 3) -> Path:
+    """Write weights that are drawn so that scores are all over the range."""
+    config = dense_recipe(task)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = build_dense_model(config, task_class(task).trained.build, num_classes=len(CLASSES))  # type: ignore[attr-defined]
+    enliven(model, task)
     preprocessing = {
         "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "side": None,
         "max_side": None, "scale": 1.0,

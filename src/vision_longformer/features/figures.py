@@ -90,10 +90,19 @@ def whole_figures(pixels: Pixels, pictures: StagePictures, *, names: str = "") -
     if pictures.attention is not None:
         seen = pictures.attention[pictures.attention > 0]
         title = f"Global token, stage {pictures.attention_stage}"
-        shares = f"From {float(seen.min()):.2g} to {float(seen.max()):.2g} times an even share."
-        picture = overlay(pictures.attention, pictures.stages[pictures.attention_stage - 1])
-        figures.append(Figure(title, f"Bright: much attention. {shares}", picture))
+        least, most = (
+            f"{float(share):.2g}" if share < 100 else f"{float(share):.0f}" for share in (seen.min(), seen.max())
+        )
+        caption = f"Bright: much attention. From {least} to {most} times an even share, on a logarithmic scale."
+        picture = overlay(_logarithmic(pictures.attention), pictures.stages[pictures.attention_stage - 1])
+        figures.append(Figure(title, caption, picture))
     return tuple(figures)
+
+
+def _logarithmic(attention: Tensor) -> Tensor:
+    """Return (H, W) attention, which a few tokens have a hundredfold of, for a picture: above 0 where any is seen."""
+    least = attention[attention > 0].min()
+    return torch.where(attention > 0, (attention / least).log().clamp(min=1e-6), 0)
 
 
 def streamed_figures(

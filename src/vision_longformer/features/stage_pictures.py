@@ -79,17 +79,20 @@ def picture_stages(model: VisionLongformer) -> Iterator[StagePictures]:
         if len(pictures.stages) == len(model.stages):
             pictures.alike = alike_to_the_middle(x[0], None if padding.valid is None else padding.valid[0])
 
-    def see_attention(module: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
+    def see_attention(block: nn.Module, inputs: tuple[Tensor, Tensor, Padding]) -> None:
         if threading.get_ident() != own_thread:
             return
-        pictures.attention = attention_of_global_token(module, *inputs)[0].cpu()
+        # of the block's input: a hook of its attention would see, and so make, the whole map that goes in there
+        (x, global_tokens, padding), norm = inputs, cast(Block, block).norm1
+        x, global_tokens = norm(padding.clean(x)), norm(global_tokens)
+        pictures.attention = attention_of_global_token(cast(Block, block).attn, x, global_tokens, padding)[0].cpu()
 
     hooks = [stage.register_forward_hook(see_stage) for stage in model.stages]
     for number, stage in reversed(list(enumerate(model.stages, start=1))):
-        attention = cast(Block, cast(Stage, stage).blocks[-1]).attn
-        if isinstance(attention, SCORING_TOKENS) and cast(Stage, stage).patch_embed.global_tokens is not None:
+        block = cast(Block, cast(Stage, stage).blocks[-1])
+        if isinstance(block.attn, SCORING_TOKENS) and cast(Stage, stage).patch_embed.global_tokens is not None:
             pictures.attention_stage = number
-            hooks.append(attention.register_forward_pre_hook(see_attention))
+            hooks.append(block.register_forward_pre_hook(see_attention))
             break
     try:
         yield pictures

@@ -81,7 +81,9 @@ def _encode_image(image: Image.Image, *, quality: int) -> Picture:
 def photograph(values: Tensor, valid: Tensor, *, max_width: int) -> Tensor:
     """Return (H, W, C) pixels in [0, 1] as a picture at most `max_width` wide; gray unless there are three channels."""
     colours = values if values.shape[-1] == 3 else values[..., :1].expand(-1, -1, 3)
-    colours = torch.where(valid[..., None], colours, NEUTRAL / 255).permute(2, 0, 1)[None]
+    if not bool(valid.all()):  # else a large image would be copied for nothing
+        colours = torch.where(valid[..., None], colours, NEUTRAL / 255)
+    colours = colours.permute(2, 0, 1)[None]
     height, width = valid.shape
     if width > max_width:
         size = (max(1, round(height * max_width / width)), max_width)
