@@ -46,12 +46,15 @@ def cluster() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("RAY_worker_niceness", "0")  # else actors come last on a busy machine
+        # Actors can't import this file: what they are given of it travels with its code.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         try:
             ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
         except Exception as error:  # for instance where processes may not talk to each other
             pytest.skip(f"Ray cannot start a cluster here: {error}")
         yield
         ray.shutdown()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
