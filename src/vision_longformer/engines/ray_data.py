@@ -219,8 +219,8 @@ def _results(shares: Iterable[Sequence[Source]], begin: Begin[Found], plan: _Act
             raise
         if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
             raise EngineError(
-                f"the processes that were to work cannot begin ({_reason(str(error))}): has each machine of the cluster "
-                "the same vision-longformer installed?"
+                f"the processes that were to work cannot begin ({_reason(str(error))}): has each machine of the "
+                "cluster the same vision-longformer installed?"
             ) from error
         raise EngineError(
             f"the processes that worked on some images died {TRIES} times, perhaps for want of memory; what was "
