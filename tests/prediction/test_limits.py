@@ -1,25 +1,64 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from detection.cases import DETECTORS
 from vision_longformer.detection.config import MOST_DETECTIONS
-from vision_longformer.prediction.limits import limit_for, limited
+from vision_longformer.prediction.limits import DENSE, PIXELS, Limits, limits_of
+
+
+def trained(gives: str = "objects", **preprocessing: Any) -> Any:
+    model = SimpleNamespace(config=SimpleNamespace(detections=100))
+    return SimpleNamespace(gives=gives, model=model, preprocessing={"side": None} | preprocessing)
 
 
 def test_a_larger_image_has_room_for_more_objects() -> None:
-    assert limit_for(100, (700, 520)) == 100
-    assert limit_for(100, (1000, 1001)) == 101
-    assert limit_for(100, (20_000, 20_000)) == 40_000
-    assert limit_for(100, (10**6, 10**6)) == MOST_DETECTIONS
+    most = Limits(trained().model).most
+    assert most((700, 520)) == 100
+    assert most((1000, 1001)) == 101
+    assert most((20_000, 20_000)) == 40_000
+    assert most((10**6, 10**6)) == MOST_DETECTIONS
+
+
+def test_small_images_of_training_mean_that_objects_lie_close() -> None:
+    """As many as a square of training may have fit on each such square of an image, up to a number that can be had."""
+    most = Limits(trained().model, 256**2).most
+    assert most((256, 256)) == most((10, 10)) == 100
+    assert most((1536, 1536)) == 36 * 100
+    assert most((6000, 8000)) == DENSE
+    assert most((30_000, 30_000)) == 90_000
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "pixels"),
+    [
+        ({}, PIXELS),
+        ({"side": 800}, 853_333),
+        ({"side": 1000}, PIXELS),
+        ({"side": 256}, 87_381),
+        ({"crop": 256}, 256**2),
+        ({"window": 128, "crop": 256}, 128**2),
+    ],
+)
+def test_limits_are_meant_for_the_images_of_training(preprocessing: dict[str, Any], pixels: int) -> None:
+    limits = limits_of(trained(**preprocessing))
+    assert limits is not None
+    assert limits.pixels == pixels
+
+
+def test_without_objects_there_is_no_limit() -> None:
+    assert limits_of(trained("pixels")) is None
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_is_as_before_afterwards(kind: str) -> None:
     model = DETECTORS[kind](torch.float32)
     before = model.config
-    with limited(model, (2000, 3000)):
+    with Limits(model)((2000, 3000)):
         assert model.config.detections == 6 * before.detections
         assert model.config != before
     assert model.config is before

@@ -59,7 +59,7 @@ def test_a_share_of_what_is_free_is_taken(model: Any) -> None:
         ({"memory": 0}, "memory=0: must be a number of bytes above 0"),
     ],
 )
-def test_impossible_settings_are_named(model: Any, options: dict[str, int], message: str) -> None:
+def test_impossible_settings_are_named(model: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Tiling(model, **options)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vision_longformer.commands.common import Arguments
 from vision_longformer.images import ImageInfo
+from vision_longformer.prediction.limits import limits_of
 from vision_longformer.prediction.plans import WayForecast, plan_prediction
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.trained import Trained
@@ -24,7 +25,8 @@ def plan_images(
     """Return of each image what predicting takes: as JSON, a sentence, and a table."""
     trained.model.to(device).eval()
     memory = None if arguments.memory is None else parse_bytes(arguments.memory)
-    tiling, scale = Tiling(trained.model, memory=memory), float(trained.preprocessing.get("scale", 1.0))
+    tiling = Tiling(trained.model, memory=memory, limits=limits_of(trained))
+    scale = float(trained.preprocessing.get("scale", 1.0))
     shown = []
     for image in images:
         ways = plan_prediction(trained, image.size, tiling, scale=scale)

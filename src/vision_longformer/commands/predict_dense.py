@@ -26,7 +26,6 @@ from vision_longformer.features.results import OnBand
 from vision_longformer.images.find import Source
 from vision_longformer.prediction.formats import DEFAULTS, check_outputs
 from vision_longformer.prediction.journal import RUN, JournalError
-from vision_longformer.prediction.limits import limit_for
 from vision_longformer.prediction.predictor import PredictOptions, Predictor
 from vision_longformer.prediction.run import FOLDERS, Outcome, PredictionRun
 from vision_longformer.reports.prediction_page import write_prediction_page
@@ -87,8 +86,9 @@ def predict_dense(
             finished = follow(begin, total=len(sources), console=console, so_far=total)
             for outcome in finished:
                 if outcome.left_out:
-                    grown = outcome.tiles == 1 and arguments.detections is None and predictor.scale == 1
-                    limit = limit_for(limit_of(trained), outcome.size) if grown else limit_of(trained)
+                    grown = predictor.limits if outcome.tiles == 1 else None
+                    seen = round(outcome.size[0] * predictor.scale), round(outcome.size[1] * predictor.scale)
+                    limit = grown.most(seen) if grown else limit_of(trained)
                     tell(_about_left_out(outcome, limit))
             if not arguments.no_pictures:
                 write_prediction_page(run, title=str(arguments.checkpoint))

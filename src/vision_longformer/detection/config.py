@@ -12,6 +12,7 @@ from vision_longformer.fpn.strides import require_strides
 from vision_longformer.utils.checks import impossible, is_number, require_integer, require_integers
 
 MOST_DETECTIONS = 1_000_000
+MOST_CANDIDATES = 250_000  # boxes of a level; overlaps of many more take minutes
 Sizes = tuple[tuple[float, ...], ...]
 
 
@@ -148,8 +149,8 @@ def _require_detections(detections: int) -> None:
 
 
 def _grown(number: int, detections: int, before: int) -> int:
-    """Return a number that grows as detections do, and never shrinks."""
-    return max(number, -(-number * detections // before))
+    """Return a number of boxes that grows as detections do, as long as all can be compared in time; never shrinks."""
+    return max(number, min(MOST_CANDIDATES, -(-number * detections // before)))
 
 
 def _make_tuples(config: object, *fields: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vision_longformer.detection.boxes import Detections, Target, check_targets
 from vision_longformer.detection.config import MaskRCNNConfig
 from vision_longformer.detection.proposals import ProposalNetwork
-from vision_longformer.detection.roi_heads import BoxAndMaskHeads
+from vision_longformer.detection.roi_heads import AT_ONCE, BoxAndMaskHeads
 from vision_longformer.fpn.features import Features
 from vision_longformer.fpn.pyramid import FeaturePyramid, undecayed
 from vision_longformer.padding import Padding, Size, check_batch
@@ -88,14 +88,16 @@ class MaskRCNN(nn.Module):
         return live() + self._bytes_of_regions()
 
     def _bytes_of_regions(self) -> int:
-        """Return what the second step takes, which does not grow with the image."""
+        """Return what the second step takes: of some regions at once, and what is known of all."""
         config = self.config
+        proposals, detections = min(AT_ONCE, config.proposals), min(AT_ONCE, config.detections)
         # of each region: two pooled squares, as one is a copy with more filled in, and what is filled in
-        boxes = config.proposals * 3 * config.pyramid_width * config.box_size**2
+        boxes = proposals * 3 * config.pyramid_width * config.box_size**2
         widest = max(3 * config.pyramid_width, config.pyramid_width + config.head_width, 2 * config.head_width)
         doubled = 4 * (2 * config.head_width + config.num_classes)
-        masks = config.detections * max(widest, config.head_width + doubled) * config.mask_size**2
-        return FLOAT_BYTES * max(boxes, masks)
+        masks = detections * max(widest, config.head_width + doubled) * config.mask_size**2
+        of_all = config.proposals * 30 * (config.num_classes + 1) + config.detections * 3 * (2 * config.mask_size) ** 2
+        return FLOAT_BYTES * (max(boxes, masks) + of_all)
 
     def set_detections(self, detections: int) -> None:
         """Change how many objects are given of an image at most: see its configuration's `with_detections`.

@@ -24,6 +24,8 @@ from vision_longformer.detection.config import MaskRCNNConfig
 from vision_longformer.detection.roi_align import RegionPool, masks_in_boxes
 from vision_longformer.padding import Size
 
+AT_ONCE = 1024  # regions of an image that go through the heads: the published settings have no more
+
 
 class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
     """Look at each proposal's square of the pyramid twice: for class and box, then for the mask.
@@ -81,13 +83,17 @@ class BoxAndMaskHeads(RoIHeads):  # type: ignore[misc]
         self, maps: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: Sequence[Size]
     ) -> list[Detections]:
         """Return what is found in each image; arguments as for `losses`."""
-        counts = [len(own) for own in proposals]
-        logits, offsets = (x.split(counts) for x in self.classify(self.box_roi_pool(maps, proposals)))
-        found = [self.objects_of(*image) for image in zip(logits, offsets, proposals, image_sizes, strict=True)]
-        pooled = self.mask_roi_pool(maps, [own.boxes for own in found])
-        drawn = self.draw(pooled, torch.cat([own.labels for own in found])).sigmoid()
-        masks = drawn.split([len(own.boxes) for own in found])
-        return [replace(own, masks=of_image) for own, of_image in zip(found, masks, strict=True)]
+        images = enumerate(zip(proposals, image_sizes, strict=True))
+        return [self._detect([own[number : number + 1] for own in maps], *image) for number, image in images]
+
+    def _detect(self, maps: Sequence[Tensor], proposals: Tensor, size: Size) -> Detections:
+        """Return what is found in one image, of which there may be thousands of regions."""
+        parts = [self.classify(self.box_roi_pool(maps, [some])) for some in proposals.split(AT_ONCE)]
+        logits, offsets = (torch.cat(of_all) for of_all in zip(*parts, strict=True))
+        found = self.objects_of(logits, offsets, proposals, size)
+        regions = zip(found.boxes.split(AT_ONCE), found.labels.split(AT_ONCE), strict=True)
+        masks = [self.draw(self.mask_roi_pool(maps, [boxes]), labels).sigmoid() for boxes, labels in regions]
+        return replace(found, masks=torch.cat(masks))
 
     def objects_of(self, logits: Tensor, offsets: Tensor, proposals: Tensor, size: Size) -> Detections:
         """Return what is found in one image, without masks.

@@ -51,8 +51,8 @@ def find_objects(
 ) -> FoundObjects:
     """Find the objects of an image, which is never resized.
 
-    What a seam between tiles cuts is one object again in the result. A model's own limit of detections holds for each
-    tile, and for an image that is looked at whole.
+    What a seam between tiles cuts is one object again in the result. The limit of detections holds for each tile, and
+    for an image that is looked at whole; it is the model's own unless the tiling has others.
 
     Args:
         model: A detector in evaluation mode.
@@ -80,7 +80,7 @@ def find_objects(
     tiles = tiling.cut(size)
     found, left_out = [], 0
     for number, tile in enumerate(tiles):
-        with memory_errors(tile):
+        with memory_errors(tile), tiling.limits(tile.size):
             (in_tile,) = model.detect(normalised(pixels, tile, mean=mean, std=std, device=device))
         found.append(_parts(in_tile, tile, number, min_score=min_score, classes=classes))
         if in_tile.left_out is not None:

@@ -7,7 +7,6 @@ for; else it is cut into tiles.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from vision_longformer.images import MAX_PIXELS, ImageError, Raster, Reader, ras
 from vision_longformer.images.reader import check_pixels
 from vision_longformer.masks.rle import Mask, Rle, mask_to_rle, nearest, rle_to_mask
 from vision_longformer.padding import Size
-from vision_longformer.prediction.limits import limited
 from vision_longformer.prediction.missing import without_missing
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.segmentation.streamed.label_file import LabelFile
@@ -116,15 +114,11 @@ def look(
     """
     size = reader.info.size
     progress.begin(size)
-    grown = trained.gives == "objects" and options.detections is None and options.scale == 1
-    # What is cut into tiles keeps the model's own limit, which holds for each of them.
-    with limited(trained.model, size) if grown else contextlib.nullcontext():
-        is_streamed = options.scale == 1 and options.flips == "none"
+    is_streamed = options.scale == 1 and options.flips == "none"
+    with tiling.limits(size):
         strategy = streaming_strategy(trained.model, size, tiling) if is_streamed else None
         if strategy is not None:
             return _look_streamed(trained, reader, strategy, device=device, options=options, progress=progress)
-        if not tiling.asked_for and tiling.fits_whole(size):
-            return _look(trained, reader, tiling=tiling, device=device, options=options, progress=progress)
     return _look(trained, reader, tiling=tiling, device=device, options=options, progress=progress)
 
 

@@ -4,30 +4,55 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from vision_longformer.detection.config import MOST_DETECTIONS
 from vision_longformer.padding import Size
+from vision_longformer.training.trained import Trained
 
-PIXELS = 10**6  # of an image for which a model's own limit is meant
+PIXELS = 10**6  # of the largest image for which a model's own limit is meant
+DENSE = 50_000  # objects up to which an image may have as many as the images of training, for its pixels
+ASPECT = 4 / 3  # of the images of training, where only their shorter side is known
 
 
-def limit_for(limit: int, size: Size) -> int:
-    """Return the most objects of an image of (height, width) `size`.
+@dataclass(frozen=True)
+class Limits:
+    """Lets a detector find as many objects in a large image as it may in the smaller ones that it learned from.
 
-    Args:
-        limit: The model's own, for an image of a megapixel at most; a larger one gives as many for each megapixel.
-        size: Of the image.
+    Attributes:
+        model: The detector.
+        pixels: Of an image for which its own limit is meant. A larger one has room for as many on each such part of
+            it, up to `DENSE`, and always for as many on each megapixel.
     """
-    return min(max(limit, -(-limit * size[0] * size[1] // PIXELS)), max(limit, MOST_DETECTIONS))
+
+    model: Any
+    pixels: int = PIXELS
+
+    def most(self, size: Size) -> int:
+        """Return the most objects of an image of (height, width) `size`, as the model sees it."""
+        own, pixels = self.model.config.detections, size[0] * size[1]
+        of_parts = min(DENSE, -(-own * pixels // self.pixels))
+        of_megapixels = min(MOST_DETECTIONS, -(-own * pixels // PIXELS))
+        return int(max(own, of_parts, of_megapixels))
+
+    @contextlib.contextmanager
+    def __call__(self, size: Size) -> Iterator[None]:
+        """Let the detector give as many objects as an image of (height, width) `size` may have; then as before."""
+        config = self.model.config
+        self.model.set_detections(self.most(size))
+        try:
+            yield
+        finally:
+            self.model.set_limits(config)
 
 
-@contextlib.contextmanager
-def limited(model: Any, size: Size) -> Iterator[None]:
-    """Let a detector give as many objects as an image of (height, width) `size` may have; then as before."""
-    config = model.config
-    model.set_detections(limit_for(config.detections, size))
-    try:
-        yield
-    finally:
-        model.set_limits(config)
+def limits_of(trained: Trained) -> Limits | None:
+    """Return the limits of a detector by the images that it learned from; None where no objects are found."""
+    if trained.gives != "objects":
+        return None
+    preprocessing = trained.preprocessing
+    areas = [preprocessing[name] ** 2 for name in ("crop", "window") if name in preprocessing]
+    if preprocessing["side"] is not None:
+        areas.append(round(ASPECT * preprocessing["side"] ** 2))
+    return Limits(trained.model, min([PIXELS, *areas]))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from vision_longformer.fpn.streamed.memory import forecast_streamed
-from vision_longformer.memory.dense import forecast_dense_memory
 from vision_longformer.memory.streaming import Needs, choose_band_bytes
 from vision_longformer.padding import Size
-from vision_longformer.prediction.limits import limited
 from vision_longformer.prediction.streaming import LEVEL_BYTES, streamable
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.trained import Trained
@@ -48,20 +45,20 @@ def plan_prediction(trained: Trained, size: Size, tiling: Tiling, *, scale: floa
         scale: Factor that the image is resized by first.
     """
     model: Any = trained.model
-    grown = limited(model, size) if trained.gives == "objects" and scale == 1 else contextlib.nullcontext()
     seen = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    with grown:
-        ways = [_whole(model, seen, tiling), *_streamed(model, size, tiling, scale=scale)]
+    with tiling.limits(size):
+        streamed = _streamed(model, size, tiling, scale=scale)
+    ways = [_whole(seen, tiling), *streamed]
     try:
         tiles = tiling.cut(seen)
-        return [*ways, WayForecast("tiles", forecast_dense_memory(model, tiles[0].size), tiles=len(tiles))]
+        return [*ways, WayForecast("tiles", tiling.forecast(tiles[0].size), tiles=len(tiles))]
     except ValueError as error:
         return [*ways, WayForecast("tiles", 0, obstacle=str(error))]
 
 
-def _whole(model: Any, size: Size, tiling: Tiling) -> WayForecast:
+def _whole(size: Size, tiling: Tiling) -> WayForecast:
     try:
-        memory = forecast_dense_memory(model, size)
+        memory = tiling.forecast(size)
     except ValueError as error:
         return WayForecast("whole", 0, obstacle=str(error))
     return WayForecast("whole", memory, obstacle="" if tiling.fits_whole(size) else "does not fit")

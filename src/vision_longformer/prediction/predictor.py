@@ -22,6 +22,7 @@ from vision_longformer.images.pixel_size import read_pixel_size
 from vision_longformer.images.pixels import open_image
 from vision_longformer.prediction.classes import classify
 from vision_longformer.prediction.dense import LookOptions, OnProgress, Seen, look
+from vision_longformer.prediction.limits import Limits, limits_of
 from vision_longformer.prediction.measures import ImageFacts
 from vision_longformer.prediction.results import ClassesResult, ObjectsResult, Result, SemanticResult
 from vision_longformer.prediction.strokes import look_by_strokes
@@ -127,6 +128,7 @@ class Predictor:
             trained = trained.at_size(options.size)
         trained.model.to(self.device).eval()
         self.trained, self.options = trained, options
+        self.limits: Limits | None = None
         self._tiling = None
         if isinstance(trained, StrokeModel):
             for name in NOT_FOR_STROKES:
@@ -134,7 +136,8 @@ class Predictor:
                     raise ValueError(f"{name}: is not for a head of `vil explore`, which takes images as they are")
         elif trained.gives != "classes":
             tiles: dict[str, Any] = {"tile": options.tile, "overlap": options.overlap, "memory": options.memory}
-            self._tiling = Tiling(trained.model, **tiles)
+            self.limits = limits_of(trained) if options.detections is None else None
+            self._tiling = Tiling(trained.model, limits=self.limits, **tiles)
 
     @property
     def class_names(self) -> tuple[str, ...]:

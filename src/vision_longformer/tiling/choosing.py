@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +29,8 @@ class Tiling:
         overlap: Pixels that neighbouring tiles share; None takes a quarter of the tile. Objects no larger lie whole in
             some tile.
         memory: Bytes that one pass may take beside the model; None takes 60% of what is free now.
+        limits: Context of a pass over an image or tile of (height, width), in which a detector finds as many objects
+            as that may have; None where the model's own limit holds for all.
 
     Attributes:
         smallest: Side of the smallest tile: one position of the model's coarsest map.
@@ -38,10 +42,17 @@ class Tiling:
     """
 
     def __init__(
-        self, model: nn.Module, *, tile: int | None = None, overlap: int | None = None, memory: int | None = None
+        self,
+        model: nn.Module,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        memory: int | None = None,
+        limits: Callable[[Size], AbstractContextManager[None]] | None = None,
     ) -> None:
         backbone: Any = model.backbone
         self.model, self.tile, self.overlap = model, tile, overlap
+        self.limits = limits or (lambda size: nullcontext())
         self.smallest: int = max(backbone.strides)
         fixed: Size | None = getattr(getattr(backbone, "features", None), "fixed_size", None)
         self._most = fixed  # that the model takes; None where it takes any
@@ -77,6 +88,15 @@ class Tiling:
             return [Tile(0, 0, *size)]
         return cut_into_tiles(size, tile=side, overlap=self._overlap_of(side))
 
+    def forecast(self, size: Size) -> int:
+        """Return about how many bytes a pass over an image or tile of (height, width) `size` takes.
+
+        Raises:
+            ValueError: It is refused as hopeless.
+        """
+        with self.limits(size):
+            return forecast_dense_memory(self.model, size)
+
     @property
     def asked_for(self) -> bool:
         """Whether somebody wants tiles, or how they overlap."""
@@ -108,7 +128,7 @@ class Tiling:
         sides = [side for side in _sides(self.smallest) if side < max(size) and self._may_take((side, side))]
         if not sides or not self._fits_tile(sides[0], size):
             least = min(self.smallest, max(size))
-            needed = forecast_dense_memory(self.model, _tile_size(least, size))
+            needed = self.forecast(_tile_size(least, size))
             raise ValueError(
                 f"memory={self.memory:,}: this model needs about {needed:,} bytes for a tile of {least}×{least} "
                 f"pixels, the smallest it takes, of this image of {size[1]}×{size[0]} (width×height); "
@@ -131,7 +151,7 @@ class Tiling:
 
     def _fits(self, size: Size) -> bool:
         try:
-            return forecast_dense_memory(self.model, size) <= self.memory
+            return self.forecast(size) <= self.memory
         except ValueError:  # refused as hopeless
             return False
 

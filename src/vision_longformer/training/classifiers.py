@@ -126,7 +126,7 @@ def start_timm_from(model: nn.Module, path: Path, *, prefix: str = "") -> list[s
     state, remarks = fit_first_layer(state, own)
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     if describe(path).get("content") != "timm" or len(fitting) < len(state) // 2:
-        raise ValueError(f"{path}: has no weights that fit this model")
+        raise ValueError(f"{path}: has no weights that fit this model; --model.checkpoint null begins without")
     model.load_state_dict(own | fitting)
     return remarks + [f"{name}: untrained" for name in own if name.startswith(prefix) and name not in fitting]
 

@@ -75,6 +75,7 @@ def preprocessing_of(config: TrainConfig) -> Preprocessing:
         "side": None if config.dense.sides is None or config.dense.window is not None else config.dense.sides[-1],
         "max_side": config.dense.max_side,
         **({} if config.dense.window is None else {"window": config.dense.window}),
+        **({} if config.dense.crop is None else {"crop": config.dense.crop}),
         **({} if reading == AS_STORED else {READING: reading.to_dict()}),
     }
 
@@ -105,7 +106,7 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
         source = load(path)
         backbone = model.get_submodule(BACKBONE.rstrip("."))
         if not isinstance(backbone, VisionLongformer):
-            raise ValueError(f"{path}: has no weights that fit this model")
+            raise ValueError(f"{path}: has no weights that fit this model; --model.checkpoint null begins without")
         source_state, remarks = fit_positions(source, backbone)
         state = {f"{BACKBONE}{name}": tensor for name, tensor in source_state.items()}
     own = model.state_dict()
@@ -113,7 +114,7 @@ def start_dense_from(model: nn.Module, checkpoint: str) -> list[str]:
     remarks += fitted
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     if not fitting:
-        raise ValueError(f"{checkpoint}: has no weights that fit this model")
+        raise ValueError(f"{checkpoint}: has no weights that fit this model; --model.checkpoint null begins without")
     model.load_state_dict(own | {name: tensor.detach().clone() for name, tensor in fitting.items()})
     return remarks + [f"{name}: untrained" for name in _shortened(own.keys() - fitting.keys())]
 
@@ -157,7 +158,9 @@ def load_dense(
         classes = check_class_names(about["class_names"], num_classes=len(about["class_names"])) or []
         options = check_options(about["backbone_options"], field="backbone_options")
         preprocessing = check_preprocessing(
-            about["preprocessing"], in_chans=options.get("in_chans", 3), sides=("side", "max_side", "scale", "window")
+            about["preprocessing"],
+            in_chans=options.get("in_chans", 3),
+            sides=("side", "max_side", "scale", "window", "crop"),
         )
         head = check_options(about["head"], field="head", limit=MAX_HEAD_OPTION)
         parts = (about["task"], build, about["backbone"], options, len(classes), head)
