@@ -100,11 +100,6 @@ def is_made_with(metadata: dict[str, Any] | None, settings: dict[str, Any]) -> b
     return all(metadata.get(key) == value for key, value in {"reading": None, "precision": None, **settings}.items())
 
 
-def work_identity(digest: str, settings: dict[str, Any]) -> str:
-    """Return what changes with the content of an image and with the settings."""
-    return hashlib.sha256(json.dumps([digest, settings], sort_keys=True).encode()).hexdigest()
-
-
 def state_of(path: Path) -> str:
     """Return the size and time of a file, or what changes with those of the files in a folder.
 
