@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,15 @@ def cluster() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("RAY_worker_niceness", "0")  # else actors come last on a busy machine
+        # Actors can't import this file: what they are given of it travels with its code.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         try:
             ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
         except Exception as error:  # for instance where processes may not talk to each other
             pytest.skip(f"Ray cannot start a cluster here: {error}")
         yield
         ray.shutdown()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,21 @@ def test_actors_that_die_again_and_again_end_it_with_a_sentence(
     monkeypatch.setattr(ray_data, "TRIES", 2)
     with pytest.raises(EngineError, match="died 2 times, perhaps for want of memory; what was finished is kept"):
         list(over_ray(find_images([str(pictures)]), begin_to_die, RayOptions(actors=1)))
+
+
+class OnlyHere:
+    """Begins work with code that the machines of the cluster do not have."""
+
+    def __call__(self, _sharing: int) -> Callable[[Sequence[Source]], Iterator[str]]:
+        raise AssertionError("it cannot arrive")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, ("only_on_this_machine",)
+
+
+def test_actors_that_lack_what_they_need_are_named_as_such(pictures: Path) -> None:
+    with pytest.raises(EngineError, match=r"cannot begin .*No module named 'only_on_this_machine'"):
+        list(over_ray(find_images([str(pictures)]), OnlyHere(), RayOptions(actors=1)))
 
 
 def test_predictions_are_those_of_one_process(

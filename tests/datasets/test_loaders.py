@@ -33,13 +33,13 @@ def images(samples: Samples, *, size: int, **augmentation: object) -> Images:
 def test_a_plain_crop_keeps_the_scale(samples: Samples) -> None:
     """At a crop share of 0.875, a 30-pixel side becomes 32 for crops of 28: neighbours stay about as far apart."""
     plain = images(samples, size=28, crop="plain", rand_augment=None, erasing=0.0, horizontal_flip=0.0)
-    crops = torch.stack([plain[Key(epoch, 0, 0)][0] for epoch in range(30)])  # type: ignore[misc]
+    crops = torch.stack([plain[Key(epoch, 0, 0)].image for epoch in range(30)])  # type: ignore[union-attr]
     whole = evaluation_transform(size=32, crop_share=1.0, interpolation="bicubic", **COLOURS)
     resized = whole(PIL.Image.open(samples.paths[0]))
     assert resized.shape == (3, 32, 32)
     assert crops.shape == (30, 3, 28, 28)
     assert len({crop.sum().item() for crop in crops}) > 5  # crops differ in place alone
-    assert all(torch.equal(crops[0], plain[Key(0, 0, 0)][0]) for _ in range(2))  # type: ignore[arg-type]
+    assert all(torch.equal(crops[0], plain[Key(0, 0, 0)].image) for _ in range(2))  # type: ignore[union-attr]
 
 
 def test_posterize_at_full_strength_is_black(samples: Samples) -> None:

@@ -319,7 +319,7 @@ def test_every_user_of_images_sees_what_independent_readers_do(tmp_path: Path, k
     np.testing.assert_array_equal(load_features(output / "a.tif.safetensors").valid[...], file.valid)
 
     samples = Samples((path,), (0,), ("a",), reading=reading)
-    learned, _, _ = Images(samples, np.array, seed=0, max_pixels=10**6)[0]
+    learned = Images(samples, np.array, seed=0, max_pixels=10**6)[0].image  # type: ignore[union-attr]
     assert_same(torch.from_numpy(learned), kind, file)
 
     shown = Seen()

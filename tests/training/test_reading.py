@@ -14,7 +14,8 @@ from PIL import Image
 
 from training.cases import SIZE, plain, run, write_bands
 from training.dense_cases import dense_recipe
-from vision_longformer.datasets.loaders import Key
+from vision_longformer.datasets.loaders import Key, batches
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.images import Reading
 from vision_longformer.prediction.classes import predict
@@ -83,10 +84,12 @@ def test_augmented_images_have_the_chosen_channels_in_their_order(data: Path) ->
     config = of_bands(augmentation={"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "horizontal_flip": 0.0})
     task = build_task(config, data)
     images = task.training_data(task.build_model())
-    image, _, index = images[Key(0, 0, 0)]
-    assert task.files([index]) == [str(data / "train" / "forest" / "0.tif")]
+    (batch,) = batches(images, [[Key(0, 0, 0)]], workers=0, pin=False)
+    assert task.files(batch.indices) == [str(data / "train" / "forest" / "0.tif")]
     values = tifffile.imread(data / "train" / "forest" / "0.tif")[..., [3, 0, 1, 2]] / 4000
-    np.testing.assert_allclose(image.numpy() * STD + MEAN, values.transpose(2, 0, 1), atol=2e-3)
+    np.testing.assert_allclose(
+        images_of(batch, torch.device("cpu"))[0].numpy() * STD + MEAN, values.transpose(2, 0, 1), atol=2e-3
+    )
 
 
 def test_a_segmentation_of_four_channels_reads_as_it_was_trained(tmp_path: Path) -> None:

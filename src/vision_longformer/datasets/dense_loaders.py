@@ -22,6 +22,7 @@ from torchvision.transforms import ColorJitter
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.labels import Split, What
 from vision_longformer.datasets.loaders import Key
+from vision_longformer.datasets.normalising import Colours
 from vision_longformer.datasets.options import Recipe
 from vision_longformer.datasets.semantic import IGNORE_INDEX, SemanticSplit, coco_label
 from vision_longformer.datasets.transforms import (
@@ -49,12 +50,14 @@ class DenseBatch(NamedTuple):
     """Images and what is on them.
 
     Attributes:
-        images: (B, C, H, W), normalised, with zeros below and to the right of smaller images.
+        images: (B, C, H, W), with zeros below and to the right of smaller images; see `normalising.images_of`.
         sizes: (height, width) of each image.
         targets: The objects of each; empty where classes of pixels are learned.
         semantic: (B, H, W) classes of pixels; None where objects are learned.
         indices: Of each image among those of the split.
         valid: Of each, (h, w) which pixels its file has, None where all; of images by number, in the file's size.
+        colours: To normalise the images with.
+        erased: Nothing.
     """
 
     images: Tensor
@@ -63,6 +66,8 @@ class DenseBatch(NamedTuple):
     semantic: Tensor | None
     indices: list[int]
     valid: Sequence[Mask | None] = ()
+    colours: Colours | None = None
+    erased: tuple[()] = ()
 
 
 class DenseImages(Dataset[Any]):
@@ -87,6 +92,7 @@ class DenseImages(Dataset[Any]):
     ) -> None:
         self.split, self.config, self.preprocessing = split, config, preprocessing
         self.learned, self.max_pixels = learned, max_pixels
+        self._colours = Colours.of(preprocessing["mean"], preprocessing["std"])
 
     def __len__(self) -> int:
         return len(self.split)
@@ -165,11 +171,9 @@ class DenseImages(Dataset[Any]):
         return DenseSample(pixels, boxes, torch.from_numpy(split.labels[places]), masks)
 
     def _pixels(self, image: Raster, how: Augmentation) -> Tensor:
-        colours = {name: self.preprocessing[name] for name in ("mean", "std", "interpolation")}
-        return image_to_tensor(image, how, **colours)
+        return image_to_tensor(image, how, interpolation=self.preprocessing["interpolation"])
 
-    @staticmethod
-    def collate(entries: list[tuple[DenseSample, int] | str]) -> DenseBatch | str:
+    def collate(self, entries: list[tuple[DenseSample, int] | str]) -> DenseBatch | str:
         """Return a batch, or what is wrong with an image."""
         samples, indices = [], []
         for entry in entries:
@@ -179,7 +183,7 @@ class DenseImages(Dataset[Any]):
             indices.append(entry[1])
         sizes: list[Size] = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-        images = torch.zeros(len(samples), len(samples[0].image), height, width, dtype=torch.float32)
+        images = samples[0].image.new_zeros(len(samples), len(samples[0].image), height, width)
         semantic = None
         if samples[0].semantic is not None:
             semantic = torch.full((len(samples), height, width), IGNORE_INDEX)
@@ -190,7 +194,8 @@ class DenseImages(Dataset[Any]):
                 semantic[number, :own_height, :own_width] = sample.semantic
         valid = [sample.valid for sample in samples]
         targets = [Target(sample.boxes, sample.labels, sample.masks) for sample in samples]
-        return DenseBatch(images, sizes, [] if semantic is not None else targets, semantic, indices, valid)
+        targets = [] if semantic is not None else targets
+        return DenseBatch(images, sizes, targets, semantic, indices, valid, self._colours)
 
 
 def evaluation_size(size: Size, preprocessing: Preprocessing) -> Size:

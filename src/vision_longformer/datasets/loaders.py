@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from vision_longformer.datasets.classification import Samples
+from vision_longformer.datasets.normalising import Colours, Erased, Unnormalised
 from vision_longformer.datasets.options import AugmentationOptions, InputOptions
 from vision_longformer.images import ImageError, read_raster
 from vision_longformer.images.rasters import unit_tensor
@@ -32,9 +33,12 @@ class Key(NamedTuple):
 class Batch(NamedTuple):
     """Images and what is known of them."""
 
-    images: Tensor  # (B, C, H, W), normalised
+    images: Tensor  # (B, C, H, W), see `normalising.images_of`
     labels: Tensor  # (B,)
     indices: list[int]  # of each image among the samples
+    colours: Colours | None = None
+    erased: Sequence[tuple[int, Erased]] = ()
+    sizes: None = None  # all have the same
 
 
 def training_transform(options: InputOptions, augmentation: AugmentationOptions, *, mean: Any, std: Any) -> Any:
@@ -90,8 +94,24 @@ def evaluation_transform(*, size: int, crop_share: float, interpolation: str, me
     return transform if len(mean) == 3 else _of_arrays(transform)
 
 
+class Sample(NamedTuple):
+    """An image of a batch; see `normalising.Unnormalised`."""
+
+    image: Tensor
+    erased: Erased | None
+    label: int
+    number: int
+
+
 class Images(Dataset[Any]):
-    """Images by number, or by `Key` and then augmented with the randomness that belongs to it."""
+    """Images by number, or by `Key` and then augmented with the randomness that belongs to it.
+
+    Args:
+        samples: The images.
+        transform: Of one to the (C, H, W) tensor that a model takes. Its normalisation is left to `images_of`.
+        seed: Of what is random.
+        max_pixels: Refuse larger images.
+    """
 
     def __init__(
         self,
@@ -101,33 +121,35 @@ class Images(Dataset[Any]):
         seed: int,
         max_pixels: int,
     ) -> None:
-        self.samples, self.transform, self.seed, self.max_pixels = samples, transform, seed, max_pixels
+        self.samples, self.seed, self.max_pixels = samples, seed, max_pixels
+        self.transform = Unnormalised(transform)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor | str, int, int]:
+    def __getitem__(self, key: Key | int) -> Sample | str:
         index = key.image if isinstance(key, Key) else key
         try:
             image = read_raster(self.samples.paths[index], reading=self.samples.reading, max_pixels=self.max_pixels)
         except ImageError as error:
-            return str(error), 0, index
-        transform = self.transform
+            return str(error)
         if isinstance(key, Key):
             seed_sample(self.seed, epoch=key.epoch, image=key.image, repeat=key.repeat)
         try:
-            return transform(image), self.samples.labels[index], index
+            return Sample(*self.transform(image), self.samples.labels[index], index)
         except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as error:
-            return f"{self.samples.paths[index]}: cannot be augmented ({error})", 0, index
+            return f"{self.samples.paths[index]}: cannot be augmented ({error})"
 
-    @staticmethod
-    def collate(entries: list[tuple[Tensor | str, int, int]]) -> Batch | str:
+    def collate(self, entries: list[Sample | str]) -> Batch | str:
         """Return a batch, or what is wrong with an image."""
-        for image, _, _ in entries:
-            if isinstance(image, str):
-                return image
-        images = torch.stack([image for image, _, _ in entries])  # type: ignore[misc]
-        return Batch(images, torch.tensor([label for _, label, _ in entries]), [index for _, _, index in entries])
+        samples = list[Sample]()
+        for entry in entries:
+            if isinstance(entry, str):
+                return entry
+            samples.append(entry)
+        images, erased, labels, indices = zip(*samples, strict=True)
+        parts = tuple((number, part) for number, part in enumerate(erased) if part is not None)
+        return Batch(torch.stack(images), torch.tensor(labels), list(indices), self.transform.colours, parts)
 
 
 def batches(images: Dataset[Any], keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[Any]:

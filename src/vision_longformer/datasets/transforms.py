@@ -1,4 +1,4 @@
-"""Images with boxes, masks and maps of classes: resized, mirrored and normalised together.
+"""Images with boxes, masks and maps of classes: resized, mirrored and cut together.
 
 What is random is drawn first, from torch's own generator, which `utils.seeding.seed_sample` has seeded for the
 image, and handed on as an `Augmentation`. The rest is arithmetic. Evaluation and prediction resize only where their
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vision_longformer.images.rasters import Raster, resized, unit_tensor
+from vision_longformer.images.rasters import Raster, own_tensor, resized
 from vision_longformer.masks.rle import Mask, nearest
 
 Size = tuple[int, int]  # (height, width)
@@ -60,7 +60,7 @@ class DenseSample:
     """An image as a model takes it, and what is on it: N objects on H×W pixels.
 
     Attributes:
-        image: (C, H, W) float32, normalised.
+        image: (C, H, W), 8-bit or float32 in [0, 1].
         boxes: (N, 4) float32 x1, y1, x2, y2 in pixels.
         labels: (N,) int64.
         masks: (N, H, W) booleans; None where they are not wanted.
@@ -117,27 +117,16 @@ def draw(
     return Augmentation((height, width), flip < horizontal_flip, upside_down < vertical_flip, window)
 
 
-def image_to_tensor(
-    image: Raster,
-    how: Augmentation,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str = "bilinear",
-) -> Tensor:
-    """Return (C, H, W) float32, resized with antialiasing, mirrored, cut out and normalised.
+def image_to_tensor(image: Raster, how: Augmentation, *, interpolation: str = "bilinear") -> Tensor:
+    """Return a (C, H, W) image of the same values, resized with antialiasing, mirrored and cut out.
 
     Args:
         image: 8-bit RGB, or (H, W, C) float32 in [0, 1].
         how: What happens to it.
-        mean: Of each channel, in [0, 1].
-        std: Deviation of each channel.
         interpolation: bilinear or bicubic.
     """
     pixels = how.mirrored(np.asarray(resized(image, how.size, interpolation)), row_axis=0)
-    values = unit_tensor(pixels)  # (C, H, W)
-    shift, scale = (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) for numbers in (mean, std))
-    return values.sub_(shift).div_(scale)
+    return own_tensor(pixels)
 
 
 def transformed_boxes(boxes: NDArray[np.float32], size: Size, how: Augmentation) -> Tensor:
@@ -167,7 +156,7 @@ def transformed_map(values: NDArray[np.generic], how: Augmentation) -> Tensor:
     height, width = values.shape[-2:]
     if (height, width) != how.size:
         values = values[..., nearest(height, how.size[0])[:, None], nearest(width, how.size[1])]
-    return torch.from_numpy(how.mirrored(values, row_axis=values.ndim - 2).copy())  # as in `unit_tensor`
+    return torch.from_numpy(how.mirrored(values, row_axis=values.ndim - 2).copy())  # as in `own_tensor`
 
 
 def grouped_by_orientation(order: NDArray[np.int64], sizes: NDArray[np.int32], *, batch_size: int) -> NDArray[np.int64]:

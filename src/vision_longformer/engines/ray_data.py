@@ -217,10 +217,20 @@ def _results(shares: Iterable[Sequence[Source]], begin: Begin[Found], plan: _Act
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError):  # raised by what an actor does
             raise
+        if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+            raise EngineError(
+                f"the processes that were to work cannot begin ({_reason(str(error))}): has each machine of the "
+                "cluster the same vision-longformer installed?"
+            ) from error
         raise EngineError(
             f"the processes that worked on some images died {TRIES} times, perhaps for want of memory; what was "
             "finished is kept, and running again goes on from there"
         ) from error
+
+
+def _reason(error: str) -> str:
+    """Return the last line of an actor's traceback, which says what was wrong."""
+    return next((line.strip() for line in reversed(error.splitlines()) if line.strip(" ^")), "for an unknown reason")
 
 
 class _Actor:

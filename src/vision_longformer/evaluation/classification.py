@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Batch, Images
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.evaluation.flips import with_flips
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.images import MAX_PIXELS
-from vision_longformer.utils.devices import images_on
 
 TOP = 5
 
@@ -85,7 +85,7 @@ def evaluate(
 
     def take(batch: Batch) -> None:
         with how.autocast():
-            logits = seen(images_on(how.device, batch.images))
+            logits = seen(images_of(batch, how.device))
         log_probability = F.log_softmax(logits.float(), dim=1).cpu()
         best = log_probability.topk(top, dim=1)
         indices = torch.tensor(batch.indices)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.detection.boxes import Detections, FoundObjects
 from vision_longformer.detection.missing import where_pixels_are
 from vision_longformer.evaluation.coco import CocoScores, coco_results, evaluate
@@ -20,7 +21,6 @@ from vision_longformer.evaluation.flips import with_flips
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.masks.rle import soft_mask_to_rle
 from vision_longformer.padding import Size
-from vision_longformer.utils.devices import images_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def evaluate_detector(
 
     def take(batch: DenseBatch) -> None:
         with how.autocast():
-            detections = seen.detect(images_on(how.device, batch.images), batch.sizes)
+            detections = seen.detect(images_of(batch, how.device), batch.sizes)
         for index, size, valid, found in zip(batch.indices, batch.sizes, batch.valid, detections, strict=True):
             own[index] = where_pixels_are(in_image(found, size, images.size(index)), valid)
 

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from vision_longformer.datasets.dense_loaders import DenseBatch, DenseImages, Preprocessing, read_label
 from vision_longformer.datasets.labels import Split
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.evaluation.examples import WORST_IMAGES, evenly
 from vision_longformer.evaluation.flips import with_flips
 from vision_longformer.evaluation.iou import confusion_matrix, scores
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.segmentation.config import UNLABELLED
-from vision_longformer.utils.devices import images_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def evaluate_semantic(
     def take(batch: DenseBatch) -> None:
         nonlocal confusion
         with how.autocast():
-            logits = seen.logits(images_on(how.device, batch.images), batch.sizes)
+            logits = seen.logits(images_of(batch, how.device), batch.sizes)
         for number, (index, size, valid) in enumerate(zip(batch.indices, batch.sizes, batch.valid, strict=True)):
             predicted = classify(logits[number, :, : size[0], : size[1]], images.size(index))
             truth = torch.from_numpy(read_label(split, index, valid=valid, max_pixels=max_pixels))

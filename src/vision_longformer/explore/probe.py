@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vision_longformer.datasets.classification import Samples
 from vision_longformer.datasets.loaders import Batch, Images, evaluation_transform
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.evaluation.loop import EvaluationSetup, for_each_batch
 from vision_longformer.images import MAX_PIXELS
 
@@ -177,7 +178,7 @@ def embed(
     found: list[tuple[list[int], Tensor]] = []
 
     def take(batch: Batch) -> None:
-        found.append((batch.indices, extract(batch.images)))
+        found.append((batch.indices, extract(images_of(batch, how.device))))
 
     for_each_batch(Images(samples, transform, seed=0, max_pixels=max_pixels), how, take)
     order = torch.tensor([index for indices, _ in found for index in indices])

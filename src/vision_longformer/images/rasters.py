@@ -103,10 +103,15 @@ def resized(raster: Raster, size: tuple[int, int], interpolation: str) -> Raster
     return found
 
 
+def own_tensor(pixels: NDArray[np.generic]) -> Tensor:
+    """Return a (H, W, C) array as a (C, H, W) tensor of its own."""
+    # always a copy: along an axis of one pixel, NumPy takes any direction for contiguous, and PyTorch does not
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
 def unit_tensor(pixels: NDArray[np.generic]) -> Tensor:
     """Return (H, W, C) bytes or floats in [0, 1] as a (C, H, W) tensor in [0, 1]."""
-    # always a copy: along an axis of one pixel, NumPy takes any direction for contiguous, and PyTorch does not
-    values = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    values = own_tensor(pixels)
     return values.float().div_(255) if values.dtype == torch.uint8 else values
 
 

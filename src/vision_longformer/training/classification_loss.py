@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_longformer.datasets.loaders import Batch
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.datasets.options import AugmentationOptions
 from vision_longformer.training.config import OptimizerOptions
-from vision_longformer.utils.devices import images_on
 
 
 class Objective:
@@ -34,7 +34,7 @@ class Objective:
 
     def __call__(self, model: nn.Module, batch: Batch, *, device: torch.device) -> Tensor:
         """Return the sum over the images of a batch of their cross-entropy."""
-        images, targets = self._mixed(images_on(device, batch.images), batch.labels.to(device, non_blocking=True))
+        images, targets = self._mixed(images_of(batch, device), batch.labels.to(device, non_blocking=True))
         return F.cross_entropy(model(images).float(), targets, reduction="sum")
 
     def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch
 from vision_longformer.datasets.labels import What
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.detection.build import build_mask_rcnn, build_retinanet
 from vision_longformer.detection.mask_rcnn import MaskRCNN
 from vision_longformer.detection.retinanet import RetinaNet
@@ -24,7 +25,6 @@ from vision_longformer.training.config import TrainConfig
 from vision_longformer.training.dense_models import Builder, save_dense
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.trained import Trained
-from vision_longformer.utils.devices import images_on
 from vision_longformer.weights import MIN_SCORE
 
 
@@ -83,7 +83,7 @@ class Detection(DenseTask):
         save_dense(model, path, config=self.config, classes=self.classes, preprocessing=about)
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
-        found = model(images_on(device, batch.images), batch.sizes, batch.targets)
+        found = model(images_of(batch, device), batch.sizes, batch.targets)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
 
 

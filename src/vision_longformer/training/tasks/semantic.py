@@ -15,6 +15,7 @@ from vision_longformer.datasets.checks import only_class, refuse_nothing_to_lear
 from vision_longformer.datasets.coco import CocoSplit
 from vision_longformer.datasets.dense_loaders import DenseBatch
 from vision_longformer.datasets.labels import Split, Wanted, pixel_counts
+from vision_longformer.datasets.normalising import images_of
 from vision_longformer.evaluation.loop import EvaluationSetup
 from vision_longformer.evaluation.segmentation import SemanticResult, evaluate_semantic
 from vision_longformer.images import MAX_PIXELS
@@ -22,7 +23,6 @@ from vision_longformer.segmentation.config import SemanticConfig
 from vision_longformer.segmentation.semantic import SemanticFPN, build_semantic_fpn
 from vision_longformer.training.tasks.dense import DenseTask, DenseTrained
 from vision_longformer.training.tasks.detection import digest_of
-from vision_longformer.utils.devices import images_on
 from vision_longformer.utils.steps import Steps
 
 
@@ -97,6 +97,6 @@ class Semantic(DenseTask):
 
     def losses(self, model: nn.Module, batch: DenseBatch, device: torch.device) -> dict[str, Tensor]:
         assert batch.semantic is not None
-        images, labels = images_on(device, batch.images), batch.semantic.to(device, non_blocking=True)
+        images, labels = images_of(batch, device), batch.semantic.to(device, non_blocking=True)
         found = model(images, batch.sizes, labels)
         return {name: loss.float() * len(batch.sizes) for name, loss in found.items()}
