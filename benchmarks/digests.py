@@ -1,7 +1,7 @@
-"""What digests cost: processor time of loading and saving weights and features with and without them.
+"""What digests cost: time to load and save weights, and to read features, with and without them.
 
 Each is done many times in turn, with and without, in one process, of files that are in the system's cache; what is
-printed is the ratio of the medians.
+printed are the ratios of the medians, of elapsed time and of processor time. Saving waits for the disk.
 
     python benchmarks/digests.py
 """
@@ -48,15 +48,17 @@ class NoDigests(BlockDigests):
             yield "0" * LENGTH
 
 
-def ratio(one: Callable[[], object], other: Callable[[], object], *, times: int) -> float:
+def ratios(one: Callable[[], object], other: Callable[[], object], *, times: int) -> dict[str, float]:
     """Return by how much the first takes longer."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(times):
-        for call, taken in zip((one, other), seconds, strict=True):
-            start = time.process_time()
+    clocks = {"elapsed": time.perf_counter, "processor": time.process_time}
+    taken: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in clocks}
+    for attempt in range(times + 1):
+        for number, call in enumerate((one, other)):
+            begun = {name: clock() for name, clock in clocks.items()}
             call()
-            taken.append(time.process_time() - start)
-    return statistics.median(seconds[0][1:]) / statistics.median(seconds[1][1:])
+            for name, clock in clocks.items():
+                taken[name][number].extend([clock() - begun[name]] if attempt else [])
+    return {name: statistics.median(first) / statistics.median(second) for name, (first, second) in taken.items()}
 
 
 @contextlib.contextmanager
@@ -70,8 +72,8 @@ def main() -> None:
     """Print the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vision_longformer_base_deep", help="whose weights are loaded and saved")
-    parser.add_argument("--side", type=int, default=1024, help="of the image whose features are read, in pixels")
-    parser.add_argument("--times", type=int, default=7, help="how often; the first does not count")
+    parser.add_argument("--side", type=int, default=2048, help="of the image whose features are read, in pixels")
+    parser.add_argument("--times", type=int, default=15, help="how often, after one that does not count")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -83,9 +85,9 @@ def main() -> None:
             with without_digests():
                 save(model, folder / "n.safetensors")
 
-        found = {
-            "weights loaded": ratio(lambda: load(path), lambda: load(path, verify=False), times=given.times),
-            "weights saved": ratio(lambda: save(model, folder / "o.safetensors"), saved_without, times=given.times),
+        found: dict[str, dict[str, float]] = {
+            "weights loaded": ratios(lambda: load(path), lambda: load(path, verify=False), times=given.times),
+            "weights saved": ratios(lambda: save(model, folder / "o.safetensors"), saved_without, times=given.times),
         }
         pixels = np.random.default_rng(0).integers(0, 256, (given.side, given.side, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "i.png")
@@ -97,10 +99,19 @@ def main() -> None:
             for array in load_features(file, verify=verify).maps:
                 array.tensor()
 
-        found["features loaded"] = ratio(lambda: read(verify=True), lambda: read(verify=False), times=given.times)
-        found["megabytes of weights"] = path.stat().st_size / 1e6
-        found["megabytes of features"] = file.stat().st_size / 1e6
-    print(json.dumps({name: round(value, 2) for name, value in found.items()}, indent=1))
+        def read_rows(*, verify: bool) -> None:
+            for array in load_features(file, verify=verify).maps:
+                for top in range(0, array.shape[1], 32):
+                    array[:, top : top + 32]
+
+        found["maps of features read"] = ratios(
+            lambda: read(verify=True), lambda: read(verify=False), times=given.times
+        )
+        found["the same, 32 rows at a time"] = ratios(
+            lambda: read_rows(verify=True), lambda: read_rows(verify=False), times=given.times
+        )
+        found["megabytes"] = {"weights": path.stat().st_size / 1e6, "features": file.stat().st_size / 1e6}
+    print(json.dumps({name: {key: round(x, 2) for key, x in each.items()} for name, each in found.items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -41,6 +42,27 @@ def test_sigterm_is_raised_where_it_comes() -> None:
 def test_sigterm_in_a_callback_whose_errors_are_dropped_is_raised_soon_after() -> None:
     with pytest.raises(StoppedError), stopped_by_sigterm():  # noqa: PT012
         Falls()
+        time.sleep(5)
+        pytest.fail("went on")
+
+
+def test_what_is_dropped_is_raised_again_however_slow_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starts_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.05)  # in the hook that sees what is dropped: many moments
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", starts_slowly)
+    with pytest.raises(StoppedError), stopped_by_sigterm():  # noqa: PT012
+        Falls()
+        time.sleep(5)
+        pytest.fail("went on")
+
+
+def test_what_is_dropped_many_times_is_raised_at_last() -> None:
+    with pytest.raises(StoppedError), stopped_by_sigterm():  # noqa: PT012
+        for _ in range(5):
+            Falls()
         time.sleep(5)
         pytest.fail("went on")
 

@@ -86,6 +86,15 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert images_below(tmp_path).others == {"link to a folder above it": 4}
 
 
+def test_links_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, "1.jpg")
+    (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
+    (tmp_path / "nothing.jpg").symlink_to(tmp_path / "gone")
+    (tmp_path / "2.jpg").symlink_to(tmp_path / "1.jpg")
+    assert names(tmp_path) == ["1.jpg", "2.jpg"]
+    assert images_below(tmp_path).others == {"that are no files, or links to nothing": 2}
+
+
 def test_arrays_in_zarr_are_images_and_features_in_zarr_are_not(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     pixels = np.zeros((20, 30, 3), np.uint8)

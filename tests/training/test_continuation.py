@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def test_a_finished_run_that_is_run_again_trains_nothing(data: Path, uninterrupt
     assert [event.kind for event in events] == ["continued", "result", "finished"]
     assert outcome(uninterrupted) == before
     assert (uninterrupted / "metrics.jsonl").read_text() == lines
+
+
+def test_a_step_beyond_the_run_is_refused(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    whole = checkpoints.read(uninterrupted / "last.safetensors")
+    beyond = replace(whole, progress=replace(whole.progress, step=10**9))
+    checkpoints.write(tmp_path / "last.safetensors", beyond)
+    with pytest.raises(ValueError, match=r"is damaged: it is at step 1000000000 of a run of 12"):
+        run(recipe(), data, tmp_path)
 
 
 def test_metrics_have_every_step_and_every_evaluation_once(uninterrupted: Path) -> None:

@@ -47,6 +47,26 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
+def test_what_need_not_last_is_replaced_as_a_whole_without_a_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    (tmp_path / "x").write_text("old")
+    with contextlib.suppress(KeyError), replacing(tmp_path / "x", lasting=False) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert (tmp_path / "x").read_text() == "old"
+    with replacing(tmp_path / "x", lasting=False) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "x").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+    assert waited == []
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("newer")
+    assert len(waited) == 2  # for the bytes, and for the name
+
+
 # A process that writes a file or a folder, says so, and waits.
 WRITER = """
 import sys, time

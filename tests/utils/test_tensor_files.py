@@ -189,7 +189,7 @@ def test_single_blocks_are_checked(path: Path) -> None:
     path.write_bytes(flipped(whole, header.start + 10, 0))  # in the first one
 
     def check(file: BinaryIO, block: int) -> None:
-        tensor_files.check_bytes(file, path, header, range(block, block + 1))
+        tensor_files.check_block(file, path, header, block)
 
     with tensor_files.open_file(path) as file:
         check(file, 1)

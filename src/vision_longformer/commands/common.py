@@ -117,30 +117,60 @@ def stopped_by_sigterm() -> Iterator[None]:
 
     Python drops what is raised in a `__del__` and in other callbacks: then it is raised again a moment later.
     """
-    again: list[threading.Timer] = []
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was begun is put in order
-        while again:
-            again.pop().cancel()
-        raise StoppedError
-
-    def see_dropped(dropped: sys.UnraisableHookArgs) -> None:
-        if not isinstance(dropped.exc_value, StoppedError):
-            others(dropped)
-            return
-        signal.signal(signal.SIGTERM, stop)
-        again.append(threading.Timer(MOMENT, signal.raise_signal, [signal.SIGTERM]))
-        again[-1].start()
-
-    before, others = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
-    sys.unraisablehook = see_dropped
+    stopping = _Stopping()
     try:
         yield
-        if again:
+        if stopping.is_dropped:
             raise StoppedError
     finally:
-        for timer in again:
-            timer.cancel()
-        sys.unraisablehook = others
-        signal.signal(signal.SIGTERM, before)
+        stopping.is_over = True
+        stopping.end()
+
+
+class _Stopping:
+    """Raises `StoppedError` on SIGTERM, and again where that was dropped, until `is_over`.
+
+    Attributes:
+        is_dropped: Whether it was raised and dropped, and is to be raised again.
+        is_over: Whether nothing is to be raised any more: what was changed is being put back.
+    """
+
+    def __init__(self) -> None:
+        self.is_dropped = self.is_over = False
+        self._is_seeing, self._is_late, self._ended = False, False, threading.Event()
+        self._again = threading.Thread(target=self._signal_again, daemon=True)
+        self._before, self._others = signal.signal(signal.SIGTERM, self._stop), sys.unraisablehook
+        sys.unraisablehook = self._see_dropped
+
+    def end(self) -> None:
+        """Put back what was changed; a signal that comes meanwhile is one for whoever was told of them before."""
+        self._ended.set()
+        if self._again.ident is not None:
+            self._again.join()
+        sys.unraisablehook = self._others
+        signal.signal(signal.SIGTERM, self._before)
+        if self._is_late and self._again.ident is None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_seeing or self.is_over:  # what is raised in a hook is dropped too
+            self._is_late = True
+            return
+        self.is_dropped = False
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was begun is put in order
+        raise StoppedError
+
+    def _see_dropped(self, dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, StoppedError):
+            self._others(dropped)
+            return
+        self._is_seeing = self.is_dropped = True
+        signal.signal(signal.SIGTERM, self._stop)
+        if self._again.ident is None:
+            self._again.start()
+        self._is_seeing = False
+
+    def _signal_again(self) -> None:
+        """Signal until the end: the main thread may be in a callback whenever one comes."""
+        while not self._ended.wait(MOMENT):
+            signal.raise_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ from vision_longformer.features.formats.table import METADATA_KEY, check_folder,
 from vision_longformer.images import AS_STORED, Reading
 from vision_longformer.images.reader import identity
 from vision_longformer.utils import strict_json
-from vision_longformer.utils.tensor_files import IsAFolderError, check_bytes, open_file, read_header
+from vision_longformer.utils.tensor_files import IsAFolderError, check_block, open_file, read_header
 from vision_longformer.utils.version import __version__
 from vision_longformer.weights import weights_digest
 
@@ -100,11 +100,6 @@ def is_made_with(metadata: dict[str, Any] | None, settings: dict[str, Any]) -> b
     return all(metadata.get(key) == value for key, value in {"reading": None, "precision": None, **settings}.items())
 
 
-def work_identity(digest: str, settings: dict[str, Any]) -> str:
-    """Return what changes with the content of an image and with the settings."""
-    return hashlib.sha256(json.dumps([digest, settings], sort_keys=True).encode()).hexdigest()
-
-
 def state_of(path: Path) -> str:
     """Return the size and time of a file, or what changes with those of the files in a folder.
 
@@ -150,5 +145,6 @@ def _read_safetensors_metadata(path: Path, *, check: bool, contents: bool) -> An
     with open_file(path) as file:
         header = read_header(file, path, verify=check)
         if contents:
-            check_bytes(file, path, header, range(len(header.digests)))
+            for number in range(len(header.digests)):
+                check_block(file, path, header, number)
     return strict_json.parse(header.metadata.get(METADATA_KEY, "null"))

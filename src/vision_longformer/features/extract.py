@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from vision_longformer.features.batch_limits import BatchLimits
 from vision_longformer.features.batches import windows
-from vision_longformer.features.descriptions import SourceMarks, work_identity
+from vision_longformer.features.descriptions import SourceMarks
 from vision_longformer.features.encoder import Encoder, Features
 from vision_longformer.features.failures import OutputError, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, figures_of
@@ -35,6 +35,7 @@ from vision_longformer.features.strategies import (
     EncodedImage,
     Limits,
     encoded_image,
+    left_work_folders,
     remove_work_folder,
     work_folder_of,
 )
@@ -170,6 +171,7 @@ class _Job:
         self._pictured = MAX_PICTURED if pictures else 0
         self._batches_go = limits.strategy in ("auto", "whole") and writer.can_write()
         self._has_rasterio = importlib.util.find_spec("rasterio") is not None
+        self._left = left_work_folders(limits, writer.output)
         self._mark = 0.0
 
     def run(self, sources: Sequence[Source]) -> Iterator[Result]:
@@ -210,8 +212,7 @@ class _Job:
             marks = SourceMarks(state, content_digest(source.path))
             if skipped := self._done(source, digest=marks.digest):
                 return _Looked(skipped)
-            work = work_folder_of(source.name, self.limits, self.writer.output)
-            if number < self._pictured or not self._batches_go or work.exists():
+            if number < self._pictured or not self._batches_go or self._left_work(source):
                 return _Looked(marks=marks)
             pixels = self.encoder.read_small(source.path, most_pixels=self.batches.most_pixels, reading=self.reading)
             return _Looked(None, marks, pixels, self._georeference(source) if pixels is not None else {})
@@ -224,7 +225,7 @@ class _Job:
         if metadata is None:
             return None
         self._remove_work(source)  # of a run that was stopped once it had written the features
-        return Result(source, "skipped", identity=work_identity(metadata["source_sha256"], self.writer.settings))
+        return Result(source, "skipped", identity=self.writer.identity(metadata["source_sha256"]))
 
     # --- in batches -------------------------------------------------------------------------------------------
 
@@ -239,7 +240,8 @@ class _Job:
             except Exception:
                 continue
             plan = self.batches.plan([pixels for _, _, pixels in batch])
-            done += writers.map(self._write_one, zip(batch, features, strict=True), repeat(plan))
+            run = map if self.writer.gathers else writers.map  # threads are for waiting for the disk
+            done += run(self._write_one, zip(batch, features, strict=True), repeat(plan))
         for _, found in looked:
             found.pixels = None
         seconds, peak = (time.perf_counter() - self._mark) / max(1, len(done)), peak_memory()
@@ -327,7 +329,7 @@ class _Job:
             limits=self.limits,
             work_folder=work_folder_of(source.name, self.limits, self.writer.output),
             reading=self.reading,
-            identity=work_identity(marks.digest, self.writer.settings),
+            identity=self.writer.identity(marks.digest),
             georeference=self._georeference(source),
             pictures=pictures,
             on_plan=self.writer.check,
@@ -344,14 +346,21 @@ class _Job:
             self.writer.write(source, marks, image),
             original_size=image.original_size,
             size=image.encoded.size,
-            identity=work_identity(marks.digest, self.writer.settings),
+            identity=self.writer.identity(marks.digest),
             plan=image.plan,
         )
 
+    def _left_work(self, source: Source) -> Path | None:
+        """Return the work folder that there was of an image when the run began, if there was one."""
+        if not self._left:  # names cost more than all else of an image that is done
+            return None
+        path = work_folder_of(source.name, self.limits, self.writer.output)
+        return path if path.name in self._left else None
+
     def _remove_work(self, source: Source) -> None:
         """Remove the work folder of an image, unless another run, with other settings, is at work there."""
-        path = work_folder_of(source.name, self.limits, self.writer.output)
-        if path.exists():
+        path = self._left_work(source)
+        if path is not None and path.exists():
             with contextlib.suppress(WorkFolderError), WorkFolder(path, ""):
                 pass
             remove_work_folder(self.limits, self.writer.output)

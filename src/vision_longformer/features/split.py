@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from vision_longformer.features.descriptions import SourceMarks, state_of, work_identity
+from vision_longformer.features.descriptions import SourceMarks, state_of
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.failures import OutputError, reason_of
 from vision_longformer.features.figures import MAX_PICTURED, Figure, figures_of
@@ -112,7 +112,7 @@ class _Job:
         start = time.perf_counter()
         try:
             marks, skipped = self._look(source)
-            identity = work_identity(marks.digest, self.writer.settings)
+            identity = self.writer.identity(marks.digest)
             if skipped:
                 return Result(source, "skipped", identity=identity)
             with ExitStack() as stack:

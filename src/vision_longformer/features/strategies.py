@@ -156,6 +156,14 @@ def work_folder_of(name: str, limits: Limits, output: Path) -> Path:
     return (limits.work_folder or output / WORK_FOLDER) / name
 
 
+def left_work_folders(limits: Limits, output: Path) -> frozenset[str]:
+    """Return the names of the work folders that there are: of runs that were stopped, and of others at work."""
+    try:
+        return frozenset(os.listdir(limits.work_folder or output / WORK_FOLDER))
+    except OSError:
+        return frozenset()
+
+
 def remove_work_folder(limits: Limits, output: Path) -> None:
     """Remove the folder of all work folders, if this library named it and nothing is left in it."""
     if limits.work_folder is None:

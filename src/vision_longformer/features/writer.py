@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +46,7 @@ class Writer:
 
     Attributes:
         settings: All that features depend on beside the image.
+        gathers: Whether features of many images wait to be written together.
     """
 
     def __init__(
@@ -61,9 +64,15 @@ class Writer:
         self._mirror = mirror
         self.output, self._encoder, self._model_name, self._dtype, self.kind = output, encoder, model_name, dtype, kind
         self.settings = settings_of(encoder, dtype=dtype, reading=reading)
+        self._settings_text = json.dumps(self.settings, sort_keys=True)
         self._kinds = kinds_of(kind)
         send = None if mirror is None else mirror.send_parts
         self._parts = Parts(output, names, on_written=send) if kind == "parquet" else None
+        self.gathers = self._parts is not None
+
+    def identity(self, digest: str) -> str:
+        """Return what changes with the content of an image, by its digest, and with the settings."""
+        return hashlib.sha256(f"[{json.dumps(digest)}, {self._settings_text}]".encode()).hexdigest()
 
     def can_write(self) -> bool:
         """Tell whether the packages are there for what is encoded whole."""

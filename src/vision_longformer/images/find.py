@@ -138,7 +138,7 @@ def images_below(folder: Path) -> ImagesBelow:
     while to_search:
         here, above = to_search.pop()
         try:
-            status, entries = here.stat(), list(here.iterdir())
+            status, entries = here.stat(), list(os.scandir(here))
         except OSError:
             others["in a folder that cannot be opened"] += 1
             continue
@@ -146,19 +146,22 @@ def images_below(folder: Path) -> ImagesBelow:
         if identity in above:
             others["link to a folder above it"] += 1
             continue
-        for path in entries:
-            if path.name.startswith("."):
+        for entry in entries:
+            path = Path(entry.path)
+            # an entry knows its kind without asking the file system, but raises where links lead in a circle
+            known: os.DirEntry[str] | Path = path if entry.is_symlink() else entry
+            if entry.name.startswith("."):
                 others["hidden"] += 1
-            elif path.is_dir():
+            elif known.is_dir():
                 if is_features(path):
                     others["of features"] += 1
                 elif is_zarr(path):
                     images.append(path)
                 else:
                     to_search.append((path, above | {identity}))
-            elif not is_image_name(path.name):
+            elif not is_image_name(entry.name):
                 others[path.suffix.lower() or "without a suffix"] += 1
-            elif path.is_file():
+            elif known.is_file():
                 images.append(path)
             else:
                 others["that are no files, or links to nothing"] += 1

@@ -67,7 +67,7 @@ class Report:
         if result.status == "encoded":
             waiting = self._waiting(result.source.name)
             figures = [dataclasses.asdict(figure) for figure in result.figures]
-            with explaining(waiting), replacing(waiting) as temporary:
+            with explaining(waiting), replacing(waiting, lasting=False) as temporary:
                 temporary.write_text(json.dumps({**entry, "figures": figures}))
         elif result.status == "skipped" and (kept := self._read(entry)) is not None:
             entry = {**kept[0], "status": "skipped"}

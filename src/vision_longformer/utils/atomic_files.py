@@ -34,7 +34,7 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
+def replacing(target: Path, *, private: bool = False, lasting: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is written there replaces `target` once all is well.
 
     The data reach the disk before the name does. After an exception `target` is as it was. What killed processes left
@@ -43,12 +43,16 @@ def replacing(target: Path, *, private: bool = False) -> Iterator[Path]:
     Args:
         target: What to write. Who may read and write it is as for any new file.
         private: Whether only this user may, whatever holds for new files.
+        lasting: Whether to wait for the disk, which takes longer than all else of a small file. If not, a failure of
+            power may leave it empty: for what can be made again, and is checked when it is read.
     """
     with _beside(target, make=_make_private_file if private else _make_file) as temporary:
         yield temporary
-        _sync(temporary)
+        if lasting:
+            _sync(temporary)
         temporary.replace(target)
-        _sync(target.parent)
+        if lasting:
+            _sync(target.parent)
 
 
 @contextlib.contextmanager

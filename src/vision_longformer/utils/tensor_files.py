@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -278,25 +279,36 @@ def read_header(file: BinaryIO, path: Path, *, verify: bool = True) -> Header:
     return header
 
 
-def check_bytes(file: BinaryIO, path: Path, header: Header, blocks: range) -> None:
-    """Compare some blocks of an open file's tensors with their digests.
+def check_block(file: BinaryIO, path: Path, header: Header, number: int, into: memoryview | None = None) -> None:
+    """Compare a block of an open file's tensors with its digest; keep it, where memory of its size is given.
 
     Raises:
         DamagedError: They differ.
+        OSError: It cannot be read.
     """
-    buffer = memoryview(bytearray(PIECE))
-    for number in blocks:
-        hasher, place = BlockDigests(header.block), number * header.block
-        left = min(header.block, header.size - place)
-        while left:
-            count = read_into_at(file.fileno(), buffer[:left], header.start + place)
-            if not count:
-                raise DamagedError(f"{path}: is cut short")
-            for found in hasher.add(buffer[:count]):
-                _compare(found, path, header, number)
-            left, place = left - count, place + count
-        for found in hasher.close():
-            _compare(found, path, header, number)
+    hasher, begin = BlockDigests(header.block), number * header.block
+    end, found = min(begin + header.block, header.size), list[str]()
+    buffer = memoryview(np.empty(min(PIECE, end - begin), np.uint8).data) if into is None else into
+    for place in range(begin, end, PIECE):
+        piece = (buffer if into is None else into[place - begin :])[: min(PIECE, end - place)]
+        read_bytes(file, path, header, place, piece)
+        found += hasher.add(piece)  # while it is in the cache
+    found += hasher.close()
+    _compare(found[0], path, header, number)
+
+
+def read_bytes(file: BinaryIO, path: Path, header: Header, place: int, into: memoryview) -> None:
+    """Fill memory with bytes of an open file's tensors from `place` on, without a look at digests.
+
+    Raises:
+        DamagedError: There are not so many.
+        OSError: They cannot be read.
+    """
+    while into:
+        count = read_into_at(file.fileno(), into, header.start + place)
+        if not count:
+            raise DamagedError(f"{path}: is cut short")
+        into, place = into[count:], place + count
 
 
 _REMEDY = f"bring back a copy, or make it again (whoever changes a file on purpose removes {DIGEST_KEY!r} from it)"

@@ -199,7 +199,7 @@ def check_finite(name: str, tensor: Tensor, *, source: str) -> None:
         ValueError: Names them.
     """
     # a sum is finite only if all are, takes a tenth of the time of looking at each, and may overflow
-    if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+    if tensor.is_floating_point() and not math.isfinite(tensor.sum()) and not tensor.isfinite().all():
         raise ValueError(f"{source}: {name} holds values that are not finite numbers (NaN or infinite)")
 
 

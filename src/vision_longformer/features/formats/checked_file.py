@@ -1,10 +1,14 @@
 """Tensors in a safetensors file, read by slices: what a slice touches is compared with its digests.
 
+A slice without gaps, such as a whole map or some of its channels, is read from the disk once: what was compared is what
+is given. Of others the blocks that they touch are read and compared first.
+
 C channels, H×W map or image
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vision_longformer.utils.digests import note_missing
-from vision_longformer.utils.tensor_files import Entry, check_bytes, open_file, read_header
+from vision_longformer.utils.digests import PIECE, note_missing
+from vision_longformer.utils.tensor_files import Entry, check_block, open_file, read_bytes, read_header
 
 KINDS = {torch.float16: np.float16, torch.float32: np.float32, torch.bool: np.bool_, torch.uint8: np.uint8}
 
@@ -55,18 +59,37 @@ class CheckedFile:
             return np.empty(entry.shape, kind)
         return np.memmap(self._path, kind, "r", self.header.start + entry.begin, entry.shape)
 
-    def check(self, begin: int, end: int) -> None:
-        """Compare the blocks that hold these bytes of the tensors.
+    def check(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Compare the blocks that hold these bytes of the tensors: from the first to one past the last of each range.
 
         Raises:
             DamagedError: They are not as they were written.
         """
-        if not len(self._unread) or begin >= end:
+        if not self._unread.any():
             return
-        first, last = begin // self.header.block, (end - 1) // self.header.block
-        for number in (np.flatnonzero(self._unread[first : last + 1]) + first).tolist():
-            check_bytes(self._file, self._path, self.header, range(number, number + 1))
-            self._unread[number] = False
+        block = self.header.block
+        touched = {number for begin, end in ranges for number in range(begin // block, (end - 1) // block + 1)}
+        for number in sorted(touched):
+            if self._unread[number]:
+                check_block(self._file, self._path, self.header, number)
+                self._unread[number] = False
+
+    def read(self, begin: int, into: memoryview) -> None:
+        """Fill memory with bytes of the tensors from `begin` on. Of whole blocks, what is compared is what is given.
+
+        Raises:
+            DamagedError: They are not as they were written.
+        """
+        size, end = self.header.block or PIECE, begin + len(into)
+        for place, stop in _pieces(begin, end, size):
+            number, piece = place // size, into[place - begin : stop - begin]
+            is_whole = place == number * size and stop == min(place + size, self.header.size)
+            if len(self._unread) and self._unread[number] and is_whole:
+                check_block(self._file, self._path, self.header, number, piece)
+                self._unread[number] = False
+            else:
+                self.check([(place, stop)])
+                read_bytes(self._file, self._path, self.header, place, piece)
 
 
 class CheckedArray:
@@ -88,20 +111,29 @@ class CheckedArray:
             DamagedError: What is read is not as it was written.
         """
         part = self._values[parts]
-        given = parts if isinstance(parts, tuple) else (parts,)
-        if len(self.shape) == 3 and len(given) == 3 and part.size:  # of a map rows, in some channels
-            channels, rows = (_hull(each, side) for each, side in zip(given[:2], self.shape[:2], strict=True))
-            for channel in range(*channels):
-                self._check_rows(channel * self.shape[1] + rows[0], channel * self.shape[1] + rows[1])
-        elif len(self.shape) == 2 and given[0] is not Ellipsis and part.size:
-            self._check_rows(*_hull(given[0], self.shape[0]))
-        elif part.size:
-            self._file.check(self._entry.begin, self._entry.end)
+        if isinstance(part, np.ndarray) and part.size and part.flags.c_contiguous:
+            return self._read(part)
+        if part.size:
+            self._file.check(self._touched(parts if isinstance(parts, tuple) else (parts,)))
         return np.array(part)
 
-    def _check_rows(self, top: int, bottom: int) -> None:
-        row = (self._entry.end - self._entry.begin) // max(1, int(np.prod(self.shape[:-1])))
-        self._file.check(self._entry.begin + top * row, self._entry.begin + bottom * row)
+    def _read(self, part: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of a view of `_values` without gaps, which is read at once."""
+        found = np.empty(part.shape, part.dtype)
+        begin = part.ctypes.data - self._values.ctypes.data
+        self._file.read(self._entry.begin + begin, memoryview(found.reshape(-1).view(np.uint8).data))
+        return found
+
+    def _touched(self, parts: tuple[Any, ...]) -> Iterator[tuple[int, int]]:
+        """Give from which byte to which a part reads, of a map in each channel."""
+        if Ellipsis in parts or len(parts) != len(self.shape) or len(parts) == 1:
+            yield self._entry.begin, self._entry.end
+            return
+        *outer, (top, bottom), _ = (_hull(part, side) for part, side in zip(parts, self.shape, strict=True))
+        row = self.shape[-1] * self.dtype.itemsize
+        for channel in range(*outer[0]) if outer else [0]:
+            begin = self._entry.begin + channel * self.shape[-2] * row
+            yield begin + top * row, begin + bottom * row
 
 
 def _hull(part: int | slice, side: int) -> tuple[int, int]:
@@ -111,3 +143,11 @@ def _hull(part: int | slice, side: int) -> tuple[int, int]:
         return place, place + 1
     places = range(*part.indices(side))
     return min(places), max(places) + 1
+
+
+def _pieces(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut a range at the multiples of `size`."""
+    while begin < end:
+        stop = min(end, (begin // size + 1) * size)
+        yield begin, stop
+        begin = stop
