@@ -35,7 +35,7 @@ from vision_longformer.detection.streamed.mask_rcnn import LevelBands
 from vision_longformer.images import open_reader
 from vision_longformer.masks.rle import crop_to_rle, mask_to_box, rle_iou
 from vision_longformer.prediction.dense import LookOptions, OnProgress, look
-from vision_longformer.prediction.limits import limited
+from vision_longformer.prediction.limits import limits_of
 from vision_longformer.prediction.streaming import streaming_strategy
 from vision_longformer.tiling.choosing import Tiling
 from vision_longformer.training.weight_files import load_weights
@@ -198,8 +198,8 @@ def measure(weights: Path, path: Path, size: tuple[int, int], count: int, memory
     torch.set_num_threads(1)
     trained = load_weights(weights)
     model: Any = trained.model.eval()
-    tiling = Tiling(model, memory=memory - (resident_memory() or 0))
-    with limited(model, size):
+    tiling = Tiling(model, memory=memory - (resident_memory() or 0), limits=limits_of(trained))
+    with tiling.limits(size):
         strategy = streaming_strategy(model, size, tiling)
     if strategy is None:
         raise SystemExit(f"{size}: is not streamed within {memory:,} bytes")
