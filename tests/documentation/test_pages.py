@@ -118,6 +118,16 @@ def _counted_nuclei() -> None:
     Path("found/images.csv").write_text("image,width,height,nucleus\n1.png,128,128,8\n0.png,128,128,7\n")
 
 
+def _mapped_scenes() -> None:
+    drawn = next(_blocks("docs/guides/rasters.md", "python"))
+    exec(compile(drawn, "docs/guides/rasters.md", "exec"), {})
+    Path("found/labels").mkdir(parents=True)
+    with rasterio.open("scenes/0.tif") as scene:
+        red, infrared = scene.read(3).astype(int), scene.read(4)
+        with rasterio.open("found/labels/0.tif.tif", "w", **scene.profile | {"count": 1, "dtype": "uint8"}) as labels:
+            labels.write((infrared > red + 1000).astype(np.uint8), 1)
+
+
 def _features_of_a_slide() -> None:
     Path("slides").mkdir()
     Image.new("RGB", (512, 288), (90, 60, 120)).save("slides/a.ome.tif")
@@ -129,6 +139,7 @@ PREPARATIONS: dict[str, Callable[[], None]] = {
     "docs/exploring.md": _features_of_all_stages,
     "docs/guides/classify.md": _trained_on_pictures,
     "docs/guides/count_nuclei.md": _counted_nuclei,
+    "docs/guides/rasters.md": _mapped_scenes,
     "docs/guides/slides.md": _features_of_a_slide,
     "docs/predictions.md": _trained_detector,
     "docs/labels.md": _boxes_of_yolo_and_voc,
