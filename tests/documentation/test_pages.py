@@ -116,7 +116,8 @@ def _trained_on_pictures() -> None:
 def _counted_nuclei() -> None:
     Path("found").mkdir()
     Path("found/images.csv").write_text(
-        "image,path,width,height,objects,left_out,count nucleus\n1.png,new/1.png,128,128,8,0,8\n0.png,new/0.png,128,128,7,0,7\n"
+        "image,path,width,height,objects,left_out,count nucleus\n"
+        "1.png,new/1.png,128,128,8,0,8\n0.png,new/0.png,128,128,7,0,7\n"
     )
 
 
