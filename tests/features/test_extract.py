@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vision_longformer import VisionLongformer, create_model
+from vision_longformer import VisionLongformer
 from vision_longformer.features import extract
 from vision_longformer.features.descriptions import read_metadata
 from vision_longformer.features.encoder import Encoder
@@ -28,18 +28,6 @@ from vision_longformer.images import Reading
 from vision_longformer.images.find import find_images
 
 HEIGHT, WIDTH = 45, 77
-
-
-@pytest.fixture
-def model() -> VisionLongformer:
-    network = create_model("vision_longformer_nano", num_classes=0)
-    assert isinstance(network, VisionLongformer)
-    return network
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "features"
 
 
 def save_photo(path: Path, *, seed: int = 0) -> Path:

@@ -25,18 +25,6 @@ zarr = pytest.importorskip("zarr")
 rasterio = pytest.importorskip("rasterio")
 
 
-@pytest.fixture
-def model() -> VisionLongformer:
-    network = create_model("vision_longformer_nano", num_classes=0)
-    assert isinstance(network, VisionLongformer)
-    return network
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "features"
-
-
 def save_raster(path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH)).astype(np.uint8)
     place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_400_000, 10, 10)}

@@ -9,21 +9,9 @@ import numpy as np
 import pytest
 
 from features.test_extract import encode, save_photo, statuses
-from vision_longformer import VisionLongformer, create_model
+from vision_longformer import VisionLongformer
 from vision_longformer.features import extract
 from vision_longformer.images.digest import content_digest
-
-
-@pytest.fixture
-def model() -> VisionLongformer:
-    network = create_model("vision_longformer_nano", num_classes=0)
-    assert isinstance(network, VisionLongformer)
-    return network
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "features"
 
 
 def test_a_second_run_skips_what_is_done(tmp_path: Path, output: Path, model: VisionLongformer) -> None:

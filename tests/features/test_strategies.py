@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from reports.pages import Page
-from vision_longformer import VisionLongformer, create_model
+from vision_longformer import VisionLongformer
 from vision_longformer.features import strategies, writer
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
@@ -35,13 +35,6 @@ HEIGHT, WIDTH = 301, 212
 
 class StoppedError(Exception):
     pass
-
-
-@pytest.fixture
-def model() -> VisionLongformer:
-    network = create_model("vision_longformer_nano", num_classes=0)
-    assert isinstance(network, VisionLongformer)
-    return network
 
 
 @pytest.fixture

@@ -16,8 +16,14 @@ def trained(gives: str = "objects", **preprocessing: Any) -> Any:
     return SimpleNamespace(gives=gives, model=model, preprocessing={"side": None} | preprocessing)
 
 
+def limits(**preprocessing: Any) -> Limits:
+    found = limits_of(trained(**preprocessing))
+    assert found is not None
+    return found
+
+
 def test_a_larger_image_has_room_for_more_objects() -> None:
-    most = Limits(trained().model).most
+    most = limits().most
     assert most((700, 520)) == 100
     assert most((1000, 1001)) == 101
     assert most((20_000, 20_000)) == 40_000
@@ -26,7 +32,7 @@ def test_a_larger_image_has_room_for_more_objects() -> None:
 
 def test_small_images_of_training_mean_that_objects_lie_close() -> None:
     """As many as a square of training may have fit on each such square of an image, up to a number that can be had."""
-    most = Limits(trained().model, 256**2).most
+    most = limits(crop=256).most
     assert most((256, 256)) == most((10, 10)) == 100
     assert most((1536, 1536)) == 36 * 100
     assert most((6000, 8000)) == DENSE
@@ -45,9 +51,7 @@ def test_small_images_of_training_mean_that_objects_lie_close() -> None:
     ],
 )
 def test_limits_are_meant_for_the_images_of_training(preprocessing: dict[str, Any], pixels: int) -> None:
-    limits = limits_of(trained(**preprocessing))
-    assert limits is not None
-    assert limits.pixels == pixels
+    assert limits(**preprocessing).pixels == pixels
 
 
 def test_without_objects_there_is_no_limit() -> None:
@@ -58,9 +62,13 @@ def test_without_objects_there_is_no_limit() -> None:
 def test_a_detector_is_as_before_afterwards(kind: str) -> None:
     model = DETECTORS[kind](torch.float32)
     before = model.config
-    with Limits(model)((2000, 3000)):
+    grown = Limits(model, before)
+    with grown((2000, 3000)):
         assert model.config.detections == 6 * before.detections
-        assert model.config != before
+        once = model.config
+        with grown((2000, 3000)):  # as a forecast within a pass
+            assert model.config == once
+        assert model.config is once
     assert model.config is before
     limit = model.detections_per_img if kind == "retinanet" else model.roi_heads.limit
     assert limit == before.detections

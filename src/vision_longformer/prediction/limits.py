@@ -22,16 +22,18 @@ class Limits:
 
     Attributes:
         model: The detector.
-        pixels: Of an image for which its own limit is meant. A larger one has room for as many on each such part of
+        own: Its settings, as it was trained.
+        pixels: Of an image for which their limit is meant. A larger one has room for as many on each such part of
             it, up to `DENSE`, and always for as many on each megapixel.
     """
 
     model: Any
+    own: Any
     pixels: int = PIXELS
 
     def most(self, size: Size) -> int:
         """Return the most objects of an image of (height, width) `size`, as the model sees it."""
-        own, pixels = self.model.config.detections, size[0] * size[1]
+        own, pixels = self.own.detections, size[0] * size[1]
         of_parts = min(DENSE, -(-own * pixels // self.pixels))
         of_megapixels = min(MOST_DETECTIONS, -(-own * pixels // PIXELS))
         return int(max(own, of_parts, of_megapixels))
@@ -39,12 +41,12 @@ class Limits:
     @contextlib.contextmanager
     def __call__(self, size: Size) -> Iterator[None]:
         """Let the detector give as many objects as an image of (height, width) `size` may have; then as before."""
-        config = self.model.config
-        self.model.set_detections(self.most(size))
+        before = self.model.config
+        self.model.set_limits(self.own.with_detections(self.most(size)))
         try:
             yield
         finally:
-            self.model.set_limits(config)
+            self.model.set_limits(before)
 
 
 def limits_of(trained: Trained) -> Limits | None:
@@ -55,4 +57,5 @@ def limits_of(trained: Trained) -> Limits | None:
     areas = [preprocessing[name] ** 2 for name in ("crop", "window") if name in preprocessing]
     if preprocessing["side"] is not None:
         areas.append(round(ASPECT * preprocessing["side"] ** 2))
-    return Limits(trained.model, min([PIXELS, *areas]))
+    model: Any = trained.model
+    return Limits(model, model.config, min([PIXELS, *areas]))

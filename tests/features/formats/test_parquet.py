@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from features.test_extract import encode, save_photo, statuses
-from vision_longformer import VisionLongformer, create_model
+from vision_longformer import VisionLongformer
 from vision_longformer.features.encoder import Encoder
 from vision_longformer.features.extract import encode_files
 from vision_longformer.features.formats import parquet
@@ -19,13 +19,6 @@ from vision_longformer.features.formats.parquet import load_embeddings
 from vision_longformer.images.find import find_images
 
 pyarrow_parquet = pytest.importorskip("pyarrow.parquet")
-
-
-@pytest.fixture
-def model() -> VisionLongformer:
-    network = create_model("vision_longformer_nano", num_classes=0)
-    assert isinstance(network, VisionLongformer)
-    return network
 
 
 @pytest.fixture
